@@ -33,6 +33,10 @@ type Spec struct {
 	Umask    int    // zero means 022
 	CPUs     int    // number of CPUs that may be used; zero: all
 
+	// ClockOffset is added to what processes read from the wall clock, so that outputs which hold the time come to
+	// light. A driver that cannot do so says it in Confinement.Missing as "clock-offset: …". Zero: the host's clock.
+	ClockOffset time.Duration
+
 	Limits Limits
 
 	// Outputs are collected after the last command succeeded and every process is dead.
