@@ -1,0 +1,275 @@
+package canonical
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// transformer copies JSON from in to out, in canonical form. Each object is written in the order of the
+// input first and put into the order of its names at its end, if it is not so already.
+type transformer struct {
+	lexer
+	out     []byte
+	depth   int
+	members []member // of all objects that are open, the innermost last
+	scratch []byte   // for sorting
+}
+
+// member is one member of an open object.
+type member struct {
+	name       []byte // as the string says, without escapes
+	start, end int32  // its bytes in out, from the opening quote of the name to the end of the value
+}
+
+func transform(data []byte, refuseReplacement bool) ([]byte, error) {
+	if err := checkSize(data); err != nil {
+		return nil, err
+	}
+	t := transformer{
+		lexer: lexer{in: data, refuseReplacement: refuseReplacement},
+		out:   make([]byte, 0, len(data)),
+	}
+	if err := t.value(); err != nil {
+		return nil, err
+	}
+	if err := t.end(); err != nil {
+		return nil, err
+	}
+	if err := checkSize(t.out); err != nil { // numbers may grow: 1e-6 becomes 0.000001
+		return nil, err
+	}
+	return t.out, nil
+}
+
+func checkSize(b []byte) error {
+	if len(b) > MaxSize {
+		return &SyntaxError{Offset: MaxSize, Msg: fmt.Sprintf("%d bytes are over the limit of %d", len(b), MaxSize)}
+	}
+	return nil
+}
+
+// value copies one value of any type.
+func (t *transformer) value() error {
+	switch c := t.peek(); {
+	case c == '{':
+		return t.nested(t.object)
+	case c == '[':
+		return t.nested(t.array)
+	case c == '"':
+		_, err := t.string()
+		return err
+	case c == '-' || '0' <= c && c <= '9':
+		return t.numeral()
+	}
+	word, err := t.literal()
+	t.out = append(t.out, word...)
+	return err
+}
+
+// nested copies an array or object, whose opening bracket is next, counting depth.
+func (t *transformer) nested(body func() error) error {
+	if t.depth == MaxDepth {
+		return t.fail(t.pos, "over %d levels deep", MaxDepth)
+	}
+	t.depth++
+	err := body()
+	t.depth--
+	return err
+}
+
+func (t *transformer) numeral() error {
+	at := t.pos
+	token, integer, err := t.number()
+	if err != nil {
+		return err
+	}
+	out, err := appendNumber(t.out, token, integer, at)
+	if err != nil {
+		return err
+	}
+	t.out = out
+	return nil
+}
+
+// string copies a string and returns what it says.
+func (t *transformer) string() ([]byte, error) {
+	text, escaped, err := t.text()
+	if err != nil {
+		return nil, err
+	}
+	if escaped {
+		t.out = appendQuoted(t.out, text)
+		return text, nil
+	}
+	t.out = append(t.out, '"')
+	t.out = append(t.out, text...)
+	t.out = append(t.out, '"')
+	return text, nil
+}
+
+func (t *transformer) array() error {
+	t.pos++
+	t.out = append(t.out, '[')
+	if t.peek() == ']' {
+		t.pos++
+		t.out = append(t.out, ']')
+		return nil
+	}
+	for {
+		if err := t.value(); err != nil {
+			return err
+		}
+		switch t.peek() {
+		case ',':
+			t.pos++
+			t.out = append(t.out, ',')
+		case ']':
+			t.pos++
+			t.out = append(t.out, ']')
+			return nil
+		default:
+			return t.unexpected(`"," or "]"`)
+		}
+	}
+}
+
+func (t *transformer) object() error {
+	open := t.pos
+	t.pos++
+	t.out = append(t.out, '{')
+	first := len(t.members)
+	if t.peek() == '}' {
+		t.pos++
+		t.out = append(t.out, '}')
+		return nil
+	}
+	for {
+		if err := t.member(); err != nil {
+			return err
+		}
+		switch t.peek() {
+		case ',':
+			t.pos++
+			t.out = append(t.out, ',')
+		case '}':
+			t.pos++
+			if err := t.sort(t.members[first:], open); err != nil {
+				return err
+			}
+			clear(t.members[first:])
+			t.members = t.members[:first]
+			t.out = append(t.out, '}')
+			return nil
+		default:
+			return t.unexpected(`"," or "}"`)
+		}
+	}
+}
+
+// member copies a name, the colon and the value.
+func (t *transformer) member() error {
+	if t.peek() != '"' {
+		return t.unexpected("a member name")
+	}
+	start := len(t.out)
+	name, err := t.string()
+	if err != nil {
+		return err
+	}
+	if err := t.expect(':', `":"`); err != nil {
+		return err
+	}
+	t.out = append(t.out, ':')
+	if err := t.value(); err != nil {
+		return err
+	}
+	t.members = append(t.members, member{name: name, start: int32(start), end: int32(len(t.out))})
+	return nil
+}
+
+// sort puts the members of the object that opens at byte open into order. They are the tail of out. Each byte is moved at most once
+// per level, and levels are at most MaxDepth.
+func (t *transformer) sort(members []member, open int) error {
+	byName := func(a, b member) int { return compareUTF16(a.name, b.name) }
+	base := int(members[0].start)
+	sorted := slices.IsSortedFunc(members, byName)
+	if !sorted {
+		slices.SortFunc(members, byName)
+	}
+	for i := range members[1:] {
+		if bytes.Equal(members[i].name, members[i+1].name) {
+			return t.fail(open, "object with duplicate member %s", quoteShort(members[i].name))
+		}
+	}
+	if sorted {
+		return nil
+	}
+	t.scratch = t.scratch[:0]
+	for _, m := range members {
+		t.scratch = append(t.scratch, t.out[m.start:m.end]...)
+		t.scratch = append(t.scratch, ',')
+	}
+	copy(t.out[base:], t.scratch[:len(t.scratch)-1])
+	return nil
+}
+
+// compareUTF16 orders valid UTF-8 by its UTF-16 code units (RFC 8785 section 3.2.3). That is the order of the bytes, but
+// for one case: characters beyond U+FFFF (first byte F0 and up) are surrogates in UTF-16, below U+E000 to U+FFFF
+// (first byte EE and EF).
+func compareUTF16(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		x, y := a[i], b[i]
+		if x == y {
+			continue
+		}
+		if x >= 0xEE && y >= 0xEE && (x >= 0xF0) != (y >= 0xF0) {
+			return cmp.Compare(y, x)
+		}
+		return cmp.Compare(x, y)
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// quoteShort quotes a member name for a message.
+func quoteShort(name []byte) string {
+	const limit = 64
+	if len(name) <= limit {
+		return fmt.Sprintf("%q", name)
+	}
+	return fmt.Sprintf("%q…", name[:limit])
+}
+
+// appendQuoted appends valid UTF-8 as a canonical string (RFC 8785 section 3.2.2.2).
+func appendQuoted(out, text []byte) []byte {
+	const hex = "0123456789abcdef"
+	out = append(out, '"')
+	start := 0
+	for i, c := range text {
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		out = append(out, text[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			out = append(out, '\\', c)
+		case '\b':
+			out = append(out, '\\', 'b')
+		case '\t':
+			out = append(out, '\\', 't')
+		case '\n':
+			out = append(out, '\\', 'n')
+		case '\f':
+			out = append(out, '\\', 'f')
+		case '\r':
+			out = append(out, '\\', 'r')
+		default:
+			out = append(out, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	out = append(out, text[start:]...)
+	return append(out, '"')
+}
