@@ -1,6 +1,9 @@
 package canonical
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Reader reads strict JSON that need not be canonical, for the formats of others, where unknown members must be
 // ignored: envelopes, foreign receipts. It refuses what Transform refuses as text (duplicate members at any level, invalid UTF-8, lone
@@ -22,7 +25,7 @@ func NewReader(data []byte) (*Reader, error) {
 
 // Object reads an object. It calls member for each member; member MUST read exactly one value.
 func (r *Reader) Object(member func(name string) error) error {
-	seen := names{}
+	var seen names
 	return r.nested('{', '}', `"{"`, func() error {
 		if r.peek() != '"' {
 			return r.unexpected("a member name")
@@ -127,21 +130,18 @@ func (r *Reader) End() error { return r.end() }
 
 // names is a set of member names: a list while it is short, which it almost always is.
 type names struct {
-	few  [8]string
-	n    int
+	few  []string
 	many map[string]struct{}
 }
 
 // add reports whether name was not there.
 func (s *names) add(name string) bool {
-	for _, old := range s.few[:s.n] {
-		if old == name {
-			return false
-		}
+	const short = 8
+	if slices.Contains(s.few, name) {
+		return false
 	}
-	if s.n < len(s.few) {
-		s.few[s.n] = name
-		s.n++
+	if len(s.few) < short {
+		s.few = append(s.few, name)
 		return true
 	}
 	if _, ok := s.many[name]; ok {
