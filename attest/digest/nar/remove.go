@@ -1,0 +1,80 @@
+package nar
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// RemoveAll removes path and all that is below it, read-only directories included, following no link. It is what undoes
+// Restore for an ordinary user, for whom os.RemoveAll stops at a directory of mode 0555. That nothing is there is no
+// error. It keeps one file descriptor open per level.
+func RemoveAll(path string) error {
+	parent, base, err := openParent(path)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove %q: %w", path, err)
+	}
+	defer unix.Close(parent)
+	return removeAt(parent, base, path)
+}
+
+// removeAt removes name, in the directory at; path is what errors call it.
+func removeAt(at int, name, path string) error {
+	err := unix.Unlinkat(at, name, 0)
+	switch err {
+	case nil, unix.ENOENT:
+		return nil
+	case unix.EISDIR, unix.EPERM: // Linux says EISDIR, POSIX EPERM
+	default:
+		return fmt.Errorf("remove %q: %w", path, err)
+	}
+	if err := clear(at, name, path); err != nil {
+		return err
+	}
+	if err := unix.Unlinkat(at, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("remove %q: %w", path, err)
+	}
+	return nil
+}
+
+// clear removes all that is in the directory name.
+func clear(at int, name, path string) error {
+	fd, err := openToClear(at, name)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove %q: %w", path, err)
+	}
+	defer unix.Close(fd)
+	// Ours after a failed Restore may be read-only. If it is another's, the removals below say why they fail.
+	_ = unix.Fchmod(fd, 0o700)
+	var list names
+	if err := list.read(fd, make([]byte, 8<<10), 1<<31); err != nil {
+		return fmt.Errorf("list %q: %w", path, err)
+	}
+	for i := range list.entries {
+		child, _ := list.at(i)
+		if err := removeAt(fd, child, path+"/"+child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openToClear opens a directory, making it readable for the owner if it is not.
+func openToClear(at int, name string) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(at, name, flags, 0)
+	if err != unix.EACCES {
+		return fd, err
+	}
+	if err := unix.Fchmodat(at, name, 0o700, 0); err != nil {
+		return -1, err
+	}
+	return unix.Openat(at, name, flags, 0)
+}
