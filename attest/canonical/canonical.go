@@ -73,7 +73,7 @@ func Unmarshal(data []byte, v any) error {
 		return fmt.Errorf("decode into %T: not a pointer to a value", v)
 	}
 	if err := Check(data); err != nil {
-		return fmt.Errorf("decode %T: %w", target.Elem().Interface(), err)
+		return fmt.Errorf("decode %s: %w", target.Type().Elem(), err)
 	}
 	fresh := reflect.New(target.Type().Elem())
 	if err := decode(data, fresh.Interface()); err != nil {
