@@ -68,20 +68,25 @@ func (s *Store) each(ctx context.Context, kind Kind, visit func(Object) error) e
 		if err != nil {
 			return fmt.Errorf("look at %s %s of the store: %w", kind, d, err)
 		}
-		if err := visit(Object{Kind: kind, Digest: d, Size: s.objectSize(kind, d, info), Added: info.ModTime()}); err != nil {
+		size, err := s.objectSize(kind, d, info)
+		if err != nil {
+			return err
+		}
+		if err := visit(Object{Kind: kind, Digest: d, Size: size, Added: info.ModTime()}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) objectSize(kind Kind, d digest.SHA256, info fs.FileInfo) int64 {
+// objectSize returns -1 for a tree whose note of its size is missing or damaged.
+func (s *Store) objectSize(kind Kind, d digest.SHA256, info fs.FileInfo) (int64, error) {
 	if kind == Blob {
-		return info.Size()
+		return info.Size(), nil
 	}
 	size, err := s.treeSize(d)
-	if err != nil {
-		return -1
+	if _, damaged := errors.AsType[*CorruptError](err); damaged || errors.Is(err, fs.ErrNotExist) {
+		return -1, nil
 	}
-	return size
+	return size, err
 }

@@ -44,6 +44,7 @@ func open(dir string, fsys fileSystem) (*Store, error) {
 	}
 	s := &Store{dir: dir, fs: fsys, now: time.Now, users: users{token: make(chan struct{}, 1)}}
 	if err := s.prepare(); err != nil {
+		_ = s.session.close(fsys) // what it leaves is swept later; err says why
 		return nil, err
 	}
 	// What cannot be swept now (another user's, a read-only store) harms nothing and is tried again next time.

@@ -75,6 +75,7 @@ func (t *session) close(fsys fileSystem) error {
 	if t.lock == nil {
 		return nil
 	}
+	// The lock goes even if the directory cannot: then it is swept later.
 	err := errors.Join(fsys.RemoveAll(t.lock.Name()), t.lock.Close())
 	t.lock = nil
 	return err

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 )
@@ -73,6 +75,9 @@ func (v *verification) object(ctx context.Context, o Object) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if passing(err) {
+		return fmt.Errorf("read %s %s: %w", o.Kind, o.Digest, err)
+	}
 	rel := v.rel(v.store.objectPath(o))
 	switch {
 	case err != nil:
@@ -88,6 +93,16 @@ func (v *verification) object(ctx context.Context, o Object) error {
 		v.opts.Progress(o, v.report.Summary)
 	}
 	return err
+}
+
+// passing reports whether an error says something of this process or moment, and nothing of the object.
+func passing(err error) bool {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.EPERM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *verification) hash(ctx context.Context, o Object) (digest.SHA256, int64, error) {
