@@ -121,8 +121,8 @@ func ParseSRI(s string) (SHA256, error) {
 	}
 	raw, err := base64.StdEncoding.DecodeString(text)
 	// The decoder skips line breaks and ignores stray bits: only what encodes back is canonical.
-	if err != nil || base64.StdEncoding.EncodeToString(raw) != text {
-		return SHA256{}, &SyntaxError{s, "it is not canonical base 64"}
+	if err != nil || len(raw) != len(SHA256{}) || base64.StdEncoding.EncodeToString(raw) != text {
+		return SHA256{}, &SyntaxError{s, "it is not the canonical base 64 of 32 bytes"}
 	}
 	return nonZero(s, raw)
 }
@@ -137,7 +137,7 @@ func ParseNix32(s string) (SHA256, error) {
 		return SHA256{}, &SyntaxError{s, fmt.Sprintf("it has %d characters of base 32 where %d are due", len(text), nix32Len)}
 	}
 	raw, err := nixbase32.DecodeString(text)
-	if err != nil || nixbase32.EncodeToString(raw) != text {
+	if err != nil || len(raw) != len(SHA256{}) || nixbase32.EncodeToString(raw) != text {
 		return SHA256{}, &SyntaxError{s, "it is not canonical Nix base 32 (digits and lower-case letters without e, o, t, u)"}
 	}
 	return nonZero(s, raw)
@@ -153,7 +153,7 @@ func ParseCID(s string) (SHA256, error) {
 		return SHA256{}, &SyntaxError{s, "it is not canonical base 32"}
 	}
 	sum, ok := strings.CutPrefix(string(raw), cidPrefix)
-	if !ok {
+	if !ok || len(sum) != len(SHA256{}) {
 		return SHA256{}, &SyntaxError{s, "only CIDs of raw blocks (codec 0x55) with sha2-256 pin the bytes of a file"}
 	}
 	return nonZero(s, []byte(sum))

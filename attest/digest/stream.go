@@ -12,32 +12,27 @@ const (
 )
 
 // Stream hashes beside its caller: the caller fills one buffer while another goroutine hashes those before it.
-// Nothing is copied. Where there is only one processor, Next hashes before it returns.
+// Nothing is copied. Where there is only one processor, Next hashes before it returns. Buffers are allocated when they
+// are needed, at most 4 MiB of them.
 //
 // It is used by one goroutine. Close must be called.
 type Stream struct {
 	w    Writer
-	full chan []byte // to the hashing goroutine, nil where there is none
-	free chan []byte // from it, and at first all buffers; only the first one where there is no goroutine
-	done chan struct{}
+	made int           // buffers allocated
+	full chan []byte   // to the hashing goroutine; nil where there is none
+	free chan []byte   // from it
+	done chan struct{} // closed by it
 }
 
-// NewStream returns an empty Stream. It allocates 4 MiB, or 512 KiB where there is only one processor.
+// NewStream returns an empty Stream.
 func NewStream() *Stream {
+	s := &Stream{}
 	if runtime.GOMAXPROCS(0) == 1 {
-		s := &Stream{free: make(chan []byte, 1)}
-		s.free <- make([]byte, streamBuffer)
 		return s
 	}
-	s := &Stream{
-		full: make(chan []byte, streamBuffers),
-		free: make(chan []byte, streamBuffers),
-		done: make(chan struct{}),
-	}
-	all := make([]byte, streamBuffers*streamBuffer)
-	for b := range streamBuffers {
-		s.free <- all[b*streamBuffer : (b+1)*streamBuffer : (b+1)*streamBuffer]
-	}
+	s.full = make(chan []byte, streamBuffers)
+	s.free = make(chan []byte, streamBuffers)
+	s.done = make(chan struct{})
 	go s.run()
 	return s
 }
@@ -61,16 +56,25 @@ func (s *Stream) run() {
 }
 
 // Next adds full, a prefix of the buffer that Next returned before, to the hash, and returns a buffer to fill next.
-// The caller must not touch full any more. The first call is Next(nil). Buffers have one size, at least 256 KiB.
+// The caller must not touch full any more. The first call is Next(nil). Buffers have a length of 512 KiB.
 func (s *Stream) Next(full []byte) []byte {
 	switch {
 	case full == nil:
-		return <-s.free
 	case s.full == nil:
 		s.w.Write(full)
 		return full[:cap(full)]
+	default:
+		s.full <- full
 	}
-	s.full <- full
+	select {
+	case empty := <-s.free:
+		return empty
+	default:
+	}
+	if s.made < streamBuffers {
+		s.made++
+		return make([]byte, streamBuffer)
+	}
 	return <-s.free
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // readBuffer is the size of a Reader's buffer.
-const readBuffer = 256 << 10
+const readBuffer = 64 << 10
 
 // Reader reads a NAR as a stream, entry by entry. It accepts only the one encoding of a tree that Writer makes, to the
 // last byte: wrong order, duplicate or hostile names, padding that is not zero, a stream that ends early or goes on
@@ -29,7 +29,7 @@ type Reader struct {
 	inside  bool  // a file's content, padding or end are still to come
 }
 
-// NewReader returns a Reader of the NAR in r. It reads r to its end, through a buffer of 256 KiB.
+// NewReader returns a Reader of the NAR in r. It reads r to its end, through a buffer of 64 KiB.
 func NewReader(r io.Reader, limits Limits) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, readBuffer), limits: limits.withDefaults()}
 }

@@ -3,6 +3,7 @@ package nar
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,7 +55,7 @@ func clear(at int, name, path string) error {
 	// Ours after a failed Restore may be read-only. If it is another's, the removals below say why they fail.
 	_ = unix.Fchmod(fd, 0o700)
 	var list names
-	if err := list.read(fd, make([]byte, 8<<10), 1<<31); err != nil {
+	if err := list.read(fd, make([]byte, 8<<10), math.MaxInt32); err != nil {
 		return fmt.Errorf("list %q: %w", path, err)
 	}
 	for i := range list.entries {
@@ -68,13 +69,19 @@ func clear(at int, name, path string) error {
 
 // openToClear opens a directory, making it readable for the owner if it is not.
 func openToClear(at int, name string) (int, error) {
-	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(at, name, flags, 0)
+	const flags = unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(at, name, flags|unix.O_RDONLY, 0)
 	if err != unix.EACCES {
 		return fd, err
 	}
-	if err := unix.Fchmodat(at, name, 0o700, 0); err != nil {
+	// Chmod by name would follow a link that has taken its place.
+	handle, err := unix.Openat(at, name, flags|unix.O_PATH, 0)
+	if err != nil {
 		return -1, err
 	}
-	return unix.Openat(at, name, flags, 0)
+	defer unix.Close(handle)
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", handle), 0o700); err != nil {
+		return -1, err
+	}
+	return unix.Openat(handle, ".", flags|unix.O_RDONLY, 0)
 }

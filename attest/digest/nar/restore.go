@@ -30,7 +30,7 @@ type RestoreOptions struct {
 // It works from directory to directory by file descriptor, creates everything exclusively and follows no link below the
 // parent of dst. A name that the file system takes for another's (ignoring case) is thus an error.
 // It does not sync. Errors of the archive are those of Reader.
-func Restore(ctx context.Context, r io.Reader, dst string, opts RestoreOptions) (err error) {
+func Restore(ctx context.Context, r io.Reader, dst string, opts RestoreOptions) error {
 	parent, base, err := openParent(dst)
 	if err != nil {
 		return fmt.Errorf("restore %q: %w", dst, err)
@@ -91,7 +91,7 @@ func newRestorer(r *Reader, parent int, base string, opts RestoreOptions) *resto
 	}
 	when := unix.Timespec{Sec: 1}
 	if !opts.ModTime.IsZero() {
-		when = unix.NsecToTimespec(opts.ModTime.UnixNano())
+		when = unix.Timespec{Sec: opts.ModTime.Unix(), Nsec: int64(opts.ModTime.Nanosecond())}
 	}
 	t.times = []unix.Timespec{when, when}
 	return t
