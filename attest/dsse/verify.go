@@ -19,19 +19,23 @@ import (
 // algorithm depends on hints, which Sign writes: without them the answer may lack keys, but it never has a
 // wrong one.
 func (e *Envelope) Verified(keys []identity.PublicKey) []identity.PublicKey {
-	v := verification{
-		message: PAE(e.PayloadType, e.Payload),
-		keys:    candidates(keys),
-		budget:  MaxVerifications,
-	}
-	v.tryOthers(v.tryHinted(attempts(e.Signatures)))
 	var signed []identity.PublicKey
-	for _, k := range v.keys {
+	for _, k := range verify(e, keys).keys {
 		if k.signed {
 			signed = append(signed, k.PublicKey)
 		}
 	}
 	return signed
+}
+
+func verify(e *Envelope, keys []identity.PublicKey) *verification {
+	v := &verification{
+		message: PAE(e.PayloadType, e.Payload),
+		keys:    candidates(keys),
+		budget:  MaxVerifications,
+	}
+	v.tryOthers(v.tryHinted(attempts(e.Signatures)))
+	return v
 }
 
 // verification is the work of one call of Verified.
@@ -66,11 +70,12 @@ func candidates(keys []identity.PublicKey) []candidate {
 	return out
 }
 
-// attempts returns the signatures that hold any bytes, up to the limit.
+// attempts returns the signatures that hold any bytes, up to the limit, and repeated ones once.
 func attempts(sigs []Signature) []attempt {
 	out := make([]attempt, 0, MaxSignatures)
 	for _, s := range sigs[:min(len(sigs), MaxSignatures)] {
-		if len(s.Sig) > 0 {
+		repeated := func(a attempt) bool { return a.KeyID == s.KeyID && bytes.Equal(a.Sig, s.Sig) }
+		if len(s.Sig) > 0 && !slices.ContainsFunc(out, repeated) {
 			out = append(out, attempt{Signature: s})
 		}
 	}
@@ -105,7 +110,7 @@ func (v *verification) named(hint string) *candidate {
 // tryOthers tries each signature with the keys that have not signed yet, in even shares of the budget.
 func (v *verification) tryOthers(open []attempt) {
 	for i, a := range open {
-		repeated := func(b attempt) bool { return bytes.Equal(a.Sig, b.Sig) }
+		repeated := func(b attempt) bool { return bytes.Equal(a.Sig, b.Sig) } // under another hint
 		if slices.ContainsFunc(open[:i], repeated) {
 			continue
 		}
