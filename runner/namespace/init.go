@@ -1,0 +1,297 @@
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
+)
+
+// The descriptors of the first process. 0 is empty; 1 and 2 are the commands' stdout and stderr.
+const (
+	controlFD = 3 // an order, then nothing until the driver is gone
+	reportFD  = 4 // frames to the driver
+)
+
+// argument0 names the first process. It is not a secret: without an order on descriptor 3 the process just ends.
+const argument0 = "arch-namespace-init"
+
+// Main runs the first process of a confinement if args, which are os.Args, say so. Each binary that uses the driver
+// calls it before anything else in main, and in TestMain:
+//
+//	if handled, code := namespace.Main(os.Args); handled {
+//		os.Exit(code)
+//	}
+func Main(args []string) (handled bool, code int) {
+	if len(args) != 1 || args[0] != argument0 {
+		return false, 0
+	}
+	runtime.LockOSThread() // the thread from which the commands are forked
+	if err := first(); err != nil {
+		fmt.Fprintf(os.Stderr, "arch: confinement: %v\n", err)
+		return true, 1
+	}
+	return true, 0
+}
+
+// first is the life of the first process: it takes the order, makes the confinement, runs the commands, kills what
+// they left, hands out the outputs, and ends; as process 1 of its namespace it takes every other process with it.
+func first() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make process undumpable: %w", err)
+	}
+	if err := unix.CloseRange(controlFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close leaked descriptors on exec: %w", err)
+	}
+	control, report := os.NewFile(controlFD, "control"), os.NewFile(reportFD, "report")
+	o, err := readOrder(control)
+	if err != nil {
+		return err
+	}
+	go dieWith(control)
+	i := &initProcess{order: o, report: report}
+	ready, err := i.confine()
+	if err != nil {
+		return writeJSON(report, frameRefused, refuse(err))
+	}
+	if err := writeJSON(report, frameReady, ready); err != nil {
+		return err
+	}
+	if err := i.run(); err != nil {
+		return err
+	}
+	return writeFrame(report, frameDone, nil)
+}
+
+// dieWith ends the process as soon as the driver has closed its end of the control pipe or is gone.
+func dieWith(control io.Reader) {
+	io.Copy(io.Discard, control)
+	os.Exit(1)
+}
+
+// actError is a refusal of one step of the set-up.
+type actError struct {
+	act  string
+	host bool // the step is the first that needs power in the new namespaces
+	err  error
+}
+
+func (e *actError) Error() string { return e.act + ": " + e.err.Error() }
+func (e *actError) Unwrap() error { return e.err }
+
+// refuse makes the frame of err.
+func refuse(err error) refusal {
+	r := refusal{Act: "set up confinement", Err: err.Error()}
+	if act, ok := errors.AsType[*actError](err); ok {
+		r.Act, r.Err, r.Host = act.act, act.err.Error(), act.host
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		r.Errno = errno
+	}
+	return r
+}
+
+// initProcess is the state of the first process.
+type initProcess struct {
+	order  order
+	report *os.File
+	stdin  int
+	watch  watchdog
+}
+
+// confine makes the confinement; after it the calling thread has no power left.
+func (i *initProcess) confine() (readiness, error) {
+	o := i.order
+	steps := []struct {
+		act string
+		do  func() error
+	}{
+		{"isolate mounts", isolateMounts},
+		{"isolate cgroups", isolateCgroups},
+		{"set host name", func() error { return setNames(o.Hostname) }},
+		{"make file system", i.makeRoot},
+		{"open /dev/null", i.openStdin},
+		{"set resource limits", setLimits},
+		{"limit processes", i.limitProcesses},
+		{"drop privileges", func() error { return restrictThread(o) }},
+	}
+	for n, s := range steps {
+		if err := s.do(); err != nil {
+			return readiness{}, &actError{act: s.act, host: n == 0, err: err}
+		}
+	}
+	resetSignals()
+	syscall.Umask(o.Umask)
+	i.watch = watchdog{memory: o.WatchMemory, processes: o.WatchProcesses, kill: func() { unix.Kill(-1, unix.SIGKILL) }}
+	go i.watch.run(others)
+	return readiness{Enforced: i.enforced()}, nil
+}
+
+// isolateMounts stops mounts from spreading to the host and back.
+func isolateMounts() error {
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+}
+
+// isolateCgroups makes the group that the driver put this process into look like the root of all groups. It
+// acts on this thread, and so on the commands.
+func isolateCgroups() error {
+	err := unix.Unshare(unix.CLONE_NEWCGROUP)
+	if errors.Is(err, unix.EINVAL) { // a kernel without cgroups
+		return nil
+	}
+	return err
+}
+
+func setNames(host string) error {
+	if err := unix.Sethostname([]byte(host)); err != nil {
+		return err
+	}
+	return unix.Setdomainname([]byte("(none)")) // the kernel's own value where nobody set one
+}
+
+// makeRoot makes the file system and enters it.
+func (i *initProcess) makeRoot() error {
+	o := i.order
+	syscall.Umask(0)
+	t := &tree{owner: owner{o.UID, o.GID}, scratch: o.Scratch}
+	inside := func() error {
+		if err := t.makeProc(); err != nil {
+			return err
+		}
+		return t.makeDev()
+	}
+	if err := t.build(o.Mounts, inside); err != nil {
+		return err
+	}
+	return t.enter()
+}
+
+func (i *initProcess) openStdin() (err error) {
+	i.stdin, err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return err
+}
+
+func (i *initProcess) limitProcesses() error {
+	if i.order.MaxProcesses == 0 {
+		return nil
+	}
+	return limitProcesses(i.order.MaxProcesses)
+}
+
+// resetSignals undoes what the driver's caller ignores or blocks: execve resets handlers, so that each signal gets
+// one, but keeps what is ignored or blocked.
+func resetSignals() {
+	signal.Notify(make(chan os.Signal, 1))
+	var none unix.Sigset_t
+	unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+}
+
+// enforced lists what this process has put in force, in the words of runner.Confinement.
+func (i *initProcess) enforced() []string {
+	list := []string{
+		"capabilities-none", "devices-minimal", "file-system-private", "ipc-namespace", "mount-namespace", "network-none",
+		"no-new-privileges", "pid-namespace", "seccomp", "uts-namespace",
+	}
+	if i.order.Mode == modeUser {
+		list = append(list, "user-namespace")
+	}
+	if i.order.CPUs > 0 {
+		list = append(list, "cpus")
+	}
+	slices.Sort(list)
+	return list
+}
+
+// run runs the commands, kills what they left behind and sends the outputs.
+func (i *initProcess) run() error {
+	e, err := i.commands()
+	if err != nil {
+		return err
+	}
+	e = i.watch.verdict(e)
+	if err := writeJSON(i.report, frameEnd, e); err != nil {
+		return err
+	}
+	if e.Reason != runner.ReasonExit || e.Exit != 0 {
+		return nil
+	}
+	sent := make(chan error)
+	go func() { sent <- i.sendOutputs() }() // on another thread: this one may not read everything
+	return <-sent
+}
+
+// commands runs the commands in turn, up to the first that fails.
+func (i *initProcess) commands() (ending, error) {
+	e := ending{Reason: runner.ReasonExit}
+	for n, c := range i.order.Commands {
+		e.Command = n
+		if err := writeJSON(i.report, frameStart, n); err != nil {
+			return e, err
+		}
+		ws, err := i.command(c)
+		if err != nil {
+			return describeStart(e, err), nil
+		}
+		if ws.Signaled() {
+			e.Reason, e.Signal = runner.ReasonSignal, unix.SignalName(ws.Signal())
+			e.Detail = fmt.Sprintf("%s was killed by %s", c.Argv[0], e.Signal)
+			return e, nil
+		}
+		if e.Exit = ws.ExitStatus(); e.Exit != 0 {
+			return e, nil
+		}
+	}
+	return e, nil
+}
+
+// command runs c and returns when it and everything it started is dead.
+func (i *initProcess) command(c runner.Command) (syscall.WaitStatus, error) {
+	pid, err := start(c, i.stdin)
+	if err != nil {
+		return 0, err
+	}
+	ws, err := reap(pid)
+	if err != nil {
+		return 0, err
+	}
+	return ws, killAll()
+}
+
+// killAll kills every process of the namespace but this one, and buries them.
+func killAll() error {
+	if err := unix.Kill(-1, unix.SIGKILL); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill what the command left: %w", err)
+	}
+	for {
+		_, err := syscall.Wait4(-1, nil, syscall.WALL, nil)
+		switch err {
+		case nil, syscall.EINTR:
+		case syscall.ECHILD:
+			return nil
+		default:
+			return os.NewSyscallError("wait4", err)
+		}
+	}
+}
+
+// cannotExecute is the exit status of a program that exists but cannot be executed, as in every shell (POSIX.1, 2.8.2).
+const cannotExecute = 126
+
+// describeStart classifies an error of start.
+func describeStart(e ending, err error) ending {
+	e.Detail = err.Error()
+	if _, ok := errors.AsType[*notFoundError](err); ok {
+		e.Reason = runner.ReasonNotFound
+		return e
+	}
+	e.Exit = cannotExecute
+	return e
+}

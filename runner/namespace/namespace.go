@@ -1,0 +1,150 @@
+// Package namespace is a driver of runner's contract that needs nothing but the kernel: Linux 5.12 or later.
+//
+// Each Run starts the calling binary again as the first process of new user, mount, process, network, IPC, host name
+// and cgroup namespaces. That process makes a file system of the Spec's mounts alone, drops every privilege on the
+// thread that forks, runs the commands one after the other, kills whatever each of them leaves behind, and at last
+// sends the outputs. It works the same for root and for an ordinary user; the confined processes are always seen
+// inside under the Spec's ids, and outside they have the caller's.
+//
+// What it promises: nothing is visible that the Spec does not name, but /proc of the confinement itself, a minimal
+// /dev, the kernel's version and the machine's processor and memory sizes; nothing is writable that the Spec does not
+// make writable; there is no network, not even a loopback interface that is up, and no socket of the host but those
+// inside the mounts; no capability, no way to get one, no new namespace, no foreign architecture's calls;
+// when Run returns, every process is gone, and with it every mount. If the caller dies, all of it dies too.
+//
+// What it never does: fetch, verify, or decide; write outside of what the Spec makes writable; follow a symbolic link
+// inside the confinement.
+//
+// Where the host refuses user namespaces, root still gets the others; anyone else gets a *runner.SetupError
+// with the cure or, if the Spec allows that by Degraded, a much weaker confinement by Landlock and seccomp; see landlock.go.
+// Result.Confinement says what was in force.
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"arch.network/runner"
+)
+
+// Options configure a Runner. The zero value is right for everything but tests and odd hosts.
+type Options struct {
+	// Executable is the binary to start as the first process: one whose main calls Main. Empty: the running one.
+	Executable string
+	// NoUserNamespace leaves out the user namespace, as where the host refuses it: only root can do without it.
+	NoUserNamespace bool
+	// NoCgroups does without control groups, as where none is writable. Limits of memory and processes
+	// are then kept by counting, which is slower to notice.
+	NoCgroups bool
+}
+
+// Runner runs commands in namespaces. It may be used by several goroutines at once.
+type Runner struct {
+	options Options
+}
+
+// New returns a Runner. It starts nothing, and says nothing about what the host permits: the first Run tells.
+func New(options Options) (*Runner, error) {
+	if options.Executable == "" {
+		options.Executable = "/proc/self/exe"
+	}
+	return &Runner{options: options}, nil
+}
+
+// Run implements runner.Runner.
+func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+	spec, err := complete(spec)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return runner.Result{Reason: runner.ReasonCancelled, Detail: err.Error()}, nil
+	}
+	m := modeUser
+	if r.options.NoUserNamespace {
+		m = modeRoot
+	}
+	var refused error // why the stronger mode could not be had
+	for {
+		e := newExecution(r.options, spec, m, refused)
+		result, err := e.run(ctx)
+		refused = err
+		h, ok := errors.AsType[*hostError](err)
+		if !ok {
+			return result, err
+		}
+		next, ok := weaker(m, spec.Degraded)
+		if !ok {
+			return runner.Result{}, h.explain()
+		}
+		m = next
+	}
+}
+
+// weaker returns the mode to try where the host refused m.
+func weaker(m mode, degraded bool) (mode, bool) {
+	switch {
+	case m == modeUser && os.Geteuid() == 0:
+		return modeRoot, true
+	case m != modeLandlock && degraded:
+		return modeLandlock, true
+	default:
+		return "", false
+	}
+}
+
+// hostError says that the host refused the namespaces themselves.
+type hostError struct {
+	act string
+	err error
+}
+
+func (e *hostError) Error() string { return e.act + ": " + e.err.Error() }
+func (e *hostError) Unwrap() error { return e.err }
+
+// explain adds the cure.
+func (e *hostError) explain() *runner.SetupError {
+	return &runner.SetupError{Act: e.act, Err: e.err, Cure: cure("/", e.err)}
+}
+
+// flags returns the namespaces of the mode, for clone(2).
+func (m mode) flags() uintptr {
+	const others = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+	switch m {
+	case modeUser:
+		return syscall.CLONE_NEWUSER | others
+	case modeRoot:
+		return others
+	default:
+		return 0
+	}
+}
+
+// attributes returns how the first process is started in mode m, with these ids inside.
+func (m mode) attributes(uid, gid int) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: m.flags(), Setsid: true}
+	if m != modeUser {
+		return attr
+	}
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Geteuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getegid(), Size: 1}}
+	for c := range uintptr(lastCapability + 1) {
+		attr.AmbientCaps = append(attr.AmbientCaps, c)
+	}
+	if os.Geteuid() == 0 { // an ordinary user cannot drop his supplementary groups
+		attr.GidMappingsEnableSetgroups = true
+		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	return attr
+}
+
+// describe names the mode in an error.
+func (m mode) describe() string {
+	if m == modeUser {
+		return "create user namespace"
+	}
+	return fmt.Sprintf("create namespaces (mode %s)", string(m))
+}

@@ -1,0 +1,106 @@
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"arch.network/runner"
+)
+
+// result makes the Result after everything is gone. failure is what ended the reading of the report.
+func (e *execution) result(failure error) (runner.Result, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.started.IsZero() && failure != nil {
+		return runner.Result{}, failure // nothing ran
+	}
+	if e.failed != nil {
+		return runner.Result{}, e.failed
+	}
+	end, err := e.verdict()
+	if err != nil {
+		return runner.Result{}, err
+	}
+	if e.finished.IsZero() {
+		e.finished = time.Now()
+	}
+	r := runner.Result{
+		Reason: end.Reason, Exit: end.Exit, Signal: end.Signal, Command: end.Command, Detail: end.Detail,
+		MemoryPeak: max(end.MemoryPeak, e.group.peak()),
+	}
+	if !e.started.IsZero() {
+		r.Wall = e.finished.Sub(e.started)
+	}
+	if state := e.cmd.ProcessState; state != nil {
+		r.CPU = state.UserTime() + state.SystemTime()
+	}
+	r.Confinement = e.confinement()
+	return r, nil
+}
+
+// verdict decides how the execution ended: what the driver did beats what the commands did.
+func (e *execution) verdict() (ending, error) {
+	var end ending
+	if e.end != nil {
+		end = *e.end
+	}
+	switch {
+	case e.group.outOfMemory():
+		end.Reason, end.Exit, end.Signal = runner.ReasonOutOfMemory, 0, ""
+		end.Detail = e.memoryDetail()
+	case e.stop != nil:
+		end.Reason, end.Exit, end.Signal, end.Detail = e.stop.Reason, 0, "", e.stop.Detail
+	case end.Reason == "":
+		return end, errors.New("run confinement: its first process ended without a report")
+	case end.Reason == runner.ReasonExit && end.Exit != 0 && e.group.outOfProcesses():
+		end.Reason, end.Exit = runner.ReasonLimit, 0
+		end.Detail = fmt.Sprintf("processes: more than %d", e.spec.Limits.Processes)
+	case len(e.absent) > 0:
+		a := e.absent[0]
+		end.Reason = runner.ReasonNotFound
+		end.Detail = fmt.Sprintf("output %s: %s", e.spec.Outputs[a.Output].Name, a.Detail)
+	}
+	return end, nil
+}
+
+func (e *execution) memoryDetail() string {
+	return fmt.Sprintf("memory: more than %d bytes", e.spec.Limits.Memory)
+}
+
+// confinement tells what was in force.
+func (e *execution) confinement() runner.Confinement {
+	c := runner.Confinement{Driver: "namespace", Enforced: slices.Clone(e.ready.Enforced), Missing: slices.Clone(e.ready.Missing)}
+	limits := e.spec.Limits
+	if limits.Memory > 0 {
+		c.Enforced = append(c.Enforced, "memory:"+e.group.memoryBy())
+	}
+	if limits.Processes > 0 {
+		c.Enforced = append(c.Enforced, "processes:"+e.processesBy())
+	}
+	if limits.Wall > 0 {
+		c.Enforced = append(c.Enforced, "wall-time")
+	}
+	c.Enforced = append(c.Enforced, "log-size", "output-size")
+	if e.refused != nil && e.mode == modeRoot {
+		c.Missing = append(c.Missing, "user-namespace: "+strings.TrimPrefix(e.refused.Error(), "create user namespace: "))
+	}
+	if e.mode == modeRoot && e.refused == nil {
+		c.Missing = append(c.Missing, "user-namespace: not asked for")
+	}
+	slices.Sort(c.Enforced)
+	slices.Sort(c.Missing)
+	return c
+}
+
+func (e *execution) processesBy() string {
+	if by := e.group.processesBy(); by != "" {
+		return by
+	}
+	if e.order().MaxProcesses > 0 {
+		return "rlimit"
+	}
+	return "watchdog"
+}
