@@ -61,6 +61,9 @@ func (d *dumper) run() error {
 	if err := d.node(unix.AT_FDCWD, d.base, unix.DT_UNKNOWN, 0); err != nil {
 		return err
 	}
+	if d.offset() > d.limits.Size {
+		return d.limit("size", d.limits.Size)
+	}
 	return d.handOver()
 }
 

@@ -132,7 +132,10 @@ func (w *Writer) place(path string) (string, error) {
 		return "", nil
 	}
 	dir, name := "", path
-	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+	switch i := strings.LastIndexByte(path, '/'); {
+	case i == 0:
+		return "", errors.New("its path is absolute")
+	case i > 0:
 		dir, name = path[:i], path[i+1:]
 	}
 	for w.at.open > 0 && string(w.at.dir()) != dir {
