@@ -2,6 +2,7 @@ package canonical
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -151,6 +152,12 @@ func (l *lexer) text() (text []byte, escaped bool, err error) {
 // plain moves to the next quote or backslash of a string, over valid UTF-8 without control characters.
 func (l *lexer) plain() error {
 	for l.pos < len(l.in) {
+		for l.pos+8 <= len(l.in) && ordinary(binary.LittleEndian.Uint64(l.in[l.pos:])) {
+			l.pos += 8
+		}
+		if l.pos == len(l.in) {
+			break
+		}
 		c := l.in[l.pos]
 		switch {
 		case c == '"' || c == '\\':
@@ -168,6 +175,16 @@ func (l *lexer) plain() error {
 		}
 	}
 	return l.fail(l.pos, "unexpected end in a string")
+}
+
+// ordinary reports that none of eight bytes is a control character, a quote, a backslash or beyond ASCII. It looks at all of
+// them at once: subtracting n from each byte borrows into its top bit if the byte is below n. A borrow may run on into the next
+// byte, so the answer may be no where yes is right, but never the other way.
+func ordinary(x uint64) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	quote := x ^ ones*'"' // zero where the byte is a quote
+	backslash := x ^ ones*'\\'
+	return (x|(x-ones*' ')|(quote-ones)&^quote|(backslash-ones)&^backslash)&tops == 0
 }
 
 // escape consumes an escape sequence, whose backslash is next.

@@ -143,19 +143,22 @@ func (p *parser) signature() error {
 
 // decodeBase64 decodes either alphabet of RFC 4648, with the right padding or none.
 func decodeBase64(text []byte) ([]byte, bool) {
-	if bytes.ContainsAny(text, "\r\n") { // encoding/base64 skips these
+	has := func(c byte) bool { return bytes.IndexByte(text, c) >= 0 }
+	if has('\n') || has('\r') { // encoding/base64 would skip them
 		return nil, false
 	}
-	enc := base64.RawStdEncoding.Strict()
-	padded := len(text) > 0 && text[len(text)-1] == '='
-	switch url := bytes.ContainsAny(text, "-_"); {
+	var enc *base64.Encoding
+	switch padded, url := bytes.HasSuffix(text, []byte("=")), has('-') || has('_'); {
 	case url && padded:
-		enc = base64.URLEncoding.Strict()
+		enc = base64.URLEncoding
 	case url:
-		enc = base64.RawURLEncoding.Strict()
+		enc = base64.RawURLEncoding
 	case padded:
-		enc = base64.StdEncoding.Strict()
+		enc = base64.StdEncoding
+	default:
+		enc = base64.RawStdEncoding
 	}
+	enc = enc.Strict() // no stray bits
 	out := make([]byte, enc.DecodedLen(len(text)))
 	n, err := enc.Decode(out, text)
 	return out[:n], err == nil

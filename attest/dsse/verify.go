@@ -72,8 +72,9 @@ func candidates(keys []identity.PublicKey) []candidate {
 
 // attempts returns the signatures that hold any bytes, up to the limit, and repeated ones once.
 func attempts(sigs []Signature) []attempt {
-	out := make([]attempt, 0, MaxSignatures)
-	for _, s := range sigs[:min(len(sigs), MaxSignatures)] {
+	sigs = sigs[:min(len(sigs), MaxSignatures)]
+	out := make([]attempt, 0, len(sigs))
+	for _, s := range sigs {
 		repeated := func(a attempt) bool { return a.KeyID == s.KeyID && bytes.Equal(a.Sig, s.Sig) }
 		if len(s.Sig) > 0 && !slices.ContainsFunc(out, repeated) {
 			out = append(out, attempt{Signature: s})
