@@ -359,20 +359,3 @@ func TestDumpSwapRace(t *testing.T) {
 	}
 	t.Logf("%d dumps were of a directory or of a link, %d were refused", whole, other)
 }
-
-// A directory of 50,000 entries is listed in order.
-func TestDumpWideDirectory(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "wide")
-	want := []node{dir("")}
-	for i := range 50_000 {
-		want = append(want, link(fmt.Sprintf("%05x", i*7919%0xfffff), "t"))
-	}
-	plant(t, path, want)
-	got, err := decode(bytes.NewReader(dump(t, path)), nar.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(got) != len(want) {
-		t.Errorf("%d entries, want %d", len(got), len(want))
-	}
-}
