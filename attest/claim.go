@@ -2,8 +2,15 @@ package attest
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
+	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
+	"arch.network/attest/dsse"
+	"arch.network/attest/manifest"
 )
 
 // Claim is the predicate that says: these inputs, built this way, give the statement's subjects. It holds nothing
@@ -28,6 +35,10 @@ type Normalizer struct {
 	Version string `json:"version"`
 }
 
+// CurrentNormalizer is the normaliser of this program. Its version counts up whenever the bytes of a normalised
+// tree, tar or image change.
+func CurrentNormalizer() Normalizer { return Normalizer{Name: "arch", Version: "1"} }
+
 // Output is one finished output with the digests it is known by. A zero digest does not apply.
 type Output struct {
 	Name string
@@ -37,5 +48,176 @@ type Output struct {
 	OCI  digest.SHA256 // of the image manifest
 }
 
+// Suffixes of the names of subjects: the same output in another form.
+const (
+	suffixNAR = "#nar"
+	suffixTar = "#tar"
+	suffixOCI = "#oci"
+)
+
+// Subjects returns the descriptors of the output: NAME is the file, or the normalised tar of a tree; NAME#nar,
+// NAME#tar and NAME#oci are there for the digests that are set.
+func (o Output) Subjects() []ResourceDescriptor {
+	var list []ResourceDescriptor
+	add := func(suffix, mediaType string, d digest.SHA256) {
+		if !d.IsZero() {
+			list = append(list, ResourceDescriptor{
+				Name: o.Name + suffix, MediaType: mediaType, Digest: map[string]string{"sha256": d.Hex()},
+			})
+		}
+	}
+	if o.File.IsZero() {
+		add("", MediaTar, o.Tar)
+	} else {
+		add("", MediaFile, o.File)
+	}
+	add(suffixNAR, MediaNAR, o.NAR)
+	add(suffixOCI, MediaOCIManifest, o.OCI)
+	add(suffixTar, MediaTar, o.Tar)
+	return list
+}
+
+// NewClaim makes the statement that doc, with deps as the complete list of what went in, gives outputs. The same
+// arguments give the same bytes, in whatever order deps and outputs come. doc is not changed; its signatures do not
+// enter the claim. Every input of doc must be pinned: a path input is an error.
+func NewClaim(doc *manifest.Build, deps []ResourceDescriptor, outputs []Output) (*Statement, error) {
+	parameters, err := claimParameters(doc)
+	if err != nil {
+		return nil, fmt.Errorf("make claim: %w", err)
+	}
+	deps, err = sortDependencies(deps)
+	if err != nil {
+		return nil, fmt.Errorf("make claim: %w", err)
+	}
+	var subjects []ResourceDescriptor
+	for _, o := range outputs {
+		subjects = append(subjects, o.Subjects()...)
+	}
+	slices.SortFunc(subjects, func(a, b ResourceDescriptor) int { return strings.Compare(a.Name, b.Name) })
+	s, err := NewStatement(subjects, &Claim{
+		BuildType:            BuildType,
+		ExternalParameters:   parameters,
+		ResolvedDependencies: deps,
+		Normalizer:           CurrentNormalizer(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkClaimSubjects(); err != nil {
+		return nil, fmt.Errorf("make claim: %w", err)
+	}
+	return s, nil
+}
+
+func claimParameters(doc *manifest.Build) (ClaimParameters, error) {
+	for _, in := range doc.Spec.Inputs {
+		if in.Path != "" {
+			return ClaimParameters{}, fmt.Errorf("input %q is the local path %q, which says nothing to others: it must be replaced by a tree: reference", in.Name, in.Path)
+		}
+	}
+	form, err := manifest.Canonical(doc)
+	if err != nil {
+		return ClaimParameters{}, err
+	}
+	return ClaimParameters{Manifest: form, ManifestID: buildID(form)}, nil
+}
+
+// buildID returns the document id of a Build in canonical form.
+func buildID(form []byte) digest.SHA256 {
+	return digest.Of(dsse.PAE(manifest.PayloadType("Build"), form))
+}
+
+// sortDependencies returns deps sorted, equal ones once. Two that have URI, name and media type in common, but not
+// the digest, are an error.
+func sortDependencies(deps []ResourceDescriptor) ([]ResourceDescriptor, error) {
+	sorted := slices.SortedFunc(slices.Values(deps), compareDescriptors)
+	out := make([]ResourceDescriptor, 0, len(sorted))
+	for i, d := range sorted {
+		if !d.Pinned() {
+			return nil, fmt.Errorf("dependency %q has no digest that pins it", d)
+		}
+		if i > 0 && sameThing(d, sorted[i-1]) {
+			if !sameDescriptor(d, sorted[i-1]) {
+				return nil, fmt.Errorf("dependency %q is listed twice, with different digests", d)
+			}
+			continue
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func sameThing(a, b ResourceDescriptor) bool {
+	return a.URI == b.URI && a.Name == b.Name && a.MediaType == b.MediaType
+}
+
+func sameDescriptor(a, b ResourceDescriptor) bool {
+	return string(encodeList([]ResourceDescriptor{a})) == string(encodeList([]ResourceDescriptor{b}))
+}
+
+// encodeList returns the canonical form of a list, by which lists are compared; nil if it has none.
+func encodeList(list []ResourceDescriptor) []byte {
+	data, err := canonical.Marshal(list)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
 // PredicateType returns ClaimType.
 func (*Claim) PredicateType() string { return ClaimType }
+
+// Validate checks the claim itself: that the manifest has the id it is said to have, and that every dependency is
+// pinned and in order. What the subjects must look like is checked by Statement.Claim.
+func (c *Claim) Validate() error {
+	switch {
+	case c.BuildType == "":
+		return errors.New("claim has no buildType")
+	case c.ExternalParameters.ManifestID != buildID(c.ExternalParameters.Manifest):
+		return fmt.Errorf("claim's manifest has the id %s, not %s", buildID(c.ExternalParameters.Manifest), c.ExternalParameters.ManifestID)
+	case c.Normalizer.Name == "" || c.Normalizer.Version == "":
+		return errors.New("claim has no normalizer")
+	case c.ResolvedDependencies == nil:
+		return errors.New("claim has no resolvedDependencies")
+	}
+	for i, d := range c.ResolvedDependencies {
+		if !d.Pinned() {
+			return fmt.Errorf("resolvedDependencies[%d]: %q has no digest that pins it", i, d)
+		}
+		if i > 0 && compareDescriptors(c.ResolvedDependencies[i-1], d) >= 0 {
+			return fmt.Errorf("resolvedDependencies[%d]: %q is out of order or listed twice", i, d)
+		}
+	}
+	return validateDescriptors("resolvedDependencies", c.ResolvedDependencies)
+}
+
+// Document returns the claim's manifest as a Build. Reading is strict: see manifest.ReadJSON.
+func (c *Claim) Document() (*manifest.Build, error) {
+	doc, err := manifest.ReadJSON(c.ExternalParameters.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest of claim: %w", err)
+	}
+	build, ok := doc.(*manifest.Build)
+	if !ok {
+		return nil, fmt.Errorf("read manifest of claim: it is a %s, not a Build", doc.DocumentKind())
+	}
+	return build, nil
+}
+
+// checkClaimSubjects checks that names are unique and in order, and that each subject is known by its sha256 alone,
+// so that whatever digest a verifier compares, it is the same thing.
+func (s *Statement) checkClaimSubjects() error {
+	for i, d := range s.Subject {
+		if _, ok := d.SHA256(); !ok || len(d.Digest) != 1 {
+			return fmt.Errorf("subject %q: a claim's subject has one digest, sha256", d)
+		}
+		if d.Name == "" || (i > 0 && s.Subject[i-1].Name >= d.Name) {
+			return fmt.Errorf("subject %q: unnamed, out of order or named twice", d)
+		}
+		base, form, _ := strings.Cut(d.Name, "#")
+		if base == "" || strings.Contains(form, "#") {
+			return fmt.Errorf("subject %q: the name is not NAME, NAME#nar, NAME#tar or NAME#oci", d)
+		}
+	}
+	return nil
+}

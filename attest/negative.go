@@ -3,6 +3,9 @@ package attest
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"arch.network/attest/digest"
 )
@@ -11,16 +14,49 @@ import (
 // The statement's subjects are those of the claim, so that whoever looks up the artifact finds it.
 type Negative struct {
 	State NegativeState `json:"state"`
-	Cause string        `json:"cause"`      // one sentence for people, at most MaxCause bytes
-	Claim digest.SHA256 `json:"claim"`      // id of the claim: sha256 of its DSSE PAE
-	Tried string        `json:"triedOn"`    // RFC 3339, UTC
-	By    Builder       `json:"builder"`    // in what it was tried
-	Retry bool          `json:"retryable"`  // whether another attempt may end otherwise
-	Found []Mismatch    `json:"mismatches"` // for Differs: every output that differs, in the claim's order
+	Cause string        `json:"cause"`     // one sentence for people, at most MaxCause bytes
+	Claim digest.SHA256 `json:"claim"`     // id of the claim: sha256 of its DSSE PAE
+	Tried string        `json:"triedOn"`   // RFC 3339, UTC
+	By    Builder       `json:"builder"`   // in what it was tried
+	Retry bool          `json:"retryable"` // whether another attempt may end otherwise
+	// Found is, for Differs, every subject of the claim that came out otherwise, in the claim's order.
+	Found []Mismatch `json:"mismatches,omitempty"`
 	// Differences are the first of what a comparison found, at most MaxDifferences; Total counts all.
-	Differences []Difference `json:"differences"`
-	Total       int          `json:"differencesTotal"`
-	Missing     []string     `json:"missing"` // for InputsMissing: URIs of the dependencies that could not be had
+	Differences []Difference `json:"differences,omitempty"`
+	Total       int          `json:"differencesTotal,omitempty"`
+	Missing     []string     `json:"missing,omitempty"` // for InputsMissing: URIs of the dependencies that could not be had
+}
+
+// NewNegative makes the statement that trying claim ended as n says; n.Claim is set from claim. Texts and differences
+// over the limits are cut; Total keeps the whole number.
+func NewNegative(claim *Statement, n Negative) (*Statement, error) {
+	id, err := claim.ID()
+	if err != nil {
+		return nil, fmt.Errorf("make negative result: %w", err)
+	}
+	n.Claim = id
+	n.Cause = shorten(n.Cause, MaxCause)
+	n.Total = max(n.Total, len(n.Differences))
+	n.Differences = slices.Clone(n.Differences[:min(len(n.Differences), MaxDifferences)])
+	for i := range n.Differences {
+		d := &n.Differences[i]
+		d.Path, d.Detail = shorten(d.Path, MaxText), shorten(d.Detail, MaxText)
+	}
+	return NewStatement(claim.Subject, &n)
+}
+
+// shorten cuts text to at most limit bytes, at a character, and makes it UTF-8.
+func shorten(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= limit {
+		return text
+	}
+	const mark = "…"
+	cut := limit - len(mark)
+	for cut > 0 && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + mark
 }
 
 // NegativeState classifies a negative result. Only FailedToBuild and InputsMissing may pass by themselves.

@@ -1,0 +1,131 @@
+package attest
+
+import (
+	"fmt"
+	"slices"
+
+	"arch.network/attest/identity"
+	"arch.network/attest/manifest"
+)
+
+// checkPolicy holds the artifact to every attestation rule of the policy that matches it.
+func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {
+	if v.Policy == nil {
+		r.skip(CheckPolicy, "no policy was given")
+		return
+	}
+	matched := 0
+	for i, rule := range v.Policy.Spec.Attestations {
+		if !v.matches(rule) {
+			continue
+		}
+		matched++
+		v.checkRule(r, fmt.Sprintf("rule %d of policy %s", i+1, v.Policy.Metadata.Name), rule, c, votes)
+	}
+	if matched == 0 {
+		r.fail(ClassPolicy, CheckPolicy, "", "add a rule to spec.attestations of the policy",
+			"policy %s has no rule for %q, and what it does not allow is refused", v.Policy.Metadata.Name, v.Artifact.Name)
+	}
+}
+
+// matches reports whether a rule concerns the artifact.
+func (in VerifyInput) matches(rule manifest.PolicyAttestation) bool {
+	return rule.Match == "" || matchPattern(rule.Match, in.Artifact.Name) || in.Location != "" && matchPattern(rule.Match, in.Location)
+}
+
+// checkRule counts those who satisfy one rule.
+func (v *verification) checkRule(r *Report, name string, rule manifest.PolicyAttestation, c *trustedClaim, votes []vote) {
+	counted, known := v.ruleVotes(rule, c, votes)
+	if !known {
+		r.fail(ClassPolicy, CheckPolicy, "", "", "%s asks for %s, which cannot be checked here", name, rule.PredicateType)
+		return
+	}
+	threshold, wanted := rule.Threshold, rule.Operators
+	if rule.Reproduced {
+		threshold, wanted = max(threshold, 2), max(wanted, 2)
+	}
+	quorate := rule.Threshold > 0
+	if !quorate { // the role's own threshold
+		quorate = v.trust.decide(rule.Role, keysOf(c, counted)).OK
+	}
+	by := operators(counted)
+	found := fmt.Sprintf("%s of role %s by %s", count(len(counted), "principal"), rule.Role, count(len(by), "operator"))
+	if !quorate || len(counted) == 0 || len(counted) < threshold || len(by) < wanted {
+		r.fail(ClassPolicy, CheckPolicy, principalsOf(counted), "have more of role "+rule.Role+" rebuild and sign: `arch rebuild RECEIPT`",
+			"%s asks for %s, but there are %s", name, demand(rule.Threshold, threshold, wanted), found)
+		return
+	}
+	r.pass(CheckPolicy, principalsOf(counted), "%s holds: %s", name, found)
+}
+
+func demand(asked, threshold, operators int) string {
+	text := fmt.Sprintf("%d by %s", threshold, count(operators, "operator"))
+	if asked == 0 {
+		text = "the role's own quorum and " + text
+	}
+	return text
+}
+
+// keysOf returns the keys with which the principals of votes signed the claim.
+func keysOf(c *trustedClaim, votes []vote) []identity.PublicKey {
+	var out []identity.PublicKey
+	for _, vote := range votes {
+		out = append(out, c.by.keysOf[vote.Principal]...)
+	}
+	return out
+}
+
+// ruleVotes returns the votes that count for a rule; false if its predicate type is not known.
+func (v *verification) ruleVotes(rule manifest.PolicyAttestation, c *trustedClaim, votes []vote) ([]vote, bool) {
+	switch rule.PredicateType {
+	case "", ProvenanceType:
+	case ClaimType:
+		if !rule.Reproduced && len(rule.BuilderIDs) == 0 {
+			votes = v.claimVotes(c)
+		}
+	default:
+		return nil, false
+	}
+	var out []vote
+	for _, vote := range votes {
+		accepted := len(rule.BuilderIDs) == 0 || slices.Contains(rule.BuilderIDs, vote.BuilderID)
+		if accepted && slices.Contains(vote.roles, rule.Role) {
+			out = append(out, vote)
+		}
+	}
+	return out, true
+}
+
+// claimVotes returns everyone who signed the claim, whether or not a provenance tells more.
+func (v *verification) claimVotes(c *trustedClaim) []vote {
+	var out []vote
+	for _, p := range c.by.principals {
+		out = append(out, vote{BuilderVote: BuilderVote{Principal: p, Operator: v.trust.operators[p]}, roles: c.by.roles[p]})
+	}
+	return out
+}
+
+// matchPattern matches a name against a policy's pattern: * is any run of characters but '/', ** any run. It takes time
+// proportional to the product of the lengths.
+func matchPattern(pattern, name string) bool {
+	// can[i] says whether what was read of the pattern matches name[:i].
+	can := make([]bool, len(name)+1)
+	can[0] = true
+	for p := 0; p < len(pattern); p++ {
+		if pattern[p] != '*' {
+			for i := len(name); i > 0; i-- {
+				can[i] = can[i-1] && name[i-1] == pattern[p]
+			}
+			can[0] = false
+			continue
+		}
+		deep := p+1 < len(pattern) && pattern[p+1] == '*'
+		if deep {
+			p++
+		}
+		for i := 1; i <= len(name); i++ {
+			can[i] = can[i] || can[i-1] && (deep || name[i-1] != '/')
+		}
+	}
+	return can[len(name)]
+}

@@ -1,0 +1,160 @@
+package attest
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"arch.network/attest/dsse"
+	"arch.network/attest/identity"
+	"arch.network/attest/manifest"
+	"arch.network/attest/quorum"
+)
+
+type raw = json.RawMessage
+
+// Trust is a trust root, checked and ready to be asked who signed something. It is immutable and safe for
+// concurrent use.
+type Trust struct {
+	root   *quorum.Root
+	owners map[string]owner // by the name of each key
+}
+
+// owner is who owns a key.
+type owner struct{ principal, operator string }
+
+// NewTrust compiles a trust root, which the caller has verified: see quorum.Update and quorum.Verify.
+func NewTrust(root *manifest.TrustRoot) (*Trust, error) {
+	compiled, err := quorum.Compile(root)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trust{root: compiled, owners: map[string]owner{}}
+	for _, p := range root.Spec.Principals {
+		for _, key := range p.Keys {
+			t.owners[key] = owner{p.Name, cmp.Or(p.Operator, p.Name)}
+		}
+	}
+	return t, nil
+}
+
+// Root returns the compiled trust root.
+func (t *Trust) Root() *quorum.Root { return t.root }
+
+// trust asks a Trust at one time, about the roles of one verification.
+type trust struct {
+	*Trust
+	at        time.Time
+	options   quorum.Options
+	roles     []string             // whose members count at all, sorted
+	keys      []identity.PublicKey // of the members of those roles
+	operators map[string]string    // by principal
+}
+
+// newTrust prepares the keys of every role that in counts.
+func newTrust(in VerifyInput) trust {
+	t := trust{Trust: in.Trust, at: in.At, options: in.Options, operators: map[string]string{}}
+	for _, o := range t.owners {
+		t.operators[o.principal] = o.operator
+	}
+	t.roles = []string{manifest.RoleBuilder, manifest.RoleRebuilder, in.Role}
+	if in.Policy != nil {
+		for _, rule := range in.Policy.Spec.Attestations {
+			t.roles = append(t.roles, rule.Role)
+		}
+	}
+	slices.Sort(t.roles)
+	t.roles = slices.Compact(t.roles)
+	for _, role := range t.roles {
+		for _, key := range t.root.KeysAt(role, t.at) {
+			if !slices.ContainsFunc(t.keys, key.Equal) {
+				t.keys = append(t.keys, key)
+			}
+		}
+	}
+	return t
+}
+
+// decide asks whether keys satisfy a role.
+func (t trust) decide(role string, keys []identity.PublicKey) quorum.Decision {
+	return t.root.Evaluate(role, keys, t.at, t.options)
+}
+
+// check reports on the trust root itself.
+func (t trust) check(r *Report, role string) {
+	expires := formatTime(t.root.Expires())
+	switch {
+	case t.at.Before(t.root.Expires()):
+		r.pass(CheckTrustRoot, "", "trust root %s, version %d, valid until %s", t.root.Name(), t.root.Version(), expires)
+	case t.decide(role, nil).Graced:
+		r.pass(CheckTrustRoot, "", "trust root %s, version %d, expired on %s, within its offline grace", t.root.Name(), t.root.Version(), expires)
+	default:
+		r.fail(ClassVerification, CheckTrustRoot, "", "install a newer trust root, signed by the governance of this one",
+			"trust root %s, version %d, expired on %s", t.root.Name(), t.root.Version(), expires)
+	}
+}
+
+// signers are those of the trust root who signed a statement.
+type signers struct {
+	keys       []identity.PublicKey
+	principals []string // sorted, each once, whatever number of keys it has
+	roles      map[string][]string
+	keysOf     map[string][]identity.PublicKey
+}
+
+func (s signers) String() string { return strings.Join(s.principals, ", ") }
+
+// signed returns who signed a statement, given every envelope that holds it.
+func (t trust) signed(group []*dsse.Envelope) signers {
+	s := signers{
+		keys:   verifiedKeys(group, t.keys),
+		roles:  map[string][]string{},
+		keysOf: map[string][]identity.PublicKey{},
+	}
+	if len(s.keys) == 0 {
+		return s
+	}
+	for _, role := range t.roles {
+		for _, p := range t.decide(role, s.keys).Principals {
+			s.roles[p] = append(s.roles[p], role)
+		}
+	}
+	s.principals = slices.Sorted(maps.Keys(s.roles))
+	for _, p := range s.principals {
+		for _, key := range s.keys {
+			if t.owners[key.String()].principal == p {
+				s.keysOf[p] = append(s.keysOf[p], key)
+			}
+		}
+	}
+	return s
+}
+
+// hints lists what the signatures of untrusted envelopes call themselves. It is unverified and for people only.
+func hints(list []*dsse.Envelope) string {
+	var ids []string
+	for _, env := range list {
+		for _, s := range env.Signatures {
+			text := fmt.Sprintf("%q", shorten(s.KeyID, 100))
+			if !slices.Contains(ids, text) && len(ids) < 5 {
+				ids = append(ids, text)
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return "nothing: there are none"
+	}
+	return strings.Join(ids, ", ")
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
