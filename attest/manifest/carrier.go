@@ -12,8 +12,8 @@ import (
 	"arch.network/attest/identity"
 )
 
-// signaturesOf returns all signatures that a document carries: spec.signature first.
-func signaturesOf(doc Document) []Signature {
+// Signatures returns the signatures that doc carries: that of spec.signature first, then those of signatures.
+func Signatures(doc Document) []Signature {
 	var out []Signature
 	for _, f := range signatureFields(reflect.ValueOf(doc).Elem()) {
 		switch s := f.Interface().(type) {
@@ -27,9 +27,6 @@ func signaturesOf(doc Document) []Signature {
 	}
 	return out
 }
-
-// Signatures returns the signatures that doc carries: that of spec.signature first, then those of signatures.
-func Signatures(doc Document) []Signature { return signaturesOf(doc) }
 
 // setSignatures replaces the signatures of doc. A single one goes to spec.signature where the kind has it.
 func setSignatures(doc Document, sigs []Signature) {
@@ -99,7 +96,7 @@ func Wrap(doc Document) (*dsse.Envelope, error) {
 		return nil, err
 	}
 	env := &dsse.Envelope{PayloadType: PayloadType(doc.DocumentKind()), Payload: payload}
-	for _, s := range signaturesOf(doc) {
+	for _, s := range Signatures(doc) {
 		if err := CheckAlg(s); err != nil {
 			return nil, fmt.Errorf("wrap %s %q: %w", doc.DocumentKind(), doc.Head().Name, err)
 		}

@@ -175,7 +175,7 @@ func checkHead(p *problems, doc Document) {
 	if h.Created != "" && h.Expires != "" && h.Created >= h.Expires {
 		p.add("metadata.expires", "", "%s is not after metadata.created, %s", h.Expires, h.Created)
 	}
-	if n := len(signaturesOf(doc)); n > MaxSignatures {
+	if n := len(Signatures(doc)); n > MaxSignatures {
 		p.add("signatures", "", "%d signatures; at most %d are allowed", n, MaxSignatures)
 	}
 }
