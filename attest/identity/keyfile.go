@@ -95,7 +95,10 @@ func (k *Key) encodeFile(opts WriteOptions) ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), a.Close()
+	if err := a.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 func (o WriteOptions) recipients() ([]age.Recipient, error) {
