@@ -108,6 +108,16 @@ func (h *hashed) match(ctx context.Context, claims []*trustedClaim) (form Form, 
 	return "", digest.SHA256{}, false, nil
 }
 
+// first returns the first digest that was computed; zero if there is none.
+func (h *hashed) first() digest.SHA256 {
+	for _, form := range []Form{FormFile, FormNAR, FormTar, FormOCI} {
+		if sum := h.sums[form]; !sum.IsZero() {
+			return sum
+		}
+	}
+	return digest.SHA256{}
+}
+
 // describe lists the digests that were computed.
 func (h *hashed) describe() string {
 	var parts []string

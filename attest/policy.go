@@ -3,10 +3,48 @@ package attest
 import (
 	"fmt"
 	"slices"
+	"time"
 
+	"arch.network/attest/digest"
+	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
+	"arch.network/attest/quorum"
 )
+
+// OpenPolicy verifies a policy against the trust root, and only then reads it: the quorum of the policy role must have
+// signed it, it must not have expired at that time, and if it names a trust root, it must be this one. It returns the
+// policy with its document id.
+func OpenPolicy(env *dsse.Envelope, t *Trust, at time.Time, options quorum.Options) (*manifest.Policy, digest.SHA256, error) {
+	if want := manifest.PayloadType("Policy"); env.PayloadType != want {
+		return nil, digest.SHA256{}, fmt.Errorf("open policy: payload type is %q, not %q", env.PayloadType, want)
+	}
+	keys := env.Verified(t.root.KeysAt(manifest.RolePolicy, at))
+	if d := t.root.Evaluate(manifest.RolePolicy, keys, at, options); !d.OK {
+		return nil, digest.SHA256{}, &VerifyError{Artifact: "policy", Class: ClassVerification, Failed: []Check{{
+			Name: CheckQuorum, Result: Fail, Detail: d.String(), Class: ClassVerification,
+			Hint: "have the members of role policy sign it: `arch sign FILE`",
+		}}}
+	}
+	doc, err := manifest.Payload(env)
+	if err != nil {
+		return nil, digest.SHA256{}, fmt.Errorf("open policy: %w", err)
+	}
+	policy, ok := doc.(*manifest.Policy)
+	if !ok {
+		return nil, digest.SHA256{}, fmt.Errorf("open policy: it is a %s", doc.DocumentKind())
+	}
+	expires, err := parseTime("metadata.expires", policy.Metadata.Expires)
+	switch {
+	case err != nil:
+		return nil, digest.SHA256{}, fmt.Errorf("open policy: %w", err)
+	case !expires.IsZero() && !at.Before(expires):
+		return nil, digest.SHA256{}, fmt.Errorf("open policy %s: it expired on %s", policy.Metadata.Name, policy.Metadata.Expires)
+	case !policy.Spec.TrustRoot.IsZero() && policy.Spec.TrustRoot != t.id:
+		return nil, digest.SHA256{}, fmt.Errorf("open policy %s: it was written for trust root %s, not %s", policy.Metadata.Name, policy.Spec.TrustRoot, t.id)
+	}
+	return policy, env.ID(), nil
+}
 
 // checkPolicy holds the artifact to every attestation rule of the policy that matches it.
 func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {

@@ -68,9 +68,9 @@ type Report struct {
 	Class  Class   `json:"class,omitempty"`
 	Checks []Check `json:"checks"`
 
-	Artifact string               `json:"artifact"` // its name, as given
-	Digest   digest.SHA256        `json:"digest"`   // by which it is a subject of the claim; zero: of none
-	Subjects []ResourceDescriptor `json:"subjects,omitempty"`
+	Artifact string               `json:"artifact"`           // its name, as given
+	Digest   digest.SHA256        `json:"digest"`             // by which it is a subject of the claim, or else what it was found to be; zero: not hashed
+	Subjects []ResourceDescriptor `json:"subjects,omitempty"` // the artifact in all its forms, as the claim names them
 
 	Claim    digest.SHA256 `json:"claim"` // id of the claim; zero: there is none
 	Manifest digest.SHA256 `json:"manifest"`

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
@@ -21,6 +22,7 @@ type raw = json.RawMessage
 // concurrent use.
 type Trust struct {
 	root   *quorum.Root
+	id     digest.SHA256    // document id
 	owners map[string]owner // by the name of each key
 }
 
@@ -33,7 +35,11 @@ func NewTrust(root *manifest.TrustRoot) (*Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Trust{root: compiled, owners: map[string]owner{}}
+	id, err := manifest.ID(root)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trust{root: compiled, id: id, owners: map[string]owner{}}
 	for _, p := range root.Spec.Principals {
 		for _, key := range p.Keys {
 			t.owners[key] = owner{p.Name, cmp.Or(p.Operator, p.Name)}
@@ -44,6 +50,9 @@ func NewTrust(root *manifest.TrustRoot) (*Trust, error) {
 
 // Root returns the compiled trust root.
 func (t *Trust) Root() *quorum.Root { return t.root }
+
+// ID returns the document id of the trust root.
+func (t *Trust) ID() digest.SHA256 { return t.id }
 
 // trust asks a Trust at one time, about the roles of one verification.
 type trust struct {

@@ -2,6 +2,7 @@ package attest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -263,6 +264,7 @@ func (v *verification) withoutClaim(claims []*trustedClaim) *Report {
 
 // reportMismatch says why signed claims do not help.
 func (v *verification) reportMismatch(r *Report, claims []*trustedClaim) {
+	r.Digest = v.artifact.first()
 	for _, c := range claims {
 		r.pass(CheckSignature, c.by.String(), "claim %s is signed by %d of the trust root", c.id, len(c.by.principals))
 		if c.err != nil {
@@ -277,7 +279,7 @@ func (v *verification) reportMismatch(r *Report, claims []*trustedClaim) {
 // judge makes every check that concerns one claim.
 func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
 	r := v.report()
-	r.Claim, r.Manifest, r.Subjects = c.id, c.claim.ExternalParameters.ManifestID, c.statement.Subject
+	r.Claim, r.Manifest = c.id, c.claim.ExternalParameters.ManifestID
 	r.addInput("claim", c.id)
 	r.pass(CheckSignature, c.by.String(), "claim %s is signed by %d of the trust root", c.id, len(c.by.principals))
 	v.checkQuorum(r, c)
@@ -305,21 +307,42 @@ func (v *verification) checkQuorum(r *Report, c *trustedClaim) {
 }
 
 func (v *verification) checkSubject(r *Report, c *trustedClaim) {
-	i := slices.IndexFunc(c.statement.Subject, v.isArtifact)
-	subject := c.statement.Subject[i]
+	subject := v.subjectOf(c)
+	for _, s := range c.statement.Subject {
+		if baseName(s) == baseName(subject) {
+			r.Subjects = append(r.Subjects, s)
+		}
+	}
 	r.pass(CheckSubject, "", "%s is %s by its %s digest %s", v.Artifact.Name, subject.Name, v.form, v.sum)
-	same := func(s ResourceDescriptor, name string) bool { return v.isArtifact(s) && baseName(s) == name }
 	switch {
-	case v.Name != "" && slices.ContainsFunc(c.statement.Subject, func(s ResourceDescriptor) bool { return same(s, v.Name) }):
+	case v.Name != "" && baseName(subject) == v.Name:
 		r.pass(CheckName, "", "the claim calls it %s, as asked", v.Name)
 	case v.Name != "":
 		r.fail(ClassVerification, CheckName, "", "someone may have given you another of the builder's artifacts",
 			"the claim calls it %q, not %q", baseName(subject), v.Name)
-	case slices.ContainsFunc(c.statement.Subject, func(s ResourceDescriptor) bool { return same(s, v.Artifact.Name) }):
+	case baseName(subject) == v.Artifact.Name:
 		r.pass(CheckName, "", "the claim calls it %s, too", v.Artifact.Name)
 	default:
 		r.skip(CheckName, "the claim calls it %q; no name was asked for", baseName(subject))
 	}
+}
+
+// subjectOf returns the subject that the artifact is: of several with the same bytes the one with the name that was asked
+// for, or that the artifact has, or else the first.
+func (v *verification) subjectOf(c *trustedClaim) ResourceDescriptor {
+	var first *ResourceDescriptor
+	for _, s := range c.statement.Subject {
+		if !v.isArtifact(s) {
+			continue
+		}
+		if baseName(s) == cmp.Or(v.Name, v.Artifact.Name) {
+			return s
+		}
+		if first == nil {
+			first = &s
+		}
+	}
+	return *first // a claim is judged only if it names the artifact
 }
 
 // checkManifest checks that the manifest is a valid Build whose outputs are the claim's subjects. That it has its id was
