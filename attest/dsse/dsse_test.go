@@ -219,8 +219,8 @@ func TestParseLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&env, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	if !bytes.Equal(env.Payload, got.Payload) { // go-cmp takes seconds for a mebibyte
+		t.Error("another payload")
 	}
 	huge := bytes.Repeat([]byte(" "), dsse.MaxReceipt+1)
 	if _, err := dsse.ParseLimit(huge, 1<<40); err == nil {

@@ -18,6 +18,10 @@ import (
 // useless signatures cannot crowd out good ones. Whoever trusts more than MaxVerifications/MaxSignatures keys of one
 // algorithm depends on hints, which Sign writes: without them the answer may lack keys, but it never has a
 // wrong one.
+//
+// Two keys with different IDs may still share a signer: an OpenPGP certificate and a did:key of its subkey. Each is
+// returned if it verifies; attest/quorum, which knows whose keys they are, counts them once
+// (identity.PublicKey.Components).
 func (e *Envelope) Verified(keys []identity.PublicKey) []identity.PublicKey {
 	var signed []identity.PublicKey
 	for _, k := range verify(e, keys).keys {
