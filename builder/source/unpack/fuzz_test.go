@@ -19,18 +19,19 @@ func FuzzArchives(f *testing.F) {
 	f.Add(sparse(f, "70000000"))
 	limits := Limits{Bytes: 1 << 20, Files: 100}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, mode := range []Mode{Strict, RootFS} {
-			for _, unpack := range []func(*Tree) error{
-				func(tree *Tree) error { return tree.Tar(t.Context(), bytes.NewReader(b), 0) },
-				func(tree *Tree) error { return tree.Zip(t.Context(), bytes.NewReader(b), int64(len(b)), 0) },
-				func(tree *Tree) error { return tree.Deb(t.Context(), bytes.NewReader(b), 0) },
-				func(tree *Tree) error { return tree.Layer(t.Context(), bytes.NewReader(b), None, nil) },
-			} {
-				in, check := arena(t)
-				_ = unpack(newTree(t, in, mode, limits))
-				check()
-				list(t, in)
-			}
+		for _, c := range []struct {
+			mode   Mode
+			unpack func(*Tree) error
+		}{
+			{Strict, func(tree *Tree) error { return tree.Tar(t.Context(), bytes.NewReader(b), 0) }},
+			{Strict, func(tree *Tree) error { return tree.Zip(t.Context(), bytes.NewReader(b), int64(len(b)), 0) }},
+			{RootFS, func(tree *Tree) error { return tree.Deb(t.Context(), bytes.NewReader(b), 0) }},
+			{RootFS, func(tree *Tree) error { return tree.Layer(t.Context(), bytes.NewReader(b), None, nil) }},
+		} {
+			in, check := arena(t)
+			_ = c.unpack(newTree(t, in, c.mode, limits))
+			check()
+			list(t, in)
 		}
 	})
 }
