@@ -76,16 +76,18 @@ func normal(doc Document) (Document, error) {
 
 // kind returns an empty document of the kind that the tree names.
 func (f *yamlFile) kind() (Document, error) {
-	if v := lookup(f.root, "apiVersion"); v == nil {
-		return nil, at(f.root, "begin with apiVersion: "+APIVersion, "apiVersion is missing")
-	} else if v.Value != APIVersion {
-		e := at(v, "write apiVersion: "+APIVersion, "%q is not %s", v.Value, APIVersion)
+	version, err := f.headField("apiVersion", "begin with apiVersion: "+APIVersion)
+	if err != nil {
+		return nil, err
+	}
+	if version.Value != APIVersion {
+		e := at(version, "write apiVersion: "+APIVersion, "%q is not %s", version.Value, APIVersion)
 		e.Path = "apiVersion"
 		return nil, e
 	}
-	kind := lookup(f.root, "kind")
-	if kind == nil {
-		return nil, at(f.root, "add kind: one of "+strings.Join(Kinds(), ", "), "kind is missing")
+	kind, err := f.headField("kind", "add kind: one of "+strings.Join(Kinds(), ", "))
+	if err != nil {
+		return nil, err
 	}
 	doc := newDocument(kind.Value)
 	if doc == nil {
@@ -94,6 +96,22 @@ func (f *yamlFile) kind() (Document, error) {
 		return nil, e
 	}
 	return doc, nil
+}
+
+// headField returns the scalar of a field that says how the rest is to be read.
+func (f *yamlFile) headField(name, cure string) (*yaml.Node, error) {
+	n := lookup(f.root, name)
+	var e *SyntaxError
+	switch {
+	case n == nil:
+		e = at(f.root, cure, "missing")
+	case n.Kind != yaml.ScalarNode:
+		e = at(n, cure, "a %s; want a string", shape(n))
+	default:
+		return n, nil
+	}
+	e.Path = name
+	return nil, e
 }
 
 // lookup returns the value of a key of a mapping, or nil.

@@ -184,15 +184,14 @@ func checkStruct(p *problems, path string, v reflect.Value) {
 	for _, f := range fieldsOf(v.Type()) {
 		value := v.Field(f.index)
 		at := join(path, f.name)
-		if isEmpty(value) {
-			if !f.optional && value.Kind() != reflect.Int64 && value.Kind() != reflect.Int {
-				p.add(at, f.hintExample(), "missing")
-			} else if !f.optional {
-				checkValue(p, at, value, f.rules)
-			}
-			continue
+		isNumber := value.CanInt() || value.CanFloat()
+		isPart := value.Kind() == reflect.Struct && !isText(value.Type())
+		switch {
+		case !isEmpty(value) || (!f.optional && (isNumber || isPart)):
+			checkValue(p, at, value, f.rules)
+		case !f.optional:
+			p.add(at, f.hintExample(), "missing")
 		}
-		checkValue(p, at, value, f.rules)
 	}
 }
 

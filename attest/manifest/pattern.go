@@ -32,7 +32,7 @@ var patterns = map[string]pattern{
 	"audience":      rule(`^(`+identityRE+`|`+dnsLabel+`(\.`+dnsLabel+`)*)$`, "an identity (did:key:z…) or the name of a node or pool"),
 	"base64":        rule(`^([A-Za-z0-9+/]{2,}|[A-Za-z0-9_-]{2,})={0,2}$`, "base64"),
 	"filename":      rule(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`, "at most 128 letters, digits, '.', '_', '+' and '-', with a letter or digit first"),
-	"abspath":       rule(`^(/|(/[^/]+)+)$`, "an absolute path without empty elements and without a slash at the end"),
+	"abspath":       rule(`^(/|(/[^/]+)+)$`, "an absolute path without empty, '.' and '..' elements and without a slash at the end"),
 	"env":           rule(`^[A-Za-z_][A-Za-z0-9_]{0,255}$`, "the name of an environment variable: letters, digits and '_', not a digit first"),
 	"symbol":        rule(`^[A-Za-z0-9_.$:-]{1,256}$`, "the name of an exported function"),
 	"nonce":         rule(`^[A-Za-z0-9_-]{8,128}$`, "8 to 128 letters, digits, '_' and '-'"),

@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/base32"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -71,6 +72,15 @@ func ParseRef(s string) (Ref, error) {
 	if err := refText(s); err != nil {
 		return Ref{}, err
 	}
+	ref, err := parseRef(s)
+	if err == nil && ref.Digest.IsZero() {
+		return Ref{}, &refError{s, "its digest is zero, which names nothing", ""}
+	}
+	return ref, err
+}
+
+// parseRef finds the scheme.
+func parseRef(s string) (Ref, error) {
 	scheme, rest, hasScheme := strings.Cut(s, ":")
 	switch {
 	case strings.HasPrefix(s, "/"):
@@ -154,11 +164,11 @@ func parseOCIRef(s, text string) (Ref, error) {
 func pinOCI(s string, ref Ref, pin string) (Ref, error) {
 	hex, ok := strings.CutPrefix(pin, "sha256:")
 	if !ok {
-		return Ref{}, &refError{s, fmt.Sprintf("the pin %q is not sha256:HEX", pin), "pin it by SHA-256: `arch pin FILE` does"}
+		return Ref{}, &refError{s, "its pin is not sha256:HEX", "pin it by SHA-256: `arch pin FILE` does"}
 	}
 	d, err := digest.ParseHex(hex)
 	if err != nil {
-		return Ref{}, &refError{s, err.Error(), "a pin has 64 lower-case hexadecimal digits"}
+		return Ref{}, &refError{s, digestReason(err), "a pin has 64 lower-case hexadecimal digits"}
 	}
 	ref.Digest = d
 	return ref, nil
@@ -171,13 +181,21 @@ func cutSRI(s string) (string, digest.SHA256, error) {
 		return "", digest.SHA256{}, &UnpinnedError{s, "it has no #sha256-… at its end"}
 	}
 	if !strings.HasPrefix(pin, "sha256-") {
-		return "", digest.SHA256{}, &refError{s, fmt.Sprintf("the pin %q is not sha256-BASE64", pin), "pin it by SHA-256: `arch pin FILE` does"}
+		return "", digest.SHA256{}, &refError{s, "its pin is not sha256-BASE64", "pin it by SHA-256: `arch pin FILE` does"}
 	}
 	d, err := digest.ParseSRI(pin)
 	if err != nil {
-		return "", digest.SHA256{}, &refError{s, err.Error(), "a pin is sha256- and 44 characters of base64"}
+		return "", digest.SHA256{}, &refError{s, digestReason(err), "a pin is sha256- and 44 characters of base64"}
 	}
 	return loc, d, nil
+}
+
+// digestReason returns what is wrong with a digest, without the digest: the reference is quoted already.
+func digestReason(err error) string {
+	if e, ok := errors.AsType[*digest.SyntaxError](err); ok {
+		return "its digest is wrong: " + e.Reason
+	}
+	return err.Error()
 }
 
 func parseStoreRef(s string) (Ref, error) {
@@ -281,7 +299,7 @@ func parseGoRef(s, rest string) (Ref, error) {
 	sum, ok := strings.CutPrefix(pin, "h1:")
 	raw, err := base64.StdEncoding.Strict().DecodeString(sum)
 	if !ok || err != nil || len(raw) != len(digest.SHA256{}) {
-		return Ref{}, &refError{s, fmt.Sprintf("the pin %q is not h1: and 44 characters of base64", pin), "copy it from go.sum (not the /go.mod line)"}
+		return Ref{}, &refError{s, "its pin is not h1: and 44 characters of base64", "copy it from go.sum (not the /go.mod line)"}
 	}
 	return Ref{Scheme: RefGo, Location: path, Version: version, Digest: digest.SHA256(raw)}, nil
 }

@@ -106,12 +106,12 @@ func (f *yamlFile) parse() error {
 	if err := decodeNode(dec, &doc); errors.Is(err, io.EOF) {
 		return &SyntaxError{Line: 1, Column: 1, Msg: "the document is empty", Cure: "begin with apiVersion: " + APIVersion}
 	} else if err != nil {
-		return libraryError(err)
+		return f.libraryError(err)
 	}
 	if err := decodeNode(dec, &second); err == nil {
 		return at(&second, "put each document into a file of its own", "a second document begins here")
 	} else if !errors.Is(err, io.EOF) {
-		return libraryError(err)
+		return f.libraryError(err)
 	}
 	f.root = doc.Content[0]
 	if f.root.Kind != yaml.MappingNode {
@@ -131,17 +131,39 @@ func decodeNode(dec *yaml.Decoder, n *yaml.Node) (err error) {
 	return dec.Decode(n)
 }
 
-var libraryLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
+var (
+	libraryLine  = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
+	libraryAlias = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+	// parserProblem are the messages of the library's parser. It counts their lines from 0, those of its scanner from 1.
+	parserProblem = regexp.MustCompile(`did not find expected (<document start>|node content|'-' indicator|key|',' or)`)
+)
 
-// libraryError turns an error of the YAML library into ours. It knows no column.
-func libraryError(err error) error {
+// libraryError turns an error of the YAML library into ours. The library tells no column: it is that of the line's first
+// character that is not blank.
+func (f *yamlFile) libraryError(err error) error {
 	m := libraryLine.FindStringSubmatch(err.Error())
 	if m == nil {
-		return &SyntaxError{Line: 1, Msg: fmt.Sprintf("not YAML: %q", err.Error()), Err: err}
+		return &SyntaxError{Line: 1, Column: 1, Msg: fmt.Sprintf("not YAML: %q", err.Error()), Err: err}
 	}
 	line, _ := strconv.Atoi(m[1])
 	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), m[0]), "\n", " ")
-	return &SyntaxError{Line: max(line, 1), Msg: "not YAML: " + text, Cure: "check the indentation, colons and quotes of this line and the one before", Err: err}
+	if parserProblem.MatchString(text) {
+		line++
+	}
+	e := &SyntaxError{Msg: "not YAML: " + text, Cure: "check the indentation, colons, brackets and quotes around this line", Err: err}
+	if alias := libraryAlias.FindStringSubmatch(text); alias != nil {
+		line = 1 + bytes.Count(f.src[:max(0, bytes.Index(f.src, []byte("*"+alias[1])))], []byte("\n"))
+		e.Msg, e.Cure = fmt.Sprintf("the alias *%s is not allowed", alias[1]), "write the value out"
+	}
+	e.Line = min(max(line, 1), len(f.lines))
+	e.Column = f.firstColumn(e.Line)
+	return e
+}
+
+// firstColumn returns the column of a line's first character that is not blank.
+func (f *yamlFile) firstColumn(line int) int {
+	rest := f.src[f.runes[f.lines[line-1]]:]
+	return 1 + len(rest) - len(bytes.TrimLeft(rest, " \t"))
 }
 
 // at makes an error that points at a node.
