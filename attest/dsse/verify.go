@@ -20,8 +20,8 @@ import (
 // wrong one.
 //
 // Two keys with different IDs may still share a signer: an OpenPGP certificate and a did:key of its subkey. Each is
-// returned if it verifies; attest/quorum, which knows whose keys they are, counts them once
-// (identity.PublicKey.Components).
+// returned if it verifies. A trust root that lists both is refused by attest/quorum; whoever counts by hand compares
+// identity.PublicKey.Components.
 func (e *Envelope) Verified(keys []identity.PublicKey) []identity.PublicKey {
 	var signed []identity.PublicKey
 	for _, k := range verify(e, keys).keys {
