@@ -1,19 +1,20 @@
 package digest
 
-import (
-	"runtime"
-)
+import "runtime"
 
-// Sizes of a Stream's buffers. One hand-over costs about as much as hashing 10 KiB, so a buffer holds far more;
-// together they are 4 MiB, so that what the reader just wrote is still in the last-level cache when it is hashed.
+// Buffers of a Stream, 6 MiB in all. Waking the caller costs more than hashing 10 KiB, so buffers go back to it
+// streamBatch at a time; meanwhile the hashing goroutine has the others. Measured on 1 GiB in 8 files, CPU time
+// against nix-hash: 8 buffers by 4: 1.03; 12 by 9: 1.01; smaller ones, which would stay in a core's own cache
+// but wake more often: 1.05 to 1.08.
 const (
 	streamBuffer  = 512 << 10
-	streamBuffers = 8
+	streamBuffers = 12
+	streamBatch   = 9
 )
 
 // Stream hashes beside its caller: the caller fills one buffer while another goroutine hashes those before it.
 // Nothing is copied. Where there is only one processor, Next hashes before it returns. Buffers are allocated when they
-// are needed, at most 4 MiB of them.
+// are needed, at most 6 MiB of them.
 //
 // It is used by one goroutine. Close must be called.
 type Stream struct {
@@ -40,13 +41,12 @@ func NewStream() *Stream {
 // run hashes until Close or Sum closes s.full.
 func (s *Stream) run() {
 	defer close(s.done)
-	var spent [streamBuffers][]byte
+	var spent [streamBatch][]byte
 	n := 0
 	for buf := range s.full {
 		s.w.Write(buf)
 		spent[n], n = buf[:cap(buf)], n+1
-		// Buffers go back by halves: waking the caller for each one would cost more than it brings.
-		if n >= streamBuffers/2 || len(s.full) == 0 {
+		if n == streamBatch || len(s.full) == 0 {
 			for _, b := range spent[:n] {
 				s.free <- b
 			}

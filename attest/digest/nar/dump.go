@@ -22,7 +22,7 @@ func Dump(ctx context.Context, w io.Writer, path string, opts Options) error {
 }
 
 // Hash returns the hash and the size of the NAR of the tree at path, as Dump would write it. Reading goes on beside
-// hashing where there is a second processor. It takes about 5 MiB of memory, whatever the tree's size.
+// hashing where there is a second processor. It takes about 7 MiB of memory, whatever the tree's size.
 func Hash(ctx context.Context, path string, opts Options) (digest.SHA256, int64, error) {
 	return hash(ctx, path, opts, nil)
 }

@@ -47,7 +47,7 @@ func TestMemoryOfLargeFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	wantAtMost(t, "Hash of 300 MiB", 6<<20, func() error {
+	wantAtMost(t, "Hash of 300 MiB", 8<<20, func() error {
 		_, _, err := nar.Hash(t.Context(), path, nar.Options{})
 		return err
 	})
