@@ -148,7 +148,10 @@ func (t *tree) link(m runner.Mount, source int) error {
 		return err
 	}
 	defer unix.Close(parent)
-	return unix.Symlinkat(target, parent, path.Base(m.Target))
+	if err := unix.Symlinkat(target, parent, path.Base(m.Target)); err != nil {
+		return err
+	}
+	return stampLink(parent, path.Base(m.Target), epoch)
 }
 
 // attachAt puts the detached mount fd at target, which is made if it does not exist.

@@ -1,0 +1,54 @@
+package runnertest
+
+import (
+	"runtime"
+
+	"arch.network/runner"
+)
+
+// escapes are the cases of what a hostile command tries.
+func escapes() []testCase {
+	return []testCase{
+		{"dangerous system calls are refused", func(h *harness) {
+			result, out := h.run(h.spec("denied"))
+			h.ended(result, runner.ReasonExit, 0)
+			want := map[string]string{"clone3": "ENOSYS", "a call of the future": "ENOSYS"}
+			for _, line := range lines(out) {
+				name, got := cut(line)
+				expect := "EPERM"
+				if w, ok := want[name]; ok {
+					expect = w
+				}
+				if got != expect {
+					h.Errorf("%s: got %s, want %s", name, got, expect)
+				}
+			}
+			h.equal(len(lines(out)), 43)
+		}},
+		{"32-bit system calls kill", func(h *harness) {
+			if runtime.GOARCH != "amd64" {
+				h.Skip("cannot run here: only amd64 has a second system call interface")
+			}
+			result, _ := h.run(h.spec("bits32"))
+			h.ended(result, runner.ReasonSignal, 0)
+			h.equal(result.Signal, "SIGSYS")
+		}},
+		{"the first process is out of reach", func(h *harness) {
+			h.says(h.spec("first"),
+				"read mem: refused", "read environ: refused", "read exe: refused", "read root/: refused", "read cwd/: refused",
+				"read fd/3: refused", "read fd/4: refused", "read maps: refused", "read task/1/mem: refused",
+				"write mem: refused", "write exe: refused", "write uid_map: refused", "write oom_score_adj: refused", "write fd/4: refused",
+				"write own program: true", "process_vm_readv: EPERM")
+		}},
+		{"signals do not stop the first process", func(h *harness) {
+			result, _ := h.run(h.spec("signals"))
+			h.ended(result, runner.ReasonExit, 7)
+		}},
+		{"kernel settings are read-only", func(h *harness) {
+			h.says(h.spec("write", "/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory", "/proc/self/oom_score_adj"),
+				"/proc/sys/kernel/hostname write: EROFS", "/proc/sys/kernel/hostname chmod: EROFS", "/proc/sys/kernel/hostname rename: EROFS",
+				"/proc/sys/vm/overcommit_memory write: EROFS", "/proc/sys/vm/overcommit_memory chmod: EROFS", "/proc/sys/vm/overcommit_memory rename: EROFS",
+				"/proc/self/oom_score_adj write: EROFS", "/proc/self/oom_score_adj chmod: EROFS", "/proc/self/oom_score_adj rename: EROFS")
+		}},
+	}
+}

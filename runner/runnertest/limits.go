@@ -1,0 +1,74 @@
+package runnertest
+
+import (
+	"strings"
+	"time"
+
+	"arch.network/runner"
+)
+
+// limits are the cases of runner.Limits.
+func limits() []testCase {
+	return []testCase{
+		{"wall time ends grandchildren in other sessions too", func(h *harness) {
+			const mark = "mark-of-wall"
+			spec := h.spec("daemon", "stay", mark)
+			spec.Limits.Wall = 300 * time.Millisecond
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonTimeout, 0)
+			h.allDead(mark)
+		}},
+		{"memory", func(h *harness) {
+			spec := h.spec("alloc", "1000000000")
+			spec.Limits.Memory = 100 << 20
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonOutOfMemory, 0)
+			if !strings.Contains(strings.Join(result.Confinement.Enforced, " "), "memory:") {
+				h.Errorf("the limit is not among what is enforced: %v", result.Confinement.Enforced)
+			}
+			if result.MemoryPeak < 64<<20 {
+				h.Errorf("memory peak of %d bytes", result.MemoryPeak)
+			}
+		}},
+		{"processes", func(h *harness) {
+			spec := h.spec("forks", "2000")
+			spec.Limits.Processes = 100
+			result, out := h.run(spec)
+			refused := result.Reason == runner.ReasonExit && result.Exit == 3
+			if result.Reason != runner.ReasonLimit && !refused {
+				h.Errorf("got %+v\n%s", result, out)
+			}
+		}},
+		{"log", func(h *harness) {
+			spec := h.spec("flood", "1000000000")
+			spec.Limits.Log = 100000
+			result, out := h.run(spec)
+			h.ended(result, runner.ReasonLimit, 0)
+			h.equal(result.Detail, "log: more than 100000 bytes")
+			h.equal(len(out), 100000)
+		}},
+		{"log at the limit is complete", func(h *harness) {
+			spec := h.spec("flood", "100000")
+			spec.Limits.Log = 100000
+			result, out := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			h.equal(len(out), 100000)
+		}},
+		{"scratch space", func(h *harness) {
+			spec := h.spec("make", "big="+strings.Repeat("x", 100000))
+			spec.Limits.Scratch = 65536
+			result, out := h.run(spec)
+			h.ended(result, runner.ReasonExit, 65)
+			h.equal(strings.Contains(out, "no space left on device"), true)
+		}},
+		{"output", func(h *harness) {
+			spec := h.spec("make", "big="+strings.Repeat("x", 100000))
+			spec.Limits.Output = 65536
+			spec.Outputs = []runner.Output{{Name: "big", Path: "/build/big"}}
+			spec.Collect = discard
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonLimit, 0)
+			h.equal(result.Detail, "output big: more than 65536 bytes")
+		}},
+	}
+}
