@@ -35,16 +35,11 @@ type boundRef struct {
 
 // document reads the tree by the schema of its kind.
 func (f *yamlFile) document() (Document, error) {
-	doc, err := f.kind()
+	doc, b, err := f.bind()
 	if err != nil {
 		return nil, err
 	}
-	b := binder{places: map[string]*yaml.Node{}}
-	b.mapping(f.root, reflect.TypeOf(doc).Elem(), "")
-	if err := b.err(); err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(&b.json)
+	dec := json.NewDecoder(bytes.NewReader(b.json.Bytes()))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(doc); err != nil {
 		return nil, at(f.root, "", "decode %s: %v", doc.DocumentKind(), err)
@@ -53,6 +48,17 @@ func (f *yamlFile) document() (Document, error) {
 		return nil, b.locate(err)
 	}
 	return normal(doc)
+}
+
+// bind turns the tree into JSON for the empty document that it returns.
+func (f *yamlFile) bind() (Document, *binder, error) {
+	doc, err := f.kind()
+	if err != nil {
+		return nil, nil, err
+	}
+	b := &binder{places: map[string]*yaml.Node{}}
+	b.mapping(f.root, reflect.TypeOf(doc).Elem(), "")
+	return doc, b, b.err()
 }
 
 // normal returns doc as its canonical form says it, so that what was left out and what was written as empty are one.

@@ -293,6 +293,9 @@ func parseGoRef(s, rest string) (Ref, error) {
 	if err := module.Check(path, version); err != nil {
 		return Ref{}, &refError{s, err.Error(), "write go:MODULE@vX.Y.Z#h1:…, as in go.sum"}
 	}
+	if module.CanonicalVersion(version) != version {
+		return Ref{}, &refError{s, fmt.Sprintf("%q is no complete version", version), "write go:MODULE@vX.Y.Z#h1:…, as in go.sum"}
+	}
 	if !pinned || pin == "" {
 		return Ref{}, &UnpinnedError{s, "it has no #h1:… at its end"}
 	}

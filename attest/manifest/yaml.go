@@ -151,13 +151,24 @@ func (f *yamlFile) libraryError(err error) error {
 		line++
 	}
 	e := &SyntaxError{Msg: "not YAML: " + text, Cure: "check the indentation, colons, brackets and quotes around this line", Err: err}
-	if alias := libraryAlias.FindStringSubmatch(text); alias != nil {
-		line = 1 + bytes.Count(f.src[:max(0, bytes.Index(f.src, []byte("*"+alias[1])))], []byte("\n"))
-		e.Msg, e.Cure = fmt.Sprintf("the alias *%s is not allowed", alias[1]), "write the value out"
-	}
 	e.Line = min(max(line, 1), len(f.lines))
 	e.Column = f.firstColumn(e.Line)
+	if alias := libraryAlias.FindStringSubmatch(text); alias != nil {
+		e.Msg, e.Cure = fmt.Sprintf("the alias *%s is not allowed", alias[1]), "write the value out"
+		f.findAlias(e, alias[1])
+	}
 	return e
+}
+
+// findAlias puts e at the first place outside comments that looks like the alias: the library does not tell.
+func (f *yamlFile) findAlias(e *SyntaxError, name string) {
+	for i, line := range strings.Split(string(f.src), "\n") {
+		code, _, _ := strings.Cut(" "+line, " #")
+		if before, _, found := strings.Cut(code, "*"+name); found {
+			e.Line, e.Column = i+1, utf8.RuneCountInString(before)
+			return
+		}
+	}
 }
 
 // firstColumn returns the column of a line's first character that is not blank.
