@@ -1,0 +1,97 @@
+package artifact
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"arch.network/attest/digest"
+)
+
+// maxManifest bounds index.json and a manifest, in bytes (distribution-spec v1.1 recommends that registries take 4 MiB).
+const maxManifest = 4 << 20
+
+// LayoutDigest returns the digest of the only image of an OCI image layout, after it has checked every blob of that
+// image against its descriptor.
+func LayoutDigest(dir string) (digest.SHA256, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	defer root.Close()
+	sum, err := layoutDigest(root)
+	if err != nil {
+		return digest.SHA256{}, fmt.Errorf("read image layout %s: %w", dir, err)
+	}
+	return sum, nil
+}
+
+func layoutDigest(root *os.Root) (digest.SHA256, error) {
+	var index v1.Index
+	if err := readJSON(root, v1.ImageIndexFile, &index); err != nil {
+		return digest.SHA256{}, err
+	}
+	if len(index.Manifests) != 1 || index.Manifests[0].MediaType != v1.MediaTypeImageManifest {
+		return digest.SHA256{}, fmt.Errorf("%s does not name exactly one image manifest", v1.ImageIndexFile)
+	}
+	image := index.Manifests[0]
+	if err := checkBlob(root, image); err != nil {
+		return digest.SHA256{}, err
+	}
+	var manifest v1.Manifest
+	if err := readJSON(root, blobPath(image), &manifest); err != nil {
+		return digest.SHA256{}, err
+	}
+	for _, d := range append(manifest.Layers, manifest.Config) {
+		if err := checkBlob(root, d); err != nil {
+			return digest.SHA256{}, err
+		}
+	}
+	return digest.Parse(string(image.Digest))
+}
+
+func blobPath(d v1.Descriptor) string { return v1.ImageBlobsDir + "/sha256/" + d.Digest.Encoded() }
+
+func readJSON(root *os.Root, name string, v any) error {
+	f, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > maxManifest {
+		return fmt.Errorf("%s is over the limit of %d bytes", name, maxManifest)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func checkBlob(root *os.Root, d v1.Descriptor) error {
+	want, err := digest.Parse(string(d.Digest))
+	if err != nil {
+		return fmt.Errorf("descriptor: %w", err)
+	}
+	f, err := root.Open(blobPath(d))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, size, err := digest.OfReader(io.LimitReader(f, d.Size+1))
+	switch {
+	case err != nil:
+		return err
+	case size != d.Size:
+		return fmt.Errorf("blob %s does not have the %d bytes of its descriptor", want, d.Size)
+	case got != want:
+		return fmt.Errorf("blob %s has the digest %s", want, got)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
+	"arch.network/attest/manifest"
+	"arch.network/builder/artifact"
+)
+
+// Deliver writes every output of made into the directory dir, each under its name and in the form its type says, and
+// returns their paths. An output appears complete or not at all; what was there under the name before is replaced.
+func (b *Builder) Deliver(ctx context.Context, made *Made, dir string) ([]string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make result directory: %w", err)
+	}
+	var paths []string
+	for i, out := range made.Record.Outputs {
+		path := filepath.Join(dir, out.Name)
+		write := func(temp string) error {
+			return writeOutput(ctx, made.Manifest, made.Manifest.Spec.Outputs[i], out, temp)
+		}
+		if err := replace(path, write); err != nil {
+			return nil, fmt.Errorf("deliver output %s: %w", out.Name, err)
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
+// writeOutput writes the delivered form of out at the new path temp.
+func writeOutput(ctx context.Context, doc *manifest.Build, decl manifest.BuildOutput, out Output, temp string) error {
+	switch out.Type {
+	case manifest.OutputTar:
+		f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		var sum digest.Writer
+		if err := artifact.WriteTar(ctx, &teeFile{f, &sum}, out.Path, doc.Spec.SourceDateEpoch); err != nil {
+			return err
+		}
+		if sum.Sum() != out.Tar {
+			return fmt.Errorf("the tree in the store is damaged: its tar is %s, was %s", sum.Sum(), out.Tar)
+		}
+		return f.Close()
+	case manifest.OutputOCI:
+		got, err := imageOf(doc, decl).WriteLayout(ctx, temp, out.Path)
+		if err == nil && got != out.OCI {
+			err = fmt.Errorf("the tree in the store is damaged: its image is %s, was %s", got, out.OCI)
+		}
+		return err
+	}
+	return copyOut(ctx, out, temp, doc.Spec.SourceDateEpoch)
+}
+
+// teeFile writes to both; the digest never fails.
+type teeFile struct {
+	file *os.File
+	sum  *digest.Writer
+}
+
+func (t *teeFile) Write(p []byte) (int, error) {
+	n, err := t.file.Write(p)
+	t.sum.Write(p[:n])
+	return n, err
+}
+
+// copyOut copies a file or tree out of the store as a NAR, so that what arrives is what was hashed.
+func copyOut(ctx context.Context, out Output, temp string, epoch int64) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	dumped := make(chan error, 1)
+	go func() {
+		err := nar.Dump(ctx, w, out.Path, nar.Options{})
+		dumped <- errors.Join(err, w.Close())
+	}()
+	var sum digest.Writer
+	err = nar.Restore(ctx, &teeReader{r, &sum}, temp, nar.RestoreOptions{Writable: true, ModTime: time.Unix(epoch, 0)})
+	if err != nil {
+		r.Close() // ends the dump
+		return errors.Join(err, <-dumped)
+	}
+	if err := <-dumped; err != nil {
+		return err
+	}
+	if sum.Sum() != out.NAR {
+		return fmt.Errorf("the tree in the store is damaged: its NAR is %s, was %s", sum.Sum(), out.NAR)
+	}
+	return nil
+}
+
+type teeReader struct {
+	from *os.File
+	sum  *digest.Writer
+}
+
+func (t *teeReader) Read(p []byte) (int, error) {
+	n, err := t.from.Read(p)
+	t.sum.Write(p[:n])
+	return n, err
+}
+
+// replace has write make something at a temporary name beside path, then gives it its name in one step. Where path is a
+// directory it is moved aside first, since no rename replaces one.
+func replace(path string, write func(temp string) error) error {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".arch-*")
+	if err != nil {
+		return err
+	}
+	defer removeAll(dir)
+	temp := filepath.Join(dir, "new")
+	if err := write(temp); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		if err := os.Rename(path, filepath.Join(dir, "old")); err != nil {
+			return err
+		}
+	}
+	return os.Rename(temp, path)
+}
+
+// removeAll removes a tree even if its directories are read-only.
+func removeAll(dir string) {
+	filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			os.Chmod(p, 0o755)
+		}
+		return nil
+	})
+	os.RemoveAll(dir)
+}
+
+// WriteFile writes data at path in one step: readers see the old content or the new one.
+func WriteFile(path string, data []byte) error {
+	return replace(path, func(temp string) error {
+		f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.Write(data); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		return f.Close()
+	})
+}

@@ -1,0 +1,425 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"arch.network/attest"
+	"arch.network/attest/digest"
+	"arch.network/attest/identity"
+	"arch.network/attest/manifest"
+	"arch.network/builder"
+	"arch.network/builder/source"
+	"arch.network/builder/store"
+	"arch.network/runner/namespace"
+)
+
+const buildHelp = `Build makes the outputs of a Build manifest bit for bit and puts them into the result directory.
+
+TARGET is a manifest, or a directory that holds build.yaml. Inputs are fetched and checked against their pins, then the
+steps run with no network in a confinement that holds the listed inputs and nothing else.
+
+With --attest it builds twice in deliberately different surroundings, names the guilty factor if the bits differ, and
+writes a signed receipt NAME.receipt.jsonl beside the outputs: the build claim, which is the same at every honest builder,
+and this builder's SLSA provenance. With no key yet, it makes one and says where.
+
+EXIT STATUS: 0 built; 1 error; 2 usage; 5 not reproducible; 6 a step failed; 7 inputs are missing; 130 interrupted.`
+
+// fetchFlags are the flags of every command that fetches.
+type fetchFlags struct {
+	offline  bool
+	archives []string
+	mirrors  []string
+}
+
+func (f *fetchFlags) add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.offline, "offline", false, "open no connection: inputs come from the store and from archives")
+	c.Flags().StringArrayVar(&f.archives, "archive", nil, "take inputs from this archive directory (repeatable; see --export)")
+	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "look here for what is pinned by content before its own place: URL or directory (repeatable)")
+}
+
+// signFlags are the flags of every command that signs.
+type signFlags struct {
+	key string
+}
+
+func (f *signFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.key, "key", "", "key to sign with: a file, credential:NAME or exec:COMMAND (default: key in the configuration directory)")
+}
+
+type buildOptions struct {
+	fetchFlags
+	signFlags
+	attest   bool
+	once     bool
+	vary     string
+	out      string
+	force    bool
+	export   string
+	degraded bool
+	dryRun   bool
+}
+
+func newBuildCommand(a *app) *cobra.Command {
+	var o buildOptions
+	c := &cobra.Command{
+		Use:   "build TARGET...",
+		Short: "Build artifacts bit for bit, with receipts",
+		Long:  buildHelp,
+		Example: `  arch build --attest ./tests/examples/hello
+  arch build --attest --once ./tests/examples/age       # skip the second build; the receipt says so
+  arch build --attest --vary time,path build.yaml
+  arch build --export inputs/ build.yaml                # keep every input for rebuilds without a network`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runBuild(c.Context(), a, o, args) },
+	}
+	f := c.Flags()
+	f.BoolVar(&o.attest, "attest", false, "build twice and sign a receipt")
+	f.BoolVar(&o.once, "once", false, "with --attest: build once; the receipt says so")
+	f.StringVar(&o.vary, "vary", "all", "factors to vary in the second build: all, or a list of "+factorNames())
+	f.StringVarP(&o.out, "out", "o", "result", "result directory")
+	f.BoolVar(&o.force, "force", false, "build even if the store has the result")
+	f.StringVar(&o.export, "export", "", "also write every input into this archive directory")
+	f.BoolVar(&o.degraded, "degraded", false, "where the host refuses namespaces, build in weaker confinement; the receipt names another builder")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "show what would be fetched and run, and do nothing")
+	o.fetchFlags.add(c)
+	o.signFlags.add(c)
+	return c
+}
+
+func factorNames() string {
+	var names []string
+	for _, f := range builder.Factors() {
+		names = append(names, string(f))
+	}
+	return strings.Join(names, ",")
+}
+
+// buildResult is what --json shows of one build.
+type buildResult struct {
+	Name     string         `json:"name"`
+	ID       digest.SHA256  `json:"id"`
+	Cached   bool           `json:"cached"`
+	Outputs  []outputResult `json:"outputs"`
+	Receipt  string         `json:"receipt,omitempty"`
+	Claim    *digest.SHA256 `json:"claim,omitempty"`
+	Signer   string         `json:"signer,omitempty"`
+	Varied   []string       `json:"varied,omitempty"`
+	Unvaried []string       `json:"unvaried,omitempty"`
+	Degraded []string       `json:"degraded,omitempty"`
+}
+
+type outputResult struct {
+	Name string         `json:"name"`
+	Path string         `json:"path"`
+	File *digest.SHA256 `json:"sha256,omitempty"`
+	Tar  *digest.SHA256 `json:"tar,omitempty"`
+	OCI  *digest.SHA256 `json:"oci,omitempty"`
+	NAR  digest.SHA256  `json:"nar"`
+}
+
+func runBuild(ctx context.Context, a *app, o buildOptions, targets []string) error {
+	factors, err := builder.ParseFactors(o.vary)
+	if err != nil {
+		return usage("--vary: %v", err)
+	}
+	if !o.attest || o.once {
+		factors = nil
+	}
+	var docs []target
+	for _, t := range targets { // all are read before the first is built
+		doc, err := readTarget(t)
+		if err != nil {
+			return err
+		}
+		docs = append(docs, doc)
+	}
+	if o.dryRun {
+		return showPlans(a, docs)
+	}
+	w, err := a.openWorkshop(o.fetchFlags, o.degraded)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	var signer identity.Signer
+	if o.attest {
+		if signer, err = a.signer(ctx, o.key, true); err != nil {
+			return err
+		}
+	}
+	for _, t := range docs {
+		if err := w.build(ctx, o, t, factors, signer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// target is a manifest and where it was found.
+type target struct {
+	doc  *manifest.Build
+	base string // directory that its paths are relative to
+}
+
+// readTarget reads the Build manifest that an argument names.
+func readTarget(arg string) (target, error) {
+	path := arg
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, "build.yaml")
+	}
+	doc, err := readDocument(path)
+	if err != nil {
+		return target{}, err
+	}
+	build, ok := doc.(*manifest.Build)
+	if !ok {
+		return target{}, hinted(fmt.Errorf("%s is a %s, not a Build", path, doc.DocumentKind()), "arch build takes documents of kind Build")
+	}
+	base, err := filepath.Abs(filepath.Dir(path))
+	return target{build, base}, err
+}
+
+// workshop is everything a build needs, opened.
+type workshop struct {
+	app      *app
+	store    *store.Store
+	lease    *store.Lease
+	fetch    *source.Fetcher
+	builder  *builder.Builder
+	progress *progress
+}
+
+func (a *app) openWorkshop(f fetchFlags, degraded bool) (*workshop, error) {
+	s, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	logs, err := a.logDir()
+	if err != nil {
+		return nil, err
+	}
+	run, err := namespace.New(namespace.Options{})
+	if err != nil {
+		return nil, err
+	}
+	lease, err := s.Lease(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	p := newProgress(a)
+	fetch := a.newFetcher(s, f, p)
+	return &workshop{
+		app: a, store: s, lease: lease, fetch: fetch, progress: p,
+		builder: &builder.Builder{
+			Store: s, Fetch: fetch, Runner: run, Logs: logs, Now: time.Now, Events: p.stage, Degraded: degraded,
+		},
+	}, nil
+}
+
+func (w *workshop) close() {
+	w.progress.end()
+	w.lease.Release()
+	w.store.Close()
+}
+
+func programVersion() builder.Version { return builder.Version{Name: "arch", Number: version} }
+
+func (w *workshop) build(ctx context.Context, o buildOptions, t target, factors []builder.Factor, signer identity.Signer) error {
+	made, err := w.builder.Build(ctx, builder.Request{Manifest: t.doc, Base: t.base, Force: o.force, Vary: factors})
+	if err != nil {
+		return err
+	}
+	if o.export != "" {
+		if err := w.fetch.Export(ctx, t.doc.Spec.Inputs, t.base, o.export); err != nil {
+			return err
+		}
+	}
+	paths, err := w.builder.Deliver(ctx, made, o.out)
+	if err != nil {
+		return err
+	}
+	if err := w.root(made, o.out); err != nil {
+		return err
+	}
+	res := describeBuild(made, paths)
+	if signer != nil {
+		if err := w.attest(ctx, made, signer, o.out, &res); err != nil {
+			return err
+		}
+	}
+	w.progress.end()
+	return w.app.print(res, res.text)
+}
+
+// root keeps the outputs of the result directory from garbage collection.
+func (w *workshop) root(made *builder.Made, out string) error {
+	dir, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	var nars []digest.SHA256
+	for _, o := range made.Record.Outputs {
+		nars = append(nars, o.NAR)
+	}
+	return w.store.AddRoot("result "+filepath.Join(dir, made.Manifest.Metadata.Name), nars...)
+}
+
+func (w *workshop) attest(ctx context.Context, made *builder.Made, signer identity.Signer, out string, res *buildResult) error {
+	r, ok := w.builder.RecallReceipt(made, signer.Public())
+	if !ok {
+		var err error
+		if r, err = w.builder.Attest(ctx, made, signer, programVersion()); err != nil {
+			return err
+		}
+		if err := w.builder.RememberReceipt(ctx, made, signer.Public(), r); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(out, made.Manifest.Metadata.Name+".receipt.jsonl")
+	if err := writeReceipt(path, r); err != nil {
+		return err
+	}
+	id := r.Claims[0].ID()
+	res.Receipt, res.Claim, res.Signer = path, &id, signer.Public().String()
+	return nil
+}
+
+func writeReceipt(path string, r *attest.Receipt) error {
+	var buf bytes.Buffer
+	if _, err := r.WriteTo(&buf); err != nil {
+		return err
+	}
+	if err := builder.WriteFile(path, buf.Bytes()); err != nil {
+		return fmt.Errorf("write receipt: %w", err)
+	}
+	return nil
+}
+
+func describeBuild(made *builder.Made, paths []string) buildResult {
+	res := buildResult{
+		Name: made.Manifest.Metadata.Name, ID: made.ID, Cached: made.Cached,
+		Degraded: made.Record.Confinement.Missing,
+	}
+	optional := func(d digest.SHA256) *digest.SHA256 {
+		if d.IsZero() {
+			return nil
+		}
+		return &d
+	}
+	for i, out := range made.Record.Outputs {
+		res.Outputs = append(res.Outputs, outputResult{
+			Name: out.Name, Path: paths[i], File: optional(out.File), Tar: optional(out.Tar), OCI: optional(out.OCI), NAR: out.NAR,
+		})
+	}
+	if v := made.Record.Variation; v != nil {
+		for _, f := range v.Factors {
+			res.Varied = append(res.Varied, string(f))
+		}
+		for _, f := range v.Missing {
+			res.Unvaried = append(res.Unvaried, string(f))
+		}
+	}
+	return res
+}
+
+func (res buildResult) text(w io.Writer) {
+	how := "built"
+	if res.Cached {
+		how = "unchanged"
+	}
+	fmt.Fprintf(w, "%s: %s\n", res.Name, how)
+	for _, o := range res.Outputs {
+		d := o.NAR
+		switch {
+		case o.File != nil:
+			d = *o.File
+		case o.Tar != nil:
+			d = *o.Tar
+		}
+		fmt.Fprintf(w, "  %-24s %s\n", o.Path, d)
+	}
+	if res.Receipt != "" {
+		fmt.Fprintf(w, "  %-24s claim %s\n", res.Receipt, res.Claim)
+		fmt.Fprintf(w, "  signed by %s\n", res.Signer)
+	}
+	if len(res.Varied) > 0 {
+		fmt.Fprintf(w, "  built twice, same bits; varied: %s\n", strings.Join(res.Varied, ", "))
+	}
+	if len(res.Unvaried) > 0 {
+		fmt.Fprintf(w, "  could not be varied here: %s\n", strings.Join(res.Unvaried, ", "))
+	}
+	for _, m := range res.Degraded {
+		fmt.Fprintf(w, "  not enforced: %s\n", m)
+	}
+}
+
+// showPlans is the dry run.
+func showPlans(a *app, docs []target) error {
+	for _, t := range docs {
+		if err := a.print(t.doc, func(w io.Writer) {
+			fmt.Fprintf(w, "%s (%s)\n", t.doc.Metadata.Name, t.doc.Spec.Platform)
+			for _, in := range t.doc.Spec.Inputs {
+				from := in.Ref.String()
+				switch {
+				case in.Path != "":
+					from = "path " + filepath.Join(t.base, in.Path)
+				case in.GoModules != nil:
+					from = "Go modules of " + in.GoModules.Of
+				}
+				fmt.Fprintf(w, "  input  %s at %s\n         %s\n", in.Name, in.Mount, from)
+			}
+			for _, s := range t.doc.Spec.Steps {
+				fmt.Fprintf(w, "  step   %q\n", s.Argv)
+			}
+			for _, out := range t.doc.Spec.Outputs {
+				fmt.Fprintf(w, "  output %s (%s) from %s\n", out.Name, out.Type, out.Path)
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readDocument reads a document of any kind from a YAML file.
+func readDocument(path string) (manifest.Document, error) {
+	src, err := readFileLimit(path, manifest.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := manifest.ReadYAML(src)
+	if err != nil {
+		return nil, manifest.InFile(err, path)
+	}
+	return doc, nil
+}
+
+// readFileLimit reads a file, or stdin for "-", of at most limit bytes.
+func readFileLimit(path string, limit int64) ([]byte, error) {
+	var r io.Reader = os.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("read %s: it is over the limit of %d bytes", path, limit)
+	}
+	return data, nil
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"arch.network/attest/manifest"
+)
+
+func newExplainCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain PATH",
+		Short: "Explain a kind of document or one of its fields",
+		Long: `Explain tells what a kind of document, or a field of one, means: its type, rule, values and fields below it.
+
+The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `.`,
+		Example:   "  arch explain Build\n  arch explain Job.spec.resources",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: manifest.Kinds(),
+		RunE: func(_ *cobra.Command, args []string) error {
+			e, err := manifest.Explain(args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(e, func(w io.Writer) { io.WriteString(w, e.String()) })
+		},
+	}
+}
+
+func newSchemaCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema KIND",
+		Short: "Print the JSON Schema of a kind of document",
+		Long: `Schema prints a JSON Schema (2020-12) for editors. With yaml-language-server, put this on the first line of a document:
+
+  # yaml-language-server: $schema=build.schema.json`,
+		Example:   "  arch schema Build > build.schema.json",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: manifest.Kinds(),
+		RunE: func(_ *cobra.Command, args []string) error {
+			schema, err := manifest.Schema(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "%s\n", strings.TrimSpace(string(schema)))
+			return err
+		},
+	}
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"arch.network/builder/store"
+)
+
+func newStoreCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "store",
+		Short: "List, verify and clean the store",
+		Long:  "The store holds inputs and outputs by content. It can be removed at any time: everything in it can be fetched or built again.",
+	}
+	c.AddCommand(newStoreListCommand(a), newStoreGCCommand(a), newStoreVerifyCommand(a))
+	return c
+}
+
+// objectResult is what --json shows of an object.
+type objectResult struct {
+	Kind   string    `json:"kind"`
+	Digest string    `json:"digest"`
+	Size   int64     `json:"size"`
+	Added  time.Time `json:"added"`
+	Roots  []string  `json:"roots,omitempty"`
+}
+
+func describeObjects(objects []store.Object) []objectResult {
+	out := []objectResult{}
+	for _, o := range objects {
+		out = append(out, objectResult{string(o.Kind), o.Digest.String(), o.Size, o.Added, o.Roots})
+	}
+	return out
+}
+
+func showObjects(w io.Writer, objects []objectResult) {
+	for _, o := range objects {
+		kept := ""
+		if len(o.Roots) > 0 {
+			kept = fmt.Sprintf("  kept by %q", o.Roots)
+		}
+		fmt.Fprintf(w, "%-4s %s %10s%s\n", o.Kind, o.Digest, size(o.Size), kept)
+	}
+}
+
+func (a *app) withStore(run func(s *store.Store) error) error {
+	s, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return run(s)
+}
+
+func newStoreListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Short:   "List what is in the store and what keeps it",
+		Example: "  arch store ls",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withStore(func(s *store.Store) error {
+				objects, err := s.List(c.Context())
+				if err != nil {
+					return err
+				}
+				res := describeObjects(objects)
+				return a.print(res, func(w io.Writer) { showObjects(w, res) })
+			})
+		},
+	}
+}
+
+func newStoreGCCommand(a *app) *cobra.Command {
+	var opts store.GCOptions
+	c := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove what no result directory keeps",
+		Long: `Gc removes objects that no root keeps and that were added longer ago than --age. Result directories of builds are roots;
+what was fetched is not. It waits for running builds.`,
+		Example: "  arch store gc --dry-run\n  arch store gc --age 720h",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withStore(func(s *store.Store) error { return a.runGC(c.Context(), s, opts) })
+		},
+	}
+	c.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be removed")
+	c.Flags().DurationVar(&opts.Age, "age", store.DefaultAge, "keep what was added within this time")
+	return c
+}
+
+func (a *app) runGC(ctx context.Context, s *store.Store, opts store.GCOptions) error {
+	if opts.Age == 0 {
+		opts.Age = -1 // the store's zero means its default
+	}
+	report, err := s.GC(ctx, opts)
+	if err != nil {
+		return err
+	}
+	res := struct {
+		DryRun  bool           `json:"dryRun"`
+		Removed []objectResult `json:"removed"`
+		Kept    int            `json:"kept"`
+		Freed   int64          `json:"freed"` // bytes
+	}{opts.DryRun, describeObjects(report.Removed), report.Kept, report.Freed}
+	return a.print(res, func(w io.Writer) {
+		verb := "removed"
+		if opts.DryRun {
+			verb = "would remove"
+			showObjects(w, res.Removed)
+		}
+		fmt.Fprintf(w, "%s %d objects, %s; %d stay\n", verb, len(res.Removed), size(res.Freed), res.Kept)
+	})
+}
+
+func newStoreVerifyCommand(a *app) *cobra.Command {
+	var repair bool
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Hash everything in the store again",
+		Long: `Verify hashes every object and checks every record. With --repair, damaged ones are moved to the directory "corrupt" of the
+store, so that they are fetched or built again.
+
+EXIT STATUS: 0 everything is whole; 1 error; 4 something is damaged.`,
+		Example: "  arch store verify --repair",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withStore(func(s *store.Store) error { return a.verifyStore(c.Context(), s, repair) })
+		},
+	}
+	c.Flags().BoolVar(&repair, "repair", false, "move what is damaged out of the way")
+	return c
+}
+
+func (a *app) verifyStore(ctx context.Context, s *store.Store, repair bool) error {
+	report, err := s.Verify(ctx, store.VerifyOptions{Repair: repair})
+	if err != nil {
+		return err
+	}
+	type damage struct {
+		Path  string `json:"path"`
+		Cause string `json:"cause"`
+		Moved string `json:"moved,omitempty"`
+	}
+	res := struct {
+		OK      bool     `json:"ok"`
+		Objects int      `json:"objects"`
+		Records int      `json:"records"`
+		Bytes   int64    `json:"bytes"`
+		Damaged []damage `json:"damaged"`
+	}{report.OK(), report.Objects, report.Records, report.Bytes, []damage{}}
+	for _, d := range report.Damaged {
+		res.Damaged = append(res.Damaged, damage(d))
+	}
+	err = a.print(res, func(w io.Writer) {
+		for _, d := range res.Damaged {
+			fmt.Fprintf(w, "DAMAGED %s: %s\n", d.Path, d.Cause)
+			if d.Moved != "" {
+				fmt.Fprintf(w, "        moved to %s\n", d.Moved)
+			}
+		}
+		fmt.Fprintf(w, "%d objects (%s) and %d records checked, %d damaged\n", res.Objects, size(res.Bytes), res.Records, len(res.Damaged))
+	})
+	if err != nil || res.OK {
+		return err
+	}
+	return withStatus(exitVerification, errSilent)
+}

@@ -1,0 +1,3 @@
+module arch.network/examples/hello
+
+go 1.26

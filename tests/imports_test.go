@@ -1,0 +1,195 @@
+// Package tests holds the checks that look at the repository as a whole.
+package tests
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "arch.network/"
+
+// importRules says which packages of this module may import which, in the form of depsRules in
+// $GOROOT/src/go/build/deps_test.go.
+//
+//	a < b    b, and everything above b, may import a
+//	a !< b   b must not depend on a, however long the way
+//
+// A package may always import the standard library. A package that no line names fails the test: place it here first,
+// in the lowest layer that works.
+const importRules = `
+	# What is said, and who said it. A verifier needs these alone, and they never touch a network.
+	NONE < attest/digest < attest/digest/nar;
+	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum < attest;
+
+	# Confined execution: documents and verification, but no keys, no network, no store.
+	attest, attest/digest/nar < runner < runner/namespace < runner/runnertest;
+
+	# Making artifacts. The contract of the runner, never a driver.
+	attest/digest/nar < builder/store;
+	attest/digest/nar < builder/diff;
+	attest, attest/digest/nar < builder/artifact;
+	builder/source/unpack < builder/source;
+	attest, builder/store < builder/source;
+	runner, builder/artifact, builder/diff, builder/source < builder;
+
+	# The commands choose drivers and fetchers.
+	builder, runner/namespace < cmd/arch;
+
+	builder !< runner;
+	runner/namespace !< builder;
+	net/http !< attest, attest/digest, attest/digest/nar, attest/canonical, attest/dsse, attest/manifest, attest/quorum, runner, runner/namespace;
+`
+
+// doors names the packages through which each large library enters.
+var doors = map[string][]string{
+	"github.com/tetratelabs/wazero":                     {"runner/wasm"},
+	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "cmd/arch-node-agent"},
+	"github.com/google/go-containerregistry":            {"builder/source"},
+	"github.com/nix-community/go-nix":                   {"attest/digest"},
+	"github.com/in-toto/in-toto-golang":                 {"attest"},
+	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
+	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},
+	"github.com/cloudflare/circl":                       {"attest/identity"},
+	"filippo.io/age":                                    {"attest/identity"},
+	"github.com/elastic/go-seccomp-bpf":                 {"runner/namespace"},
+	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
+	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent"},
+	"gopkg.in/yaml.v3":                                  {"attest/manifest"},
+}
+
+func TestImports(t *testing.T) {
+	may, mayNot := parseRules(t, importRules)
+	seen := map[string]bool{}
+	for _, pkg := range listPackages(t) {
+		name := strings.TrimPrefix(pkg.ImportPath, module)
+		if strings.HasPrefix(name, "tests") {
+			continue
+		}
+		seen[name] = true
+		if may[name] == nil {
+			t.Errorf("%s is not placed in importRules: add it to the lowest layer that works", name)
+			continue
+		}
+		for _, imp := range pkg.Imports {
+			if in, ok := strings.CutPrefix(imp, module); ok && !may[name][in] {
+				t.Errorf("%s may not import %s: see importRules", name, in)
+			}
+			for lib, users := range doors {
+				if (imp == lib || strings.HasPrefix(imp, lib+"/")) && !slices.Contains(users, name) {
+					t.Errorf("%s may not import %s: that library enters through %v", name, imp, users)
+				}
+			}
+		}
+		for _, dep := range pkg.Deps {
+			if mayNot[name][strings.TrimPrefix(dep, module)] {
+				t.Errorf("%s depends on %s, which importRules forbids", name, dep)
+			}
+		}
+	}
+	for name := range may {
+		if !seen[name] && name != "NONE" && name != "net/http" {
+			t.Errorf("importRules names %s, which does not exist", name)
+		}
+	}
+}
+
+type goPackage struct {
+	ImportPath    string
+	Imports, Deps []string
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,Deps", module+"...")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, stderr.String())
+	}
+	var pkgs []goPackage
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// parseRules returns, for each package, the set that it may import and the set that it must not depend on.
+func parseRules(t *testing.T, rules string) (may, mayNot map[string]map[string]bool) {
+	t.Helper()
+	may, mayNot = map[string]map[string]bool{}, map[string]map[string]bool{}
+	var text strings.Builder
+	for line := range strings.Lines(rules) {
+		line, _, _ = strings.Cut(line, "#")
+		text.WriteString(line + " ")
+	}
+	for rule := range strings.SplitSeq(text.String(), ";") {
+		parseRule(rule, may, mayNot)
+	}
+	close(t, may)
+	return may, mayNot
+}
+
+// parseRule adds one chain, "a, b < c !< d".
+func parseRule(rule string, may, mayNot map[string]map[string]bool) {
+	var before, group []string
+	into := may
+	link := func() {
+		for _, b := range group {
+			if into[b] == nil {
+				into[b] = map[string]bool{}
+			}
+			for _, a := range before {
+				if may[a] == nil && a != "net/http" {
+					may[a] = map[string]bool{}
+				}
+				into[b][a] = true
+			}
+		}
+	}
+	for word := range strings.FieldsSeq(rule) {
+		switch word {
+		case "<", "!<":
+			link()
+			before, group, into = group, nil, may
+			if word == "!<" {
+				into = mayNot
+			}
+		default:
+			group = append(group, strings.TrimSuffix(word, ","))
+		}
+	}
+	link()
+}
+
+// close makes may transitive, and refuses cycles.
+func close(t *testing.T, may map[string]map[string]bool) {
+	t.Helper()
+	for changed := true; changed; {
+		changed = false
+		for _, set := range may {
+			for a := range set {
+				for x := range may[a] {
+					if !set[x] {
+						set[x], changed = true, true
+					}
+				}
+			}
+		}
+	}
+	for name, set := range may {
+		if set[name] {
+			t.Fatalf("importRules has a cycle through %s", name)
+		}
+	}
+}
