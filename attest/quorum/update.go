@@ -153,7 +153,7 @@ func Verify(env *dsse.Envelope, at time.Time) (*manifest.TrustRoot, error) {
 }
 
 func unwrap(env *dsse.Envelope) (*manifest.TrustRoot, error) {
-	doc, err := manifest.Unwrap(env)
+	doc, err := manifest.Payload(env)
 	if err != nil {
 		return nil, err
 	}
