@@ -87,12 +87,15 @@ var hiddenProc = []string{
 // makeProc mounts the process file system of the new process namespace, wholly read-only: with that, no
 // sysctl, no /proc/PID/mem and no oom_score_adj can be written whoever asks.
 func (t *tree) makeProc() error {
-	const attributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	fd, err := newFileSystem("proc", attributes)
+	const attributes = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	fd, err := newFileSystem("proc", attributes|unix.MOUNT_ATTR_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
+	if t.lastPID, err = openLastPID(attributes); err != nil {
+		t.lastPID = -1 // a kernel without CONFIG_CHECKPOINT_RESTORE
+	}
 	if err := t.attachAt(fd, "/proc", true); err != nil {
 		return err
 	}
@@ -102,6 +105,16 @@ func (t *tree) makeProc() error {
 		}
 	}
 	return nil
+}
+
+// openLastPID opens the setting from which the kernel goes on numbering processes, through a mount that is nowhere.
+func openLastPID(attributes int) (int, error) {
+	fd, err := newFileSystem("proc", attributes)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	return openInside(fd, "sys/kernel/ns_last_pid", unix.O_WRONLY)
 }
 
 func (t *tree) hide(name string) error {

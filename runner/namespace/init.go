@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,7 @@ type initProcess struct {
 	order  order
 	report *os.File
 	stdin  int
+	pids   *os.File // sets the process id that is given next; nil if the kernel cannot
 	watch  watchdog
 }
 
@@ -170,6 +172,9 @@ func (i *initProcess) makeRoot() error {
 	}
 	if err := t.build(o.Mounts, inside); err != nil {
 		return err
+	}
+	if t.lastPID >= 0 {
+		i.pids = os.NewFile(uintptr(t.lastPID), "ns_last_pid")
 	}
 	return t.enter()
 }
@@ -252,8 +257,14 @@ func (i *initProcess) commands() (ending, error) {
 	return e, nil
 }
 
+// firstPID is the process id that each command gets, so that what its programs do with ids comes out the same: the
+// ids before it go to the threads of the first process, whose number varies. The kernel gives out ids from 300 on
+// again once it has come around.
+const firstPID = 300
+
 // command runs c and returns when it and everything it started is dead.
 func (i *initProcess) command(c runner.Command) (syscall.WaitStatus, error) {
+	i.resetPIDs()
 	pid, err := start(c, i.stdin)
 	if err != nil {
 		return 0, err
@@ -263,6 +274,19 @@ func (i *initProcess) command(c runner.Command) (syscall.WaitStatus, error) {
 		return 0, err
 	}
 	return ws, killAll()
+}
+
+// resetPIDs makes firstPID the next process id. The thread that forks may not do it any more.
+func (i *initProcess) resetPIDs() {
+	if i.pids == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		i.pids.WriteString(strconv.Itoa(firstPID - 1)) // where that is refused, ids just vary
+	}()
+	<-done
 }
 
 // killAll kills every process of the namespace but this one, and buries them.

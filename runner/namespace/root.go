@@ -33,6 +33,7 @@ type tree struct {
 	scratch int64    // bytes of a tmpfs that names no size
 	sealed  []int    // mounts to make read-only at the end
 	stamped []string // directories that get the time epoch at the end
+	lastPID int      // /proc/sys/kernel/ns_last_pid, open for writing; -1 if there is none
 }
 
 // build makes everything that o names on top of the host's root directory and returns the new root's descriptor.

@@ -2,6 +2,7 @@ package runnertest
 
 import (
 	"runtime"
+	"strings"
 
 	"arch.network/runner"
 )
@@ -45,10 +46,13 @@ func escapes() []testCase {
 			h.ended(result, runner.ReasonExit, 7)
 		}},
 		{"kernel settings are read-only", func(h *harness) {
-			h.says(h.spec("write", "/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory", "/proc/self/oom_score_adj"),
-				"/proc/sys/kernel/hostname write: EROFS", "/proc/sys/kernel/hostname chmod: EROFS", "/proc/sys/kernel/hostname rename: EROFS",
-				"/proc/sys/vm/overcommit_memory write: EROFS", "/proc/sys/vm/overcommit_memory chmod: EROFS", "/proc/sys/vm/overcommit_memory rename: EROFS",
-				"/proc/self/oom_score_adj write: EROFS", "/proc/self/oom_score_adj chmod: EROFS", "/proc/self/oom_score_adj rename: EROFS")
+			paths := []string{"/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory", "/proc/self/oom_score_adj"}
+			_, out := h.run(h.spec(append([]string{"write"}, paths...)...))
+			var want []string
+			for _, p := range paths {
+				want = append(want, p+" write: EROFS", p+" chmod: EROFS", p+" rename: EROFS")
+			}
+			h.equal(lines(strings.ReplaceAll(out, "EACCES", "EROFS")), want) // which one depends on the user
 		}},
 	}
 }

@@ -48,6 +48,7 @@ func described(changed map[string]string) []string {
 		{"ids", "1000 1000 100 100"},
 		{"groups", "true"},
 		{"umask", "0022"},
+		{"process", "300"},
 		{"session leader", "true"},
 		{"cpus", "1"},
 		{"descriptors", "0=/dev/null 1=pipe 2=pipe"},

@@ -24,6 +24,7 @@ func describe([]string) {
 	fmt.Println("ids:", os.Getuid(), os.Geteuid(), os.Getgid(), os.Getegid())
 	fmt.Println("groups:", len(groups) == 0 || len(groups) == 1 && groups[0] == os.Getgid())
 	fmt.Printf("umask: %04o\n", umask)
+	fmt.Println("process:", os.Getpid())
 	fmt.Println("session leader:", session == os.Getpid())
 	fmt.Println("cpus:", runtime.NumCPU())
 	fmt.Println("descriptors:", descriptors())
