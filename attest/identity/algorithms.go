@@ -79,7 +79,20 @@ func parseP256(key []byte) (verifier, error) {
 	if x == nil {
 		return nil, errors.New("it is not a compressed point of P-256")
 	}
-	return p256Key{&ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}}, nil
+	point := make([]byte, 65) // SEC 1 uncompressed
+	point[0] = 4
+	x.FillBytes(point[1:33])
+	y.FillBytes(point[33:])
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		return nil, err
+	}
+	return p256Key{public}, nil
+}
+
+// compressP256 turns the uncompressed form of a point into the compressed one.
+func compressP256(point []byte) []byte {
+	return append([]byte{2 | point[64]&1}, point[1:33]...)
 }
 
 // verify takes 64 bytes for r and s, and everything else for ASN.1. Should 64 bytes not verify as the former, they

@@ -45,7 +45,7 @@ func newExternal(ctx context.Context, command string, opts LoadOptions) (*Extern
 		stderr:  opts.Stderr,
 	}
 	if len(e.argv) == 0 {
-		return nil, errors.New("no command after exec:")
+		return nil, errors.New(`no command after "exec:"`)
 	}
 	if e.timeout <= 0 {
 		e.timeout = defaultSignTimeout

@@ -102,7 +102,11 @@ func newP256(scalar []byte) (*Key, error) {
 	if err != nil {
 		return nil, errScalarRange
 	}
-	public, err := publicKeyOf(ECDSAP256, elliptic.MarshalCompressed(private.Curve, private.X, private.Y))
+	point, err := private.PublicKey.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	public, err := publicKeyOf(ECDSAP256, compressP256(point))
 	if err != nil {
 		return nil, err
 	}

@@ -235,7 +235,7 @@ func TestLoadSources(t *testing.T) {
 		{"missing", filepath.Join(dir, "none"), "", "read key " + dir + "/none: open " + dir + "/none: no such file or directory"},
 		{"directory", dir, "", "read key " + dir + ": it is not a regular file"},
 		{"fifo", fifo, "", "read key " + fifo + ": it is not a regular file"},
-		{"no command", "exec: ", "", "read key exec: : no command after exec:"},
+		{"no command", "exec: ", "", `read key exec: : no command after "exec:"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("CREDENTIALS_DIRECTORY", c.dir)

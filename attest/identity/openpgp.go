@@ -298,9 +298,8 @@ func component(k *packet.PublicKey) (digest.SHA256, error) {
 	}
 	b := body.Bytes()
 	if curve, err := k.Curve(); err == nil && curve == packet.CurveNistP256 && len(b) > 65 {
-		point := b[len(b)-64:] // x and y, behind 0x04
-		compressed := append([]byte{2 | point[63]&1}, point[:32]...)
-		return digest.Of(append(binary.AppendUvarint(nil, codecP256), compressed...)), nil
+		point := b[len(b)-65:]
+		return digest.Of(append(binary.AppendUvarint(nil, codecP256), compressP256(point)...)), nil
 	}
 	const head = 3 + 1 + 4 // prefix, version and time
 	return digest.Of(append([]byte("openpgp-key:"), b[head:]...)), nil
