@@ -45,7 +45,7 @@ func (v *verification) checkProvenances(r *Report, c *trustedClaim) []vote {
 			continue // of another build: says nothing here
 		}
 		found++
-		r.addInput("provenance", group[0].ID())
+		r.addInput(ProvenanceType, group[0].ID())
 		r.pass(CheckProvenance, key, "provenance %s is signed", group[0].ID())
 		if !v.checkAccount(r, c, s, a, key) {
 			continue
@@ -303,7 +303,7 @@ func (v *verification) checkNegatives(r *Report, c *trustedClaim) {
 			continue
 		}
 		found = true
-		r.addInput("negative", group[0].ID())
+		r.addInput(NegativeType, group[0].ID())
 		v.judgeNegative(r, c, n, by)
 	}
 	if !found {

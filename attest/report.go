@@ -127,10 +127,10 @@ func (r *Report) decide(required ...string) {
 	}
 }
 
-// addInput notes an attestation that was used, by its id.
-func (r *Report) addInput(name string, id digest.SHA256) {
-	input := ResourceDescriptor{Name: name, MediaType: PayloadType, Digest: map[string]string{"sha256": id.Hex()}}
-	if !slices.ContainsFunc(r.Inputs, func(o ResourceDescriptor) bool { return o.Digest["sha256"] == id.Hex() }) {
+// addInput notes an attestation that was used: its predicate type, and its id as fragment and digest.
+func (r *Report) addInput(predicateType string, id digest.SHA256) {
+	input := ResourceDescriptor{URI: predicateType + "#" + id.String(), Digest: map[string]string{"sha256": id.Hex()}}
+	if !slices.ContainsFunc(r.Inputs, func(o ResourceDescriptor) bool { return o.URI == input.URI }) {
 		r.Inputs = append(r.Inputs, input)
 	}
 }

@@ -261,7 +261,7 @@ func (s *summary) names(ctx context.Context, h *hashed) (bool, error) {
 func (in SummaryInput) judge(r *Report, s *summary) {
 	v := s.vsa
 	r.Digest, r.Subjects = s.sum, s.statement.Subject
-	r.addInput("summary", s.id)
+	r.addInput(VSAType, s.id)
 	r.pass(CheckSubject, "", "summary %s is about %s of %s", s.id, s.sum, v.ResourceURI)
 	age := in.At.Sub(s.at)
 	switch {

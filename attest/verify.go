@@ -280,7 +280,7 @@ func (v *verification) reportMismatch(r *Report, claims []*trustedClaim) {
 func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
 	r := v.report()
 	r.Claim, r.Manifest = c.id, c.claim.ExternalParameters.ManifestID
-	r.addInput("claim", c.id)
+	r.addInput(ClaimType, c.id)
 	r.pass(CheckSignature, c.by.String(), "claim %s is signed by %d of the trust root", c.id, len(c.by.principals))
 	v.checkQuorum(r, c)
 	v.checkSubject(r, c)
@@ -390,7 +390,7 @@ func (v *verification) checkConflicts(r *Report, c *trustedClaim, claims []*trus
 			continue
 		}
 		found = true
-		r.addInput("claim", other.id)
+		r.addInput(ClaimType, other.id)
 		detail := fmt.Sprintf("claim %s says of the same manifest: %s", other.id, contrast(c, other))
 		if v.AllowNegative {
 			r.skip(CheckConflict, "allowed: %s", detail)
