@@ -57,8 +57,8 @@ func first() error {
 	if err != nil {
 		return err
 	}
-	go dieWith(control)
 	i := &initProcess{order: o, report: report}
+	go i.dieWith(control)
 	ready, err := i.confine()
 	if err != nil {
 		return writeJSON(report, frameRefused, refuse(err))
@@ -73,8 +73,11 @@ func first() error {
 }
 
 // dieWith ends the process as soon as the driver has closed its end of the control pipe or is gone.
-func dieWith(control io.Reader) {
+func (i *initProcess) dieWith(control io.Reader) {
 	io.Copy(io.Discard, control)
+	if i.order.Mode == modeLandlock { // elsewhere the kernel does it
+		killDescendants()
+	}
 	os.Exit(1)
 }
 
@@ -109,13 +112,35 @@ type initProcess struct {
 	watch  watchdog
 }
 
+// step is one step of making the confinement.
+type step struct {
+	act string
+	do  func() error
+}
+
 // confine makes the confinement; after it the calling thread has no power left.
 func (i *initProcess) confine() (readiness, error) {
+	steps := i.namespaceSteps()
+	if i.order.Mode == modeLandlock {
+		steps = i.landlockSteps()
+	}
+	for n, s := range steps {
+		if err := s.do(); err != nil {
+			return readiness{}, &actError{act: s.act, host: n == 0, err: err}
+		}
+	}
+	resetSignals()
+	syscall.Umask(i.order.Umask)
+	i.startWatchdog()
+	if i.order.Mode == modeLandlock {
+		return landlockReadiness(), nil
+	}
+	return readiness{Enforced: i.enforced()}, nil
+}
+
+func (i *initProcess) namespaceSteps() []step {
 	o := i.order
-	steps := []struct {
-		act string
-		do  func() error
-	}{
+	return []step{
 		{"isolate mounts", isolateMounts},
 		{"isolate cgroups", isolateCgroups},
 		{"set host name", func() error { return setNames(o.Hostname) }},
@@ -125,16 +150,17 @@ func (i *initProcess) confine() (readiness, error) {
 		{"limit processes", i.limitProcesses},
 		{"drop privileges", func() error { return restrictThread(o) }},
 	}
-	for n, s := range steps {
-		if err := s.do(); err != nil {
-			return readiness{}, &actError{act: s.act, host: n == 0, err: err}
-		}
+}
+
+func (i *initProcess) startWatchdog() {
+	i.watch = watchdog{memory: i.order.WatchMemory, processes: i.order.WatchProcesses}
+	list := others
+	i.watch.kill = func() { unix.Kill(-1, unix.SIGKILL) }
+	if i.order.Mode == modeLandlock {
+		list = descendants
+		i.watch.kill = func() { killDescendants() }
 	}
-	resetSignals()
-	syscall.Umask(o.Umask)
-	i.watch = watchdog{memory: o.WatchMemory, processes: o.WatchProcesses, kill: func() { unix.Kill(-1, unix.SIGKILL) }}
-	go i.watch.run(others)
-	return readiness{Enforced: i.enforced()}, nil
+	go i.watch.run(list)
 }
 
 // isolateMounts stops mounts from spreading to the host and back.
@@ -273,7 +299,7 @@ func (i *initProcess) command(c runner.Command) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	return ws, killAll()
+	return ws, i.killAll()
 }
 
 // resetPIDs makes firstPID the next process id. The thread that forks may not do it any more.
@@ -289,9 +315,15 @@ func (i *initProcess) resetPIDs() {
 	<-done
 }
 
-// killAll kills every process of the namespace but this one, and buries them.
-func killAll() error {
-	if err := unix.Kill(-1, unix.SIGKILL); err != nil && err != unix.ESRCH {
+// killAll kills every process of the confinement but this one, and buries them.
+func (i *initProcess) killAll() error {
+	var err error
+	if i.order.Mode == modeLandlock {
+		err = killDescendants()
+	} else {
+		err = unix.Kill(-1, unix.SIGKILL)
+	}
+	if err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kill what the command left: %w", err)
 	}
 	for {

@@ -2,8 +2,190 @@ package namespace
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
 )
 
-func prepareLandlock(spec runner.Spec) (func(), error) { return nil, errors.New("x") }
+// The degraded mode, for hosts that refuse namespaces. Commands are ordinary processes of the host: Landlock limits
+// which files they may open, seccomp refuses every socket but local ones, and they have no capabilities. They see the
+// host's paths, names, users and processes. Since nothing can be mounted, a bind mount must have its source as its
+// target, and a tmpfs is a directory that is made for the run, must not exist before, and is not limited in size.
+
+// prepareLandlock checks that spec can be run in the degraded mode and makes its directories. The function that it
+// returns removes them.
+func prepareLandlock(spec runner.Spec) (release func(), err error) {
+	if _, err := ll.LandlockGetABIVersion(); err != nil {
+		return nil, &runner.SetupError{
+			Act: "confine by Landlock", Err: err,
+			Cure: "allow user namespaces, or boot a kernel with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock,…)",
+		}
+	}
+	var made []string
+	release = func() {
+		for _, dir := range made {
+			os.RemoveAll(dir)
+		}
+	}
+	for _, m := range spec.Mounts {
+		dir, err := prepareMount(m)
+		if err != nil {
+			release()
+			return nil, &runner.SetupError{
+				Act: fmt.Sprintf("%s mount %s without namespaces", m.Kind, m.Target), Err: err,
+				Cure: "allow user namespaces to this process",
+			}
+		}
+		if dir != "" {
+			made = append(made, dir)
+		}
+	}
+	return release, nil
+}
+
+// prepareMount makes the directory of a tmpfs and returns it.
+func prepareMount(m runner.Mount) (made string, err error) {
+	switch {
+	case m.Kind == runner.Bind && m.Source != m.Target:
+		return "", fmt.Errorf("%q cannot appear at another path", m.Source)
+	case m.Kind == runner.Tmpfs:
+		if err := os.Mkdir(m.Target, 0o700); err != nil {
+			return "", err
+		}
+		return m.Target, nil
+	default:
+		return "", nil
+	}
+}
+
+// landlockSteps are the steps of confine in the degraded mode.
+func (i *initProcess) landlockSteps() []step {
+	return []step{
+		{"adopt orphans", func() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }},
+		{"copy inputs", i.copyInputs},
+		{"open /dev/null", i.openStdin},
+		{"set resource limits", setLimits},
+		{"restrict files", func() error { return restrictFiles(i.order.Mounts) }},
+		{"drop privileges", func() error { return restrictThread(i.order) }},
+	}
+}
+
+// copyInputs makes the Spec's copies, in the directories that the driver has made.
+func (i *initProcess) copyInputs() error {
+	root, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	unix.Umask(0)
+	t := &tree{root: root, owner: owner{os.Geteuid(), os.Getegid()}}
+	for _, m := range i.order.Mounts {
+		if m.Kind != runner.Copy {
+			continue
+		}
+		if err := t.copy(m); err != nil {
+			return fmt.Errorf("copy %s: %w", m.Target, err)
+		}
+	}
+	return nil
+}
+
+// restrictFiles lets this process and its children open the mounts, /proc, and the devices that every confinement has.
+func restrictFiles(mounts []runner.Mount) error {
+	rules := []landlock.Rule{landlock.RODirs("/proc")}
+	for _, d := range devices {
+		rules = append(rules, landlock.RWFiles("/dev/"+d.name))
+	}
+	for _, m := range mounts {
+		if m.Kind == runner.Copy {
+			continue
+		}
+		info, err := os.Lstat(m.Target)
+		if err != nil {
+			return err
+		}
+		rules = append(rules, fileRule(m, info.IsDir()))
+	}
+	return landlock.V9.BestEffort().Restrict(rules...)
+}
+
+func fileRule(m runner.Mount, dir bool) landlock.Rule {
+	writable := m.Writable || m.Kind == runner.Tmpfs
+	switch {
+	case dir && writable:
+		return landlock.RWDirs(m.Target).WithRefer()
+	case dir:
+		return landlock.RODirs(m.Target)
+	case writable:
+		return landlock.RWFiles(m.Target)
+	default:
+		return landlock.ROFiles(m.Target)
+	}
+}
+
+// landlockReadiness tells what the degraded mode enforces, and what it does not.
+func landlockReadiness() readiness {
+	return readiness{
+		Enforced: []string{"capabilities-none", "file-access:landlock", "internet-sockets-none", "no-new-privileges", "seccomp"},
+		Missing: []string{
+			"file-system-private: there is no mount namespace, paths are the host's",
+			"host-name: there is no UTS namespace",
+			"ids: there is no user namespace, they are the caller's",
+			"network-none: there is no network namespace, only internet sockets are refused",
+			"pid-namespace: the host's processes are visible",
+			"scratch-size: there is no file system in memory",
+		},
+	}
+}
+
+// descendants lists the living processes that this one has started, or adopted.
+func descendants() ([]int, error) {
+	pids, err := allProcesses()
+	if err != nil {
+		return nil, err
+	}
+	parents := map[int]int{}
+	for _, pid := range pids {
+		f := statFields(pid)
+		if len(f) < 2 || f[0] == "Z" {
+			continue
+		}
+		if parent, err := strconv.Atoi(f[1]); err == nil {
+			parents[pid] = parent
+		}
+	}
+	var found []int
+	for pid := range parents {
+		for up := parents[pid]; up > 1; up = parents[up] {
+			if up == os.Getpid() {
+				found = append(found, pid)
+				break
+			}
+		}
+	}
+	return found, nil
+}
+
+// killDescendants kills until there is none: what forks in between is found the next time.
+func killDescendants() error {
+	for {
+		pids, err := descendants()
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("kill process %d: %w", pid, err)
+			}
+		}
+	}
+}

@@ -16,7 +16,8 @@
 // inside the confinement.
 //
 // Where the host refuses user namespaces, root still gets the others; anyone else gets a *runner.SetupError
-// with the cure or, if the Spec allows that by Degraded, a much weaker confinement by Landlock and seccomp; see landlock.go.
+// with the cure or, if the Spec allows that by Degraded, a much weaker confinement by Landlock and seccomp, in which
+// a bind mount must have its source as its target.
 // Result.Confinement says what was in force.
 package namespace
 

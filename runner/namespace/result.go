@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"arch.network/runner"
@@ -84,11 +83,11 @@ func (e *execution) confinement() runner.Confinement {
 		c.Enforced = append(c.Enforced, "wall-time")
 	}
 	c.Enforced = append(c.Enforced, "log-size", "output-size")
-	if e.refused != nil && e.mode == modeRoot {
-		c.Missing = append(c.Missing, "user-namespace: "+strings.TrimPrefix(e.refused.Error(), "create user namespace: "))
-	}
-	if e.mode == modeRoot && e.refused == nil {
-		c.Missing = append(c.Missing, "user-namespace: not asked for")
+	switch {
+	case e.refused != nil:
+		c.Missing = append(c.Missing, "user-namespace: "+e.refused.Error())
+	case e.mode == modeRoot:
+		c.Missing = append(c.Missing, "user-namespace: left out by the driver's options")
 	}
 	slices.Sort(c.Enforced)
 	slices.Sort(c.Missing)
