@@ -3,6 +3,7 @@ package diff
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -120,10 +121,9 @@ func (e *explainer) run(found *findings, a, b content, r run, runs int) error {
 		return nil
 	}
 	if runs <= maxTimeRuns && size <= 8 {
-		lo, hi := max(at-7, 0), at+size+7
-		if t, u, ok := binaryTimes(x[lo:min(hi, len(x))], y[lo:min(hi, len(y))], at-lo, size); ok {
+		if t, u, ok := binaryTimes(x, y, start, at, size); ok {
 			found.add(Timestamp, r.offset, r.count, func() string {
-				return fmt.Sprintf("It holds a number that is the time %s in the first and %s in the second.", t.Format(time.RFC3339), u.Format(time.RFC3339))
+				return fmt.Sprintf("It holds a number that, read as a time, is %s in the first and %s in the second.", t.Format(time.RFC3339), u.Format(time.RFC3339))
 			})
 			return nil
 		}
@@ -254,14 +254,15 @@ func tellingStrings(a, b []byte) (x, y string, cause Cause, ok bool) {
 			delete(onlyB, s)
 		}
 	}
+	listA, listB := byOffset(onlyA), byOffset(onlyB)
 	for _, k := range kinds {
 		rest := map[string]string{} // a string of b without what is of the kind → the first such string
-		for _, s := range byOffset(onlyB) {
+		for _, s := range listB {
 			if r := k.pattern.ReplaceAllString(s, hole); r != s && rest[r] == "" {
 				rest[r] = s
 			}
 		}
-		for _, s := range byOffset(onlyA) {
+		for _, s := range listA {
 			r := k.pattern.ReplaceAllString(s, hole)
 			if t := rest[r]; r != s && t != "" && textCause(s, t) == k.cause {
 				return s, t, k.cause, true
@@ -294,11 +295,14 @@ func stringsOf(b []byte) map[string]int {
 	return found
 }
 
+// byOffset returns the first strings, as far as they are to be searched.
 func byOffset(found map[string]int) []string {
-	list := make([]string, 0, len(found))
-	for s := range found {
-		list = append(list, s)
+	list := slices.SortedFunc(maps.Keys(found), func(x, y string) int { return found[x] - found[y] })
+	size := 0
+	for i, s := range list {
+		if size += len(s); size > maxEvidence {
+			return list[:i]
+		}
 	}
-	slices.SortFunc(list, func(x, y string) int { return found[x] - found[y] })
 	return list
 }

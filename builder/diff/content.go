@@ -59,7 +59,8 @@ type scan struct {
 func compareBytes(ctx context.Context, a, b content) (scan, error) {
 	s := scan{first: -1}
 	common := min(a.size, b.size)
-	bufA, bufB := make([]byte, blockSize), make([]byte, blockSize)
+	block := min(common, blockSize)
+	bufA, bufB := make([]byte, block), make([]byte, block)
 	for offset := int64(0); offset < common; offset += blockSize {
 		if err := ctx.Err(); err != nil {
 			return s, err

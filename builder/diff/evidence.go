@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"bytes"
 	"encoding/binary"
 	"regexp"
 	"slices"
@@ -93,10 +94,10 @@ func (k kind) takeOut(a, b string) (restA, restB string, differ, ok bool) {
 	return k.pattern.ReplaceAllString(a, hole), k.pattern.ReplaceAllString(b, hole), differ, true
 }
 
-// The times that a number in a program is taken for: since the youngest tools in use, until long after this one.
+// The times that a number in a program is taken for: since the youngest tools in use, until well after this one.
 const (
-	earliest = 1262304000 // 2010-01-01
-	latest   = 2208988800 // 2040-01-01
+	earliest = 1420070400 // 2015-01-01
+	latest   = 2051222400 // 2035-01-01
 	year     = 366 * 24 * 60 * 60
 )
 
@@ -133,30 +134,49 @@ func mixed(s string) bool {
 	return digits > 0 && letters > 0 && len(seen) >= 6
 }
 
-// binaryTimes finds, around a run of at most 8 bytes, a Unix time of 32 or 64 bits on both sides, at most a year apart. a and b
-// are the bytes from 7 before the run to 7 behind it, at is where the run begins in them.
-func binaryTimes(a, b []byte, at, size int) (x, y time.Time, ok bool) {
+// binaryTimes finds, around a run of differing bytes, a Unix time on both sides, at most a year apart. p and q are
+// the bytes around the run, which begins at offset at in them; base is the offset of their first byte in the content.
+//
+// Of random numbers of 32 bits every seventh is a time of these decades, so such a number counts only where numbers are aligned and zeros
+// around it show that this is no packed or encrypted data. A number of 64 bits hardly is one by chance.
+func binaryTimes(p, q []byte, base int64, at, size int) (x, y time.Time, ok bool) {
 	for _, width := range []int{8, 4} {
-		for start := max(at+size-width, 0); start <= at && start+width <= min(len(a), len(b)); start++ {
-			for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-				x, okX := asTime(a[start:start+width], order)
-				y, okY := asTime(b[start:start+width], order)
-				if okX && okY && max(x.Sub(y), y.Sub(x)) <= year*time.Second {
-					return x, y, true
-				}
+		for start := max(at+size-width, 0); start <= at && start+width <= min(len(p), len(q)); start++ {
+			if width == 4 && ((base+int64(start))%4 != 0 || !zerosAround(p, start, width)) {
+				continue
+			}
+			if x, y, ok := bothTimes(p[start:start+width], q[start:start+width]); ok {
+				return x, y, true
 			}
 		}
 	}
 	return time.Time{}, time.Time{}, false
 }
 
-// asTime reads a number as seconds, or, if it has 64 bits, as milliseconds, microseconds or nanoseconds too.
+func bothTimes(p, q []byte) (x, y time.Time, ok bool) {
+	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
+		x, okX := asTime(p, order)
+		y, okY := asTime(q, order)
+		if okX && okY && max(x.Sub(y), y.Sub(x)) <= year*time.Second {
+			return x, y, true
+		}
+	}
+	return time.Time{}, time.Time{}, false
+}
+
+// zerosAround reports whether at least 3 of the 8 bytes before and behind a number are zero; among random bytes 16 hold one in 16 cases.
+func zerosAround(p []byte, start, width int) bool {
+	before, behind := p[max(start-8, 0):start], p[start+width:min(start+width+8, len(p))]
+	return bytes.Count(before, []byte{0})+bytes.Count(behind, []byte{0}) >= 3
+}
+
+// asTime reads a number as seconds, or, if it has 64 bits, as milliseconds or microseconds too.
 func asTime(b []byte, order binary.ByteOrder) (time.Time, bool) {
 	if len(b) == 4 {
 		return plausible(uint64(order.Uint32(b)), 1)
 	}
 	v := order.Uint64(b)
-	for _, unit := range []uint64{1, 1e3, 1e6, 1e9} {
+	for _, unit := range []uint64{1, 1e3, 1e6} {
 		if t, ok := plausible(v, unit); ok {
 			return t, true
 		}

@@ -38,11 +38,12 @@ func compareText(a, b []byte, s scan) findings {
 		return whole(Order, "The JSON values are equal; members come in another order, or it is laid out in another way.")
 	}
 	var found findings
-	places := 0
-	for _, p := range pairLines(linesA, linesB) {
-		if places++; places > maxRuns {
-			break
+	looked := 0
+	for i, p := range pairLines(linesA, linesB) {
+		if i >= maxRuns || looked > maxEvidence {
+			return append(found, finding{cause: Content, offset: p.a.offset, places: 1, sentence: "More lines differ, which were not looked at."})
 		}
+		looked += min(len(p.a.text)+len(p.b.text), 4*around)
 		addLines(&found, p)
 	}
 	return found
@@ -174,9 +175,11 @@ func addLines(found *findings, p pair) {
 	addText(found, p.a.offset+int64(prefix), count, x, y, fmt.Sprintf("Line %d", p.a.number))
 }
 
+// around is how much of a very long line is looked at on each side of its difference.
+const around = 1 << 10
+
 // clip cuts a very long line to what is around its difference.
 func clip(s string, prefix, suffix int) string {
-	const around = 1 << 10
 	if len(s) < 4*around {
 		return s
 	}

@@ -1,7 +1,6 @@
 package diff
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -89,8 +88,14 @@ func (l *layout) document(at place, a, b content, depth int) error {
 	if err := l.children(at, "layer", docA.Layers, docB.Layers, depth); err != nil {
 		return err
 	}
-	if err := l.e.contents(at, bytesContent(textA), bytesContent(textB), depth); err != nil {
+	own := len(l.e.found)
+	if err := l.e.contents(at, bytesContent(textA.text), bytesContent(textB.text), depth); err != nil {
 		return err
+	}
+	for i := own; i < len(l.e.found); i++ {
+		d := &l.e.found[i]
+		d.Offset = textA.original(d.Offset)
+		d.SizeA, d.SizeB, d.ExcerptA, d.ExcerptB = a.size, b.size, excerpt(a, d.Offset), excerpt(b, d.Offset)
 	}
 	if len(l.e.found) == before {
 		l.e.add(at, a, b, s, Content, "Only digests differ, of blobs that are not there on both sides to be compared.")
@@ -139,26 +144,53 @@ func (l *layout) blob(d descriptor) string {
 	return path.Join(l.dir, blobsPath, strings.TrimPrefix(d.Digest, "sha256:"))
 }
 
+// What follows from what a document names: the digest and the size of each.
 var (
 	digestText = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
-	sizeText   = regexp.MustCompile(`"size": \d+`)
+	sizeText   = regexp.MustCompile(`"size": *\d+`)
 )
 
-// readDocument returns a document, and its text laid out, without the digests and sizes that follow from what it names.
-func readDocument(c content) (doc document, text []byte, ok bool) {
+// ownText is a document without the digests and sizes that follow from what it names.
+type ownText struct {
+	text []byte
+	cuts []cut
+}
+
+// cut is where the own text is shorter than the document.
+type cut struct {
+	offset int64 // in the own text
+	size   int64
+}
+
+// original is the offset in the document of an offset in the own text.
+func (t ownText) original(offset int64) int64 {
+	shift := int64(0)
+	for _, c := range t.cuts {
+		if c.offset <= offset {
+			shift += c.size
+		}
+	}
+	return offset + shift
+}
+
+// readDocument reads a document of at most maxDocument bytes.
+func readDocument(c content) (doc document, own ownText, ok bool) {
 	if c.size > maxDocument {
-		return document{}, nil, false
+		return document{}, ownText{}, false
 	}
 	data, err := c.head(c.size)
 	if err != nil || json.Unmarshal(data, &doc) != nil {
-		return document{}, nil, false
+		return document{}, ownText{}, false
 	}
-	var laid bytes.Buffer
-	if json.Indent(&laid, data, "", "  ") != nil {
-		return document{}, nil, false
+	data = digestText.ReplaceAllLiteral(data, []byte("sha256:"+strings.Repeat("-", 64)))
+	last := 0
+	for _, match := range sizeText.FindAllIndex(data, -1) {
+		own.text = append(append(own.text, data[last:match[0]]...), `"size":0`...)
+		own.cuts = append(own.cuts, cut{int64(len(own.text)), int64(match[1] - match[0] - len(`"size":0`))})
+		last = match[1]
 	}
-	text = digestText.ReplaceAll(laid.Bytes(), []byte("sha256:(its own difference)"))
-	return doc, sizeText.ReplaceAll(text, []byte(`"size": (its own difference)`)), true
+	own.text = append(own.text, data[last:]...)
+	return doc, own, true
 }
 
 // dropExplained removes the differences of names that a layout's comparison has explained: a blob with another content has another name.

@@ -53,6 +53,7 @@ const (
 	inMemory    = 16 << 20  // unpacked bytes of one member that are kept in memory
 	maxText     = 16 << 20  // bytes of a text whose lines are compared, and of a binary whose strings are
 	maxRuns     = 10_000    // differing places of one content that are looked at
+	maxEvidence = 2 << 20   // bytes of differing text of one content that are searched for dates, paths and the like
 	maxValue    = 256       // bytes of Difference.ValueA and B
 	maxTree     = 256       // directories in directories
 	maxWindow   = 128 << 20 // bytes of the window of a zstd or xz stream, zstd's --long=27

@@ -147,6 +147,11 @@ var errStopped = errors.New("stopped")
 func (w *walk) directory(done <-chan struct{}, d *directories, depth int) error {
 	d.uses.Store(1)
 	defer d.release()
+	select {
+	case <-done:
+		return errStopped
+	default:
+	}
 	if depth > maxTree {
 		return fmt.Errorf("%q lies in more than %d directories", d.path, maxTree)
 	}
