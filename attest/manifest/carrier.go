@@ -51,7 +51,7 @@ func (s Signature) Bytes() ([]byte, error) {
 		enc = base64.RawURLEncoding
 	}
 	out, err := enc.Strict().DecodeString(text)
-	if err != nil || (text != s.Sig && enc.WithPadding('=').EncodeToString(out) != s.Sig) {
+	if err != nil || strings.ContainsAny(text, "\r\n") || (text != s.Sig && enc.WithPadding('=').EncodeToString(out) != s.Sig) {
 		return nil, fmt.Errorf("signature by %s: sig is not base64", shortKey(s.By))
 	}
 	return out, nil

@@ -168,3 +168,22 @@ func FuzzQuantity(f *testing.F) {
 		}
 	})
 }
+
+// FuzzScalar puts a text without quotes where a string, and where any value, is due.
+func FuzzScalar(f *testing.F) {
+	for _, s := range []string{
+		"a", "a b", "010", "0o10", "1_000", "1:30", "1e3", "1.", ".5", "+1", "-0", "0x1F", "0b1", ".inf", ".NaN", "~", "yes", "Off", "2001-1-1", "2001-01-01 01:02:03", "=", "<<",
+		"!x", "&x", "*x", "[a, b]", "{a: b}", "\"\\u0041\"", "'it''s'", "|\n  a\n  b", ">-\n  a\n  b", "a # b", "a#b", "a: b", "- a", "? a", "@a", "`a", "%a", "0.1", "1e5_", "0x", "1__0", "12e03", "-2E+05", "0.1.2", "1.2.3", "1_",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		src := []byte("apiVersion: arch.network/v1\nkind: Directive\nmetadata:\n  name: a\n  labels:\n    x: " + s + "\nspec:\n  class: A\n  action: b\n  reason: c\n  parameters:\n    x: " + s + "\n")
+		doc, err := ReadYAML(src)
+		if err != nil {
+			return
+		}
+		checkRoundTrips(t, doc)
+		checkOtherReader(t, src)
+	})
+}

@@ -44,19 +44,19 @@ var (
 )
 
 // numberish are the spellings that some readers take for something else than a string: those of
-// https://yaml.org/type/ (YAML 1.1), of the core schema (YAML 1.2.2, section 10.3.2) and of gopkg.in/yaml.v3.
+// https://yaml.org/type/ (YAML 1.1), of the core schema (YAML 1.2.2, section 10.3.2) and of gopkg.in/yaml.v3, without
+// underscores.
 var numberish = []struct {
 	kind scalarKind
 	re   *regexp.Regexp
 }{
 	{kindZero, regexp.MustCompile(`^-0(\.0*)?$`)},
 	{kindTime, regexp.MustCompile(`^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?$`)},
-	{kindOctal, regexp.MustCompile(`^[-+]?0(o[0-7_]*|[0-9_]+)$`)},
-	{kindBased, regexp.MustCompile(`^[-+]?0([xX][0-9a-fA-F_]*|[bB][01_]*|O[0-7_]*)$`)},
-	{kindSixty, regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-9]{1,2})+(\.[0-9_]*)?$`)},
-	{kindSpaced, regexp.MustCompile(`^[-+]?\.?[0-9][0-9.]*_[0-9_.]*([eE][-+]?[0-9_]+)?$`)},
-	{kindExponent, regexp.MustCompile(`^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$`)},
-	{kindExponent, regexp.MustCompile(`^[-+]?0[xX][0-9a-fA-F_.]*[pP][-+]?[0-9]+$`)},
+	{kindOctal, regexp.MustCompile(`^[-+]?0(o[0-7]*|[0-9]+)$`)},
+	{kindBased, regexp.MustCompile(`^[-+]?0([xX][0-9a-fA-F]*|[bB][01]*|O[0-7]*)$`)},
+	{kindSixty, regexp.MustCompile(`^[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?$`)},
+	{kindExponent, regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$`)},
+	{kindExponent, regexp.MustCompile(`^[-+]?0[xX][0-9a-fA-F.]*[pP][-+]?[0-9]+$`)},
 	{kindUnreal, regexp.MustCompile(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)},
 	{kindNumberish, regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)$`)},
 }
@@ -80,6 +80,9 @@ func plainKind(s string) scalarKind {
 	}
 	if plainInteger.MatchString(s) {
 		return kindInteger
+	}
+	if bare := strings.ReplaceAll(s, "_", ""); bare != s && plainKind(bare) != kindString {
+		return kindSpaced // many readers drop underscores before they look
 	}
 	for _, n := range numberish[:1] { // before plainNumber, which matches -0.0
 		if n.re.MatchString(s) {

@@ -192,6 +192,9 @@ func (f *yamlFile) checkNode(n *yaml.Node, depth int) error {
 	case n.Style&yaml.TaggedStyle != 0 || c == '!':
 		return at(n, "remove it; the schema says what type a value has", "a tag is not allowed")
 	}
+	if f.tightComment(n) {
+		return at(n, "put a space before the #", "a comment follows without a space, which some readers refuse")
+	}
 	switch n.Kind {
 	case yaml.MappingNode, yaml.SequenceNode:
 		if depth > MaxDepth {
@@ -214,6 +217,25 @@ func (f *yamlFile) checkNode(n *yaml.Node, depth int) error {
 		}
 	}
 	return nil
+}
+
+// tightComment reports whether a comment touches the end of a quoted scalar, a block scalar's header or a collection in
+// flow style: the library takes it, YAML 1.2.2 (section 6.6) does not. Collections in flow style are read once for each
+// level around them, so the work is linear by MaxDepth.
+func (f *yamlFile) tightComment(n *yaml.Node) bool {
+	end := -1
+	switch {
+	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
+		_, end, _ = f.span(n)
+	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		end = f.offset(n)
+		for end < len(f.src) && strings.IndexByte("|>+-0123456789", f.src[end]) >= 0 {
+			end++
+		}
+	case n.Style&yaml.FlowStyle != 0:
+		end = f.flowEnd(n) + 1
+	}
+	return end > 0 && end < len(f.src) && f.src[end] == '#'
 }
 
 func (f *yamlFile) byteAt(n *yaml.Node) byte {
