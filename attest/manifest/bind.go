@@ -87,7 +87,7 @@ func (f *yamlFile) kind() (Document, error) {
 		return nil, err
 	}
 	if version.Value != APIVersion {
-		e := at(version, "write apiVersion: "+APIVersion, "%q is not %s", version.Value, APIVersion)
+		e := at(version, "write apiVersion: "+APIVersion, "%q is not %s", shorten(version.Value), APIVersion)
 		e.Path = "apiVersion"
 		return nil, e
 	}
@@ -97,7 +97,7 @@ func (f *yamlFile) kind() (Document, error) {
 	}
 	doc := newDocument(kind.Value)
 	if doc == nil {
-		e := at(kind, didYouMean(kind.Value, Kinds()), "%q is no kind of document", kind.Value)
+		e := at(kind, didYouMean(kind.Value, Kinds()), "%q is no kind of document", shorten(kind.Value))
 		e.Path = "kind"
 		return nil, e
 	}

@@ -300,7 +300,7 @@ func checkString(p *problems, path, s string, enum []string, r rules) {
 		p.add(path, "", "%d bytes; at most %d are allowed", len(s), limit)
 		return
 	case enum != nil && !slices.Contains(enum, s):
-		p.add(path, didYouMean(s, slices.Clone(enum)), "%q is not allowed here", s)
+		p.add(path, didYouMean(s, slices.Clone(enum)), "%q is not allowed here", shorten(s))
 		return
 	}
 	if msg := badText(s); msg != "" {
@@ -310,7 +310,7 @@ func checkString(p *problems, path, s string, enum []string, r rules) {
 	if rule := patterns[r.pattern]; r.pattern != "" {
 		clean := r.pattern != "abspath" || pathClean(s)
 		if !rule.re.MatchString(s) || !clean {
-			p.add(path, "want "+rule.says, "%q is not allowed here", s)
+			p.add(path, "want "+rule.says, "%q is not allowed here", shorten(s))
 		}
 	}
 }

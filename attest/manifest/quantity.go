@@ -91,7 +91,7 @@ func quantityUnit(suffix string) *big.Rat {
 // quantityError says that a text is no quantity.
 type quantityError struct{ text string }
 
-func (e *quantityError) Error() string { return fmt.Sprintf("%q is no quantity", e.text) }
+func (e *quantityError) Error() string { return fmt.Sprintf("%q is no quantity", shorten(e.text)) }
 func (e *quantityError) Hint() string {
 	return `write a number with an optional suffix m, k, M, G, T, Ki, Mi, Gi or Ti, such as "500m" or "8Gi"`
 }
@@ -139,7 +139,7 @@ func (d Duration) Validate() error {
 type durationError struct{ text string }
 
 func (e *durationError) Error() string {
-	return fmt.Sprintf("%q is no duration of at most 100 years", e.text)
+	return fmt.Sprintf("%q is no duration of at most 100 years", shorten(e.text))
 }
 func (e *durationError) Hint() string {
 	return `write days, hours, minutes and seconds in this order, such as "90s", "1h30m" or "30d"`

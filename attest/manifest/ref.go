@@ -117,7 +117,7 @@ func refText(s string) error {
 	case s == "":
 		return &refError{s, "empty", refCure}
 	case len(s) > maxRef:
-		return &refError{s[:64] + "…", fmt.Sprintf("%d bytes; at most %d are allowed", len(s), maxRef), ""}
+		return &refError{shorten(s), fmt.Sprintf("%d bytes; at most %d are allowed", len(s), maxRef), ""}
 	case strings.Contains(s, "…") || strings.HasSuffix(s, "..."):
 		return &UnpinnedError{s, "it is abbreviated"}
 	}

@@ -111,9 +111,9 @@ func stringScalar(n *yaml.Node) (string, *SyntaxError) {
 	case kindNull:
 		return "", noValue(n)
 	case kindInteger, kindFloat, kindBoolean:
-		return "", at(n, "quote it: "+strconv.Quote(n.Value), "%s is %s; want a string", n.Value, kind)
+		return "", at(n, "quote it: "+strconv.Quote(shorten(n.Value)), "%s is %s; want a string", shorten(n.Value), kind)
 	default:
-		return "", at(n, "quote it: "+strconv.Quote(n.Value), "%s is %s to some readers; want a string", n.Value, kind)
+		return "", at(n, "quote it: "+strconv.Quote(shorten(n.Value)), "%s is %s to some readers; want a string", shorten(n.Value), kind)
 	}
 }
 
@@ -133,7 +133,7 @@ func boolScalar(n *yaml.Node) (string, *SyntaxError) {
 	case kind == kindNull:
 		return "", noValue(n)
 	case n.Value != "true" && n.Value != "false":
-		return "", at(n, "write true or false", "%q is not a boolean to every reader", n.Value)
+		return "", at(n, "write true or false", "%q is not a boolean to every reader", shorten(n.Value))
 	}
 	return n.Value, nil
 }
@@ -147,9 +147,9 @@ func integerScalar(n *yaml.Node) (string, *SyntaxError) {
 	case kind == kindNull:
 		return "", noValue(n)
 	case kind == kindFloat || kind == kindString || kind == kindBoolean || kind == kindBooleanish:
-		return "", at(n, "write a whole decimal number, such as 10", "%q is %s; want an integer", n.Value, kind)
+		return "", at(n, "write a whole decimal number, such as 10", "%q is %s; want an integer", shorten(n.Value), kind)
 	case kind != kindInteger:
-		return "", at(n, "write a whole decimal number, such as 10", "%s is %s, which readers understand differently; want a decimal integer", n.Value, kind)
+		return "", at(n, "write a whole decimal number, such as 10", "%s is %s, which readers understand differently; want a decimal integer", shorten(n.Value), kind)
 	}
 	if v, err := strconv.ParseInt(n.Value, 10, 64); err != nil || v > MaxInteger || v < -MaxInteger {
 		return "", at(n, "JSON readers would round it; choose a larger unit", "%s is beyond ±(2^53-1)", shorten(n.Value))
@@ -169,9 +169,9 @@ func numberScalar(n *yaml.Node) (string, *SyntaxError) {
 	case kind == kindNull:
 		return "", noValue(n)
 	case kind == kindString || kind == kindBoolean || kind == kindBooleanish:
-		return "", at(n, "write a decimal number, such as 0.15", "%q is %s; want a number", n.Value, kind)
+		return "", at(n, "write a decimal number, such as 0.15", "%q is %s; want a number", shorten(n.Value), kind)
 	case kind != kindFloat:
-		return "", at(n, "write a decimal number, such as 0.15", "%s is %s, which readers understand differently; want a decimal number", n.Value, kind)
+		return "", at(n, "write a decimal number, such as 0.15", "%s is %s, which readers understand differently; want a decimal number", shorten(n.Value), kind)
 	}
 	v, err := strconv.ParseFloat(n.Value, 64)
 	if short := strings.TrimRight(strings.TrimRight(n.Value, "0"), "."); err != nil || plainFloat(v) != short {
@@ -182,10 +182,11 @@ func numberScalar(n *yaml.Node) (string, *SyntaxError) {
 
 // shorten keeps a long text out of a message.
 func shorten(s string) string {
-	if len(s) <= 40 {
+	const most = 100 // bytes
+	if len(s) <= most {
 		return s
 	}
-	return s[:40] + "…"
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // quoteIfAmbiguous returns s as a YAML scalar: plain if that is a string to every reader, quoted if not.

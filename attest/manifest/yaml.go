@@ -150,11 +150,11 @@ func (f *yamlFile) libraryError(err error) error {
 	if parserProblem.MatchString(text) {
 		line++
 	}
-	e := &SyntaxError{Msg: "not YAML: " + text, Cure: "check the indentation, colons, brackets and quotes around this line", Err: err}
+	e := &SyntaxError{Msg: "not YAML: " + shorten(text), Cure: "check the indentation, colons, brackets and quotes around this line", Err: err}
 	e.Line = min(max(line, 1), len(f.lines))
 	e.Column = f.firstColumn(e.Line)
 	if alias := libraryAlias.FindStringSubmatch(text); alias != nil {
-		e.Msg, e.Cure = fmt.Sprintf("the alias *%s is not allowed", alias[1]), "write the value out"
+		e.Msg, e.Cure = fmt.Sprintf("the alias *%s is not allowed", shorten(alias[1])), "write the value out"
 		f.findAlias(e, alias[1])
 	}
 	return e
@@ -186,7 +186,7 @@ func at(n *yaml.Node, cure, format string, args ...any) *SyntaxError {
 func (f *yamlFile) checkNode(n *yaml.Node, depth int) error {
 	switch c := f.byteAt(n); {
 	case n.Kind == yaml.AliasNode:
-		return at(n, "write the value out", "the alias *%s is not allowed", n.Value)
+		return at(n, "write the value out", "the alias *%s is not allowed", shorten(n.Value))
 	case n.Anchor != "" || c == '&':
 		return at(n, "remove it, and write the value out where it is used", "an anchor is not allowed")
 	case n.Style&yaml.TaggedStyle != 0 || c == '!':
@@ -279,7 +279,7 @@ func checkKey(key *yaml.Node) error {
 			return at(key, "write the fields out", "a merge key is not allowed")
 		}
 		if kind := plainKind(key.Value); kind != kindString && key.Value != "" {
-			return at(key, "quote it: "+strconv.Quote(key.Value), "the key %s is %s to some readers, not a string", key.Value, kind)
+			return at(key, "quote it: "+strconv.Quote(shorten(key.Value)), "the key %s is %s to some readers, not a string", shorten(key.Value), kind)
 		}
 	}
 	if msg, cure := badKey(key.Value); msg != "" {
