@@ -288,7 +288,7 @@ func openRegular(path string) (*os.File, error) {
 }
 
 // download gets a file into the store. name tells unfinished downloads apart. check judges the complete file before
-// the store takes it; if it refuses what an earlier, unfinished download began, the download is started over once.
+// the store takes it; if it refuses what was put together from several answers, the download is started over once.
 func (f *Fetcher) download(ctx context.Context, address, name string, check func(*os.File) error) (digest.SHA256, error) {
 	if path, ok := filePath(address); ok {
 		return f.addFile(ctx, path, check)
@@ -301,12 +301,9 @@ func (f *Fetcher) download(ctx context.Context, address, name string, check func
 		return digest.SHA256{}, fmt.Errorf("download %s: %w", address, err)
 	}
 	defer part.Close()
-	for {
-		begun, err := part.Seek(0, io.SeekEnd)
+	for again := false; ; again = true {
+		resumed, err := f.receive(ctx, address, part)
 		if err != nil {
-			return digest.SHA256{}, err
-		}
-		if err := f.receive(ctx, address, part); err != nil {
 			return digest.SHA256{}, err
 		}
 		err = check(part)
@@ -316,7 +313,7 @@ func (f *Fetcher) download(ctx context.Context, address, name string, check func
 		if err := part.Truncate(0); err != nil {
 			return digest.SHA256{}, err
 		}
-		if begun == 0 {
+		if !resumed || again {
 			os.Remove(part.Name())
 			return digest.SHA256{}, err
 		}
@@ -429,24 +426,25 @@ func (f *Fetcher) maxDownload() int64 {
 	return defaultMax
 }
 
-// receive completes part from address, resuming after interruptions.
-func (f *Fetcher) receive(ctx context.Context, address string, part *os.File) error {
+// receive completes part from address, resuming after interruptions. It reports whether it resumed anything.
+func (f *Fetcher) receive(ctx context.Context, address string, part *os.File) (resumed bool, err error) {
 	f.log(Event{Kind: EventStart, What: address})
-	err := f.retry(ctx, address, func() (bool, error) {
+	err = f.retry(ctx, address, func() (bool, error) {
 		before, err := part.Seek(0, io.SeekEnd)
 		if err != nil {
 			return false, finalError{err}
 		}
+		resumed = resumed || before > 0
 		err = f.receiveSome(ctx, address, part, before)
 		after, _ := part.Seek(0, io.SeekEnd)
 		return after > before, err
 	})
 	if err != nil {
-		return err
+		return resumed, err
 	}
 	size, err := part.Seek(0, io.SeekEnd)
 	f.log(Event{Kind: EventDone, What: address, Bytes: size, Total: size})
-	return err
+	return resumed, err
 }
 
 // receiveSome appends to part what one answer gives, from offset on.

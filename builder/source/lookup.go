@@ -157,7 +157,7 @@ func (f *Fetcher) readMirror(ctx context.Context, address string, use func(io.Re
 		return err
 	}
 	defer part.Close()
-	if err := f.receive(ctx, address, part); err != nil {
+	if _, err := f.receive(ctx, address, part); err != nil {
 		return err
 	}
 	defer os.Remove(part.Name())

@@ -17,14 +17,14 @@ import (
 	"arch.network/attest/manifest"
 )
 
-// registry is a repository of a registry: distribution-spec. Its Fetcher downloads with the tokens that it wants.
-type registry struct {
+// ociRegistry is a repository of a registry: distribution-spec. Its Fetcher downloads with the tokens that it wants.
+type ociRegistry struct {
 	f    *Fetcher
 	base string // URL of the repository
 }
 
 // openRegistry asks a registry how it wants to be asked.
-func (f *Fetcher) openRegistry(ctx context.Context, location string) (*registry, error) {
+func (f *Fetcher) openRegistry(ctx context.Context, location string) (*ociRegistry, error) {
 	if f.Offline {
 		return nil, &MissingError{Inputs: []string{location}, Cure: offlineCure}
 	}
@@ -51,7 +51,7 @@ func (f *Fetcher) openRegistry(ctx context.Context, location string) (*registry,
 		scheme = "http"
 	}
 	sub := &Fetcher{Store: f.Store, HTTP: &http.Client{Transport: accepting{rt}}, MaxDownload: f.MaxDownload, Partial: f.Partial, Sleep: f.Sleep, Log: f.Log}
-	return &registry{sub, scheme + "://" + repo.RegistryStr() + "/v2/" + repo.RepositoryStr()}, nil
+	return &ociRegistry{sub, scheme + "://" + repo.RegistryStr() + "/v2/" + repo.RepositoryStr()}, nil
 }
 
 func hostname(hostport string) string {
