@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -128,41 +127,6 @@ func lookup(n *yaml.Node, key string) *yaml.Node {
 		}
 	}
 	return nil
-}
-
-// locate gives errors of Validate the line and column of the field they name.
-func (b *binder) locate(err error) error {
-	var p problems
-	switch e := err.(type) {
-	case *SyntaxError:
-		p.list = []*SyntaxError{e}
-	case ErrorList:
-		p.list = e
-	default: // a text that begins with the path
-		path, msg, found := strings.Cut(err.Error(), ": ")
-		if first, _, _ := strings.Cut(path, " "); found && b.places[first] != nil {
-			p.list = []*SyntaxError{{Path: path, Msg: msg, Err: err}}
-		} else {
-			p.list = []*SyntaxError{{Msg: err.Error(), Err: err}}
-		}
-	}
-	for _, e := range p.list {
-		if n := b.place(e.Path); n != nil {
-			e.Line, e.Column = n.Line, n.Column
-		}
-	}
-	return p.err()
-}
-
-// place returns the node at path, or the nearest one around it.
-func (b *binder) place(path string) *yaml.Node {
-	path = parenthesised.ReplaceAllString(path, "")
-	for {
-		if n := b.places[path]; n != nil || path == "" {
-			return n
-		}
-		path = path[:max(0, strings.LastIndexAny(path, ".["))]
-	}
 }
 
 // report records e at path.
@@ -350,54 +314,6 @@ func (b *binder) list(n *yaml.Node, t reflect.Type, path string) {
 	}
 	b.json.WriteByte(']')
 }
-
-// free binds a node without a schema: its types are those on which all readers agree.
-func (b *binder) free(n *yaml.Node, path string) {
-	switch n.Kind {
-	case yaml.ScalarNode:
-		b.freeScalar(n, path)
-	case yaml.SequenceNode:
-		b.json.WriteByte('[')
-		for i, item := range n.Content {
-			if i > 0 {
-				b.json.WriteByte(',')
-			}
-			b.free(item, path)
-		}
-		b.json.WriteByte(']')
-	default:
-		b.json.WriteByte('{')
-		for i := 0; i < len(n.Content); i += 2 {
-			if i > 0 {
-				b.json.WriteByte(',')
-			}
-			b.string(n.Content[i].Value)
-			b.json.WriteByte(':')
-			b.free(n.Content[i+1], path)
-		}
-		b.json.WriteByte('}')
-	}
-}
-
-func (b *binder) freeScalar(n *yaml.Node, path string) {
-	t := reflect.TypeFor[string]()
-	if !isQuoted(n) {
-		switch plainKind(n.Value) {
-		case kindInteger:
-			t = reflect.TypeFor[int64]()
-		case kindFloat:
-			t = reflect.TypeFor[float64]()
-		case kindBoolean:
-			if n.Value == "true" || n.Value == "false" {
-				t = reflect.TypeFor[bool]()
-			}
-		}
-	}
-	b.scalar(n, t, path)
-}
-
-// parenthesised are remarks in the paths of TrustRoot's errors, such as " (alice)".
-var parenthesised = regexp.MustCompile(` \([^)]*\)`)
 
 // typeName names a type for people.
 func typeName(t reflect.Type) string {
