@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"filippo.io/age"
+	"filippo.io/age/armor"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -250,6 +252,48 @@ func TestLoadSources(t *testing.T) {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestLoadRefusesAnothersFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cannot run here: giving a file to another user takes root")
+	}
+	path := filepath.Join(t.TempDir(), "key")
+	if err := mustKey(t, Ed25519, 1).WriteFile(path, WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, 12345, 12345); err != nil {
+		t.Skip("cannot run here: ", err)
+	}
+	_, err := Load(t.Context(), path, LoadOptions{})
+	if err == nil || !strings.Contains(err.Error(), "it belongs to user 12345") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestEncryptedFileMayAskForTooMuch gives a file whose scrypt cost would take gigabytes.
+func TestEncryptedFileMayAskForTooMuch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	if err := mustKey(t, Ed25519, 1).WriteFile(path, WriteOptions{Passphrase: "p", WorkFactor: cheap}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(armor.NewReader(bytes.NewReader(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, rest, _ := bytes.Cut(raw, []byte("\n---"))
+	header = bytes.Replace(header, []byte(" 10\n"), []byte(" 30\n"), 1)
+	if err := os.WriteFile(path, append(append(header, "\n---"...), rest...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Load(t.Context(), path, LoadOptions{Passphrase: passphrase("p")})
+	if err == nil || !strings.Contains(err.Error(), "work factor") {
+		t.Errorf("error %v", err)
 	}
 }
 

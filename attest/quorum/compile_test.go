@@ -168,3 +168,53 @@ func TestHints(t *testing.T) {
 		t.Errorf("hint (-want +got):\n%s", diff)
 	}
 }
+
+// TestYAML reads a root as its author writes it, and decides by it.
+func TestYAML(t *testing.T) {
+	alice, bob := ed(t, "alice").Public(), ed(t, "bob").Public()
+	name, cert := certificate(t, "ed.asc")
+	src := fmt.Sprintf(`apiVersion: arch.network/v1
+kind: TrustRoot
+metadata: {name: example, expires: "2026-02-01T00:00:00Z"}
+spec:
+  version: 1
+  offlineGrace: 3d
+  principals:
+    - {name: alice, operator: north, keys: ["%s"]}
+    - {name: bob, keys: ["%s"]}
+    - name: carol
+      keys: ["%s"]
+      certificates:
+        "%s": |
+%s
+  groups:
+    ops: {threshold: 1, of: [bob, carol]}
+  roles:
+    governance: {threshold: 2, of: [alice, bob]}
+    rebuilder: {threshold: 2, operators: 2, of: [alice, ops]}
+  revocations:
+    - {key: "%s", since: "2026-01-20T00:00:00Z", reason: lost}
+    `, alice, bob, name, name, indent(cert), name)
+	doc, err := manifest.ReadYAML([]byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Compile(doc.(*manifest.TrustRoot))
+	if err != nil {
+		t.Fatal(err)
+	}
+	carol := r.Keys("rebuilder")[2]
+	if carol.String() != name {
+		t.Fatalf("key %v", carol)
+	}
+	for at, want := range map[int]bool{19: true, 20: false} {
+		d := r.Evaluate("rebuilder", []identity.PublicKey{alice, carol}, day(at), Options{})
+		if d.OK != want {
+			t.Errorf("on day %d: %v", at, d)
+		}
+	}
+}
+
+func indent(text string) string {
+	return "          " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n          ")
+}
