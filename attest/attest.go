@@ -1,7 +1,7 @@
 // Package attest says what was built from what, by whom, and whether that may be believed.
 //
 // It holds the statements of a build's life as Go types, exact to their specifications: the build claim and the
-// negative result (our own predicates, see the documents embedded by Predicates), SLSA Provenance v1 and the SLSA
+// negative result (our own predicates, see the documents that PredicateDoc returns), SLSA Provenance v1 and the SLSA
 // Verification Summary. It reads and writes receipts, which are bundles of signed statements (Receipt), and it
 // checks an artifact against receipts, a trust root and a policy (Verify), or against an in-toto layout (VerifyLayout).
 //
