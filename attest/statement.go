@@ -2,6 +2,7 @@ package attest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
+	"arch.network/attest/identity"
 )
 
 // Statement says something of its subjects (in-toto attestation spec/v1/statement.md).
@@ -51,6 +53,15 @@ func (s *Statement) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode statement: %d bytes are over the limit of %d", len(data), MaxStatement)
 	}
 	return data, nil
+}
+
+// Sign returns a new envelope of the statement, signed by each of by.
+func (s *Statement) Sign(ctx context.Context, by ...identity.Signer) (*dsse.Envelope, error) {
+	data, err := s.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return dsse.Sign(ctx, PayloadType, data, by...)
 }
 
 // ID returns the statement's id, the SHA-256 of the DSSE PAE of its canonical form. It is the ID of every envelope
