@@ -15,6 +15,8 @@ import (
 // spelling of some languages and pass.
 func badRune(r rune) string {
 	switch {
+	case r >= ' ' && r < 0x7f: // nearly all text
+		return ""
 	case r == '\n' || r == '\t' || r == 0x200c || r == 0x200d:
 		return ""
 	case r == '\r':
