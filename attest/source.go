@@ -73,7 +73,7 @@ func (s Source) Open() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, 1))),
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, zstd.MinWindowSize))),
 		zstd.WithDecoderMaxWindow(MaxSource))
 	if err != nil {
 		return nil, fmt.Errorf("open source %s: %w", s.Digest, err)
