@@ -15,10 +15,12 @@ import (
 // Runner runs commands in confinement.
 type Runner interface {
 	// Run runs the commands of spec one after the other in one confinement, stopping at the first that
-	// does not exit with 0, and returns when every process it started is gone.
+	// does not exit with 0, and returns when every process it started is gone. Processes that a command leaves
+	// behind are killed before the next command starts, and before anything is collected.
 	//
 	// The error is nil whenever the commands were started, whatever became of them: see Result.Reason.
-	// It is a *SetupError if the confinement could not be made; then nothing ran.
+	// It is a *SetupError if the confinement could not be made or the Spec makes no sense; then nothing ran.
+	// It is Collect's error, or that of Stdout or Stderr, if one of them failed.
 	// Cancelling ctx kills the processes; the Result's Reason is then Cancelled.
 	Run(ctx context.Context, spec Spec) (Result, error)
 }
@@ -28,7 +30,7 @@ type Spec struct {
 	Commands []Command // run in order; at least one
 	Mounts   []Mount   // the whole file system, in mount order (parents first); nothing else is visible but /dev and /proc
 
-	Hostname string // empty: "localhost"
+	Hostname string // empty: "localhost"; at most 64 bytes
 	UID, GID int    // ids seen inside, never 0; zero values mean 1000 and 100
 	Umask    int    // zero means 022
 	CPUs     int    // number of CPUs that may be used; zero: all
@@ -45,7 +47,7 @@ type Spec struct {
 	// in the order of Outputs. It must read nar to its end. Its error ends the run and is returned as Run's error.
 	Collect func(out Output, nar io.Reader) error
 
-	Stdout, Stderr io.Writer // nil: discarded
+	Stdout, Stderr io.Writer // nil: discarded; if both are the same writer, what is written keeps its order
 
 	// Degraded allows a confinement weaker than asked for where the host refuses namespaces.
 	// The Result's Confinement says what was not enforced. False: refuse with a *SetupError.
@@ -54,7 +56,9 @@ type Spec struct {
 
 // Command is one process to run.
 type Command struct {
-	Argv []string // Argv[0] is a path, or a name looked up in the PATH of Env, inside the confinement; no shell
+	// Argv[0] is a path, or a name looked up in the absolute directories of the PATH of Env, inside the confinement.
+	// There is no shell. A program that exists but cannot be executed counts as exit status 126.
+	Argv []string
 	Env  []string // "KEY=value", complete: nothing is inherited
 	Dir  string   // absolute; empty: "/"
 }
@@ -69,10 +73,14 @@ const (
 	Copy  MountKind = "copy"  // a private, writable copy of the tree Source at Target, which must lie on a Tmpfs or writable mount
 )
 
-// Mount is one place of the confined file system.
+// Mount is one place of the confined file system. Targets below /proc and /dev are refused: the driver makes both.
+//
+// Missing mount points are made, also in a read-only directory, where they come with fixed permissions (0755) and times.
+// A Bind at "/", if there is one, comes first and is the root file system. A target that is, or lies behind, a symbolic
+// link of the confined file system is refused. No mount honours set-user-ID bits or devices.
 type Mount struct {
 	Kind     MountKind
-	Source   string // path on the host; empty for Tmpfs
+	Source   string // path on the host; empty for Tmpfs; a symbolic link is not followed: Target is that link then
 	Target   string // absolute, clean path inside
 	Writable bool   // for Bind
 	Size     int64  // bytes, for Tmpfs
@@ -86,9 +94,9 @@ type Mount struct {
 // Limits bound an execution. Zero means no limit, except where said otherwise.
 type Limits struct {
 	Wall      time.Duration // for all commands together
-	Memory    int64         // bytes, resident, of all processes together
+	Memory    int64         // bytes, resident, of all processes together; a cgroup counts files in a Tmpfs as well
 	Scratch   int64         // bytes of each Tmpfs without a Size; zero: half of the host's memory
-	Processes int           // processes and threads at one time
+	Processes int           // processes and threads at one time; more fail to start, or end the run with ReasonLimit
 	Log       int64         // bytes of stdout and stderr together; more ends the run with ReasonLimit; zero: 64 MiB
 	Output    int64         // bytes of each collected output; zero: 16 GiB
 }
@@ -96,7 +104,7 @@ type Limits struct {
 // Output is something to collect from the confined file system.
 type Output struct {
 	Name string // unique in the Spec
-	Path string // absolute path inside
+	Path string // absolute, clean path inside; no symbolic link on the way to it is followed
 }
 
 // Reason classifies how an execution ended.

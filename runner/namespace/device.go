@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,9 @@ var hiddenProc = []string{
 func (t *tree) makeProc() error {
 	const attributes = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 	fd, err := newFileSystem("proc", attributes|unix.MOUNT_ATTR_RDONLY)
+	if errors.Is(err, unix.EPERM) {
+		return &maskedProcError{err}
+	}
 	if err != nil {
 		return err
 	}
@@ -106,6 +110,13 @@ func (t *tree) makeProc() error {
 	}
 	return nil
 }
+
+// maskedProcError says that the kernel refuses a new /proc because the caller's own is partly covered, as
+// container engines do it: a new one would show what they hide.
+type maskedProcError struct{ err error }
+
+func (e *maskedProcError) Error() string { return e.err.Error() }
+func (e *maskedProcError) Unwrap() error { return e.err }
 
 // openLastPID opens the setting from which the kernel goes on numbering processes, through a mount that is nowhere.
 func openLastPID(attributes int) (int, error) {

@@ -216,10 +216,7 @@ func (e *execution) follow() error {
 		case frameRefused:
 			return e.refusal(body)
 		case frameReady:
-			if err := json.Unmarshal(body, &e.ready); err != nil {
-				return fmt.Errorf("read report: %w", err)
-			}
-			e.started = time.Now()
+			err = e.standsReady(body)
 			wall = e.limitWall()
 		case frameStart:
 			err = e.commandStarts(body)
@@ -241,6 +238,17 @@ func (e *execution) follow() error {
 	}
 }
 
+func (e *execution) standsReady(body []byte) error {
+	if !e.started.IsZero() {
+		return errors.New("read report: ready twice")
+	}
+	if err := json.Unmarshal(body, &e.ready); err != nil {
+		return fmt.Errorf("read report: %w", err)
+	}
+	e.started = time.Now()
+	return nil
+}
+
 // limitWall starts the clock of the commands.
 func (e *execution) limitWall() *time.Timer {
 	limit := e.spec.Limits.Wall
@@ -256,6 +264,9 @@ func (e *execution) refusal(body []byte) error {
 	var r refusal
 	if err := json.Unmarshal(body, &r); err != nil {
 		return fmt.Errorf("read report: %w", err)
+	}
+	if r.MaskedProc {
+		return &hostError{act: "mount /proc", err: r.Errno, maskedProc: true}
 	}
 	if r.Host && slices.Contains(refusals, r.Errno) {
 		return &hostError{act: e.mode.describe(), err: r.Errno}

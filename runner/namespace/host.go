@@ -25,6 +25,9 @@ var switches = []switchFile{
 	{"kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"}, // Ubuntu 23.10 and later
 }
 
+// cureMaskedProc tells how a container's /proc gets uncovered.
+const cureMaskedProc = "the container that this process runs in covers parts of its /proc: start it with --security-opt systempaths=unconfined"
+
 // cure tells how the host whose root directory is root can be made to allow user namespaces, after err. It only reads
 // settings, so that it may be asked at any time.
 func cure(root string, err error) string {

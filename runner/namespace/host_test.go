@@ -30,6 +30,7 @@ type helper struct {
 	Limits   runner.Limits
 	Degraded bool
 
+	Mask   bool // cover a part of /proc first, as container engines do it
 	Refuse bool // set user.max_user_namespaces to 0 first: in a user namespace of its own, where that may be done
 	Weak   bool // then give up all capabilities
 }
@@ -49,6 +50,11 @@ func help(text string) int {
 	if err := json.Unmarshal([]byte(text), &h); err != nil {
 		panic(err)
 	}
+	if h.Mask {
+		if err := unix.Mount("/dev/null", "/proc/keys", "", unix.MS_BIND, ""); err != nil {
+			panic(err)
+		}
+	}
 	if h.Refuse {
 		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 			panic(err)
@@ -58,6 +64,9 @@ func help(text string) int {
 		if err := syscall.Setuid(nobody); err != nil {
 			panic(err)
 		}
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil { // as after a login
+			panic(err)
+		}
 	}
 	r, err := namespace.New(namespace.Options{})
 	if err != nil {
@@ -65,7 +74,7 @@ func help(text string) int {
 	}
 	var out bytes.Buffer
 	spec := runner.Spec{Commands: h.Commands, Mounts: h.Mounts, Limits: h.Limits, Degraded: h.Degraded, Stdout: &out}
-	if !h.Refuse {
+	if !h.Refuse && !h.Mask {
 		spec.Stdout = os.Stdout
 	}
 	result, err := r.Run(context.Background(), spec)
@@ -96,9 +105,18 @@ func helperCommand(t *testing.T, spec runner.Spec, h helper) *exec.Cmd {
 // onRefusingHost runs spec in a process whose user namespace may not have further ones.
 func onRefusingHost(t *testing.T, spec runner.Spec, weak bool) answer {
 	t.Helper()
-	cmd := helperCommand(t, spec, helper{Refuse: true, Weak: weak})
+	return onHost(t, spec, helper{Refuse: true, Weak: weak})
+}
+
+// onHost runs spec in a process in a user and mount namespace that h has changed.
+func onHost(t *testing.T, spec runner.Spec, h helper) answer {
+	t.Helper()
+	cmd := helperCommand(t, spec, h)
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 100000}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+	}
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("run helper: %v", err)
@@ -160,6 +178,23 @@ func TestRefusedUserNamespaceAsRootKeepsTheOthers(t *testing.T) {
 	if missing != "user-namespace: create user namespace: no space left on device" {
 		t.Errorf("missing: %q", missing)
 	}
+}
+
+func TestMaskedProc(t *testing.T) {
+	needRoot(t)
+	t.Run("an ordinary user is told the cure", func(t *testing.T) {
+		a := onHost(t, samePlace(t, "exit", "0"), helper{Mask: true, Weak: true})
+		if !a.Setup || a.Error != "mount /proc: operation not permitted" || !strings.Contains(a.Hint, "systempaths=unconfined") {
+			t.Errorf("got %+v", a)
+		}
+	})
+	t.Run("root does without a user namespace", func(t *testing.T) {
+		a := onHost(t, samePlace(t, "exit", "0"), helper{Mask: true})
+		missing := strings.Join(a.Result.Confinement.Missing, "; ")
+		if !a.Result.OK() || missing != "user-namespace: mount /proc: operation not permitted" {
+			t.Errorf("got %+v", a)
+		}
+	})
 }
 
 func TestDegraded(t *testing.T) {

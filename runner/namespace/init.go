@@ -97,6 +97,9 @@ func refuse(err error) refusal {
 	if act, ok := errors.AsType[*actError](err); ok {
 		r.Act, r.Err, r.Host = act.act, act.err.Error(), act.host
 	}
+	if _, ok := errors.AsType[*maskedProcError](err); ok {
+		r.Host, r.MaskedProc = true, true
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		r.Errno = errno
 	}

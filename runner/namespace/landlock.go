@@ -112,7 +112,26 @@ func restrictFiles(mounts []runner.Mount) error {
 		}
 		rules = append(rules, fileRule(m, info.IsDir()))
 	}
-	return landlock.V9.BestEffort().Restrict(rules...)
+	if err := landlock.V9.BestEffort().Restrict(rules...); err != nil {
+		return err
+	}
+	return probeLandlock(mounts)
+}
+
+// probeLandlock looks whether the restriction works: the library does nothing, without an error, where a rule needs
+// more than an old kernel has.
+func probeLandlock(mounts []runner.Mount) error {
+	for _, m := range mounts {
+		if m.Target == "/" {
+			return nil // everything is open to the commands
+		}
+	}
+	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+		return errors.New("Landlock has no effect: a directory that is no mount can be read")
+	}
+	return nil
 }
 
 func fileRule(m runner.Mount, dir bool) landlock.Rule {

@@ -99,8 +99,9 @@ func weaker(m mode, degraded bool) (mode, bool) {
 
 // hostError says that the host refused the namespaces themselves.
 type hostError struct {
-	act string
-	err error
+	act        string
+	err        error
+	maskedProc bool // because the caller's /proc is partly covered
 }
 
 func (e *hostError) Error() string { return e.act + ": " + e.err.Error() }
@@ -108,6 +109,9 @@ func (e *hostError) Unwrap() error { return e.err }
 
 // explain adds the cure.
 func (e *hostError) explain() *runner.SetupError {
+	if e.maskedProc {
+		return &runner.SetupError{Act: e.act, Err: e.err, Cure: cureMaskedProc}
+	}
 	return &runner.SetupError{Act: e.act, Err: e.err, Cure: cure("/", e.err)}
 }
 

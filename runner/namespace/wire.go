@@ -68,6 +68,8 @@ type refusal struct {
 	Errno syscall.Errno
 	// Host is true if the host refused the use of the namespaces themselves, so that a weaker mode may do.
 	Host bool
+	// MaskedProc is true if it did so because the caller's /proc is partly covered.
+	MaskedProc bool
 }
 
 // ending tells what became of the commands.
