@@ -20,6 +20,14 @@ func (e *SyntaxError) Error() string {
 
 func (e *SyntaxError) Unwrap() error { return e.Err }
 
+// Hint says what to do.
+func (e *SyntaxError) Hint() string {
+	if e.Err != nil {
+		return "it was cut off or is still being written: get it again"
+	}
+	return "it was damaged, or is no uncompressed Nix archive"
+}
+
 // A LimitError says that a tree or a NAR is over one of the Limits.
 type LimitError struct {
 	Path  string // the entry that is over the limit; empty for the root

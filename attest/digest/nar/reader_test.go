@@ -180,7 +180,8 @@ func skipAll(archive []byte) error {
 
 // A flipped bit makes another tree or none: what is accepted is the encoding of what was read, and differs.
 func TestReaderIsInjective(t *testing.T) {
-	archive := encode(t, sample())
+	want := sample()[:10]
+	archive := encode(t, want)
 	accepted := 0
 	for i := range archive {
 		for bit := range 8 {
@@ -194,7 +195,7 @@ func TestReaderIsInjective(t *testing.T) {
 			if !bytes.Equal(encode(t, tree), flipped) {
 				t.Errorf("byte %d, bit %d: accepted, but not the encoding of what was read", i, bit)
 			}
-			if cmp.Equal(sample(), tree) {
+			if cmp.Equal(want, tree) {
 				t.Errorf("byte %d, bit %d: accepted as the same tree", i, bit)
 			}
 		}

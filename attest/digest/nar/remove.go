@@ -23,27 +23,27 @@ func RemoveAll(path string) error {
 	return removeAt(parent, base, path)
 }
 
-// removeAt removes name, in the directory at; path is what errors call it.
+// removeAt removes name, in the directory at; path is what errors call it. An empty directory is removed without
+// being opened, so that what Restore made with its last file descriptor can be removed too.
 func removeAt(at int, name, path string) error {
 	err := unix.Unlinkat(at, name, 0)
-	switch err {
-	case nil, unix.ENOENT:
-		return nil
-	case unix.EISDIR, unix.EPERM: // Linux says EISDIR, POSIX EPERM
-	default:
-		return fmt.Errorf("remove %q: %w", path, err)
+	if err == unix.EISDIR {
+		err = unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
 	}
-	if err := clear(at, name, path); err != nil {
-		return err
+	if err == unix.ENOTEMPTY || err == unix.EEXIST {
+		if err := removeIn(at, name, path); err != nil {
+			return err
+		}
+		err = unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
 	}
-	if err := unix.Unlinkat(at, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+	if err != nil && err != unix.ENOENT {
 		return fmt.Errorf("remove %q: %w", path, err)
 	}
 	return nil
 }
 
-// clear removes all that is in the directory name.
-func clear(at int, name, path string) error {
+// removeIn removes all that is in the directory name.
+func removeIn(at int, name, path string) error {
 	fd, err := openToClear(at, name)
 	if err == unix.ENOENT {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"arch.network/attest/digest/nar"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestRestore(t *testing.T) {
@@ -118,7 +120,7 @@ func wantOnly(t *testing.T, path string, names ...string) {
 // Wherever the archive breaks off, nothing of it stays.
 func TestRestoreTruncated(t *testing.T) {
 	base := scratch(t)
-	archive := encode(t, sample())
+	archive := encode(t, []node{dir(""), program("a", "12345"), dir("b"), link("b/c", "a"), file("d", "")})
 	for n := range archive {
 		err := nar.Restore(t.Context(), bytes.NewReader(archive[:n]), base+"/tree", nar.RestoreOptions{})
 		if !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -144,6 +146,56 @@ func TestRestoreInterrupted(t *testing.T) {
 		t.Errorf("error %v, want %v", err, cause)
 	}
 	wantOnly(t, base)
+}
+
+// A full disk, in the shape of a limit on file size, leaves nothing behind.
+func TestRestoreWriteFails(t *testing.T) {
+	base := scratch(t)
+	archive := encode(t, []node{dir(""), file("a", "x"), dir("b"), file("b/c", strings.Repeat("x", 1<<20))})
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	withLimit(t, unix.RLIMIT_FSIZE, 1<<19, func() {
+		err := nar.Restore(t.Context(), bytes.NewReader(archive), base+"/tree", nar.RestoreOptions{})
+		if !errors.Is(err, unix.EFBIG) || !strings.Contains(err.Error(), `"b/c": write`) {
+			t.Errorf("error %v, want %v", err, unix.EFBIG)
+		}
+	})
+	wantOnly(t, base)
+}
+
+// So does running out of file descriptors in the depths.
+func TestRestoreOpenFails(t *testing.T) {
+	base := scratch(t)
+	tree := []node{dir("")}
+	for depth := range 200 {
+		tree = append(tree, dir(strings.Repeat("d/", depth)+"d"))
+	}
+	archive := encode(t, tree)
+	withLimit(t, unix.RLIMIT_NOFILE, 100, func() {
+		err := nar.Restore(t.Context(), bytes.NewReader(archive), base+"/tree", nar.RestoreOptions{})
+		if !errors.Is(err, unix.EMFILE) {
+			t.Errorf("error %v, want %v", err, unix.EMFILE)
+		}
+	})
+	wantOnly(t, base)
+}
+
+// withLimit calls f while this process has a lower limit on a resource.
+func withLimit(t *testing.T, resource int, limit uint64, f func()) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(resource, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(resource, &before); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	f()
 }
 
 // after calls stop when it is read, and is empty.
