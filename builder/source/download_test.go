@@ -138,7 +138,7 @@ func TestDownload(t *testing.T) {
 				t.Errorf("waits (-want +got):\n%s", diff)
 			}
 			left, _ := filepath.Glob(filepath.Join(f.Store.Dir()+".partial", "*"))
-			if tt.err == "" && len(left) > 0 {
+			if len(left) > 0 {
 				t.Errorf("unfinished downloads remain: %q", left)
 			}
 		})
@@ -223,5 +223,39 @@ func TestFilesThatAreNone(t *testing.T) {
 	_, err := f.Fetch(t.Context(), input(t, "file:///dev/zero#"+digest.Of(nil).SRI()), "", nil)
 	if !strings.Contains(errText(err), "/dev/zero is no regular file") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+func TestTwoProcessesDownloadTheSame(t *testing.T) {
+	n := &naughty{steps: []http.HandlerFunc{whole(payload)}}
+	s := httptest.NewServer(n)
+	defer s.Close()
+	f := newFetcher(t)
+	in := input(t, s.URL+"/file#"+digest.Of(payload).SRI())
+	errs := make(chan error)
+	for range 4 {
+		go func() {
+			other := &Fetcher{Store: f.Store}
+			_, err := other.Fetch(t.Context(), in, "", nil)
+			errs <- err
+		}()
+	}
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestPasswordsAreNotShown(t *testing.T) {
+	s := httptest.NewServer(status(403))
+	defer s.Close()
+	f := newFetcher(t)
+	f.GoProxy = strings.Replace(s.URL, "http://", "http://user:secret@", 1)
+	var shown []string
+	f.Log = func(e Event) { shown = append(shown, e.What+e.Detail) }
+	_, err := f.Fetch(t.Context(), input(t, "go:example.com/m@v1.0.0#"+h1(digest.Of(nil))), "", nil)
+	if all := errText(err) + strings.Join(shown, ""); !strings.Contains(all, "403") || strings.Contains(all, "secret") {
+		t.Errorf("shown: %s", all)
 	}
 }

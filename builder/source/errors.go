@@ -3,7 +3,6 @@ package source
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"arch.network/attest/digest"
@@ -34,36 +33,62 @@ func (e *MissingError) Hint() string { return e.Cure }
 
 const offlineCure = "run once without --offline, or name a directory that holds it with --archive"
 
-// collect adds a MissingError of the named input to *all, and reports whether err is one.
-func (*MissingError) collect(all **MissingError, input string, err error) bool {
+// missingList gathers what several fetches miss.
+type missingList struct {
+	inputs []string
+	causes triedError
+	cure   string
+}
+
+// add takes a MissingError, and reports whether err is one. It names the input where one is given.
+func (l *missingList) add(input string, err error) bool {
 	one, ok := errors.AsType[*MissingError](err)
 	if !ok {
 		return false
 	}
-	if *all == nil {
-		*all = &MissingError{Cure: one.Cure}
-	}
 	for _, in := range one.Inputs {
-		(*all).Inputs = append((*all).Inputs, fmt.Sprintf("%s (%s)", input, in))
+		if input != "" {
+			in = fmt.Sprintf("%s (%s)", input, in)
+		}
+		l.inputs = append(l.inputs, in)
 	}
 	if one.Cause != nil {
-		(*all).Cause = errors.Join((*all).Cause, one.Cause)
+		l.causes = append(l.causes, one.Cause)
 	}
+	l.cure = one.Cure
 	return true
 }
 
-// gather adds what another MissingError misses to *all, and reports whether err is one.
-func (*MissingError) gather(all **MissingError, err error) bool {
-	one, ok := errors.AsType[*MissingError](err)
-	if !ok {
-		return false
+// err returns everything as one error; nil if nothing is missing.
+func (l *missingList) err() error {
+	if len(l.inputs) == 0 {
+		return nil
 	}
-	if *all == nil {
-		*all = &MissingError{Cure: one.Cure}
+	return &MissingError{Inputs: l.inputs, Cause: l.causes.err(), Cure: l.cure}
+}
+
+// triedError is what was tried in vain, on one line.
+type triedError []error
+
+func (t triedError) Error() string {
+	texts := make([]string, len(t))
+	for i, err := range t {
+		texts[i] = err.Error()
 	}
-	(*all).Inputs = append((*all).Inputs, one.Inputs...)
-	slices.Sort((*all).Inputs)
-	return true
+	return strings.Join(texts, "; ")
+}
+
+func (t triedError) Unwrap() []error { return t }
+
+// err returns nil for none, and a single error as itself.
+func (t triedError) err() error {
+	switch len(t) {
+	case 0:
+		return nil
+	case 1:
+		return t[0]
+	}
+	return t
 }
 
 // PinError says that what was fetched is not what its pin names. Nothing of it was kept.

@@ -205,7 +205,7 @@ func (f *Fetcher) goBlobs(ctx context.Context, pins []goPin) ([]string, error) {
 	paths := make([]string, len(pins))
 	zips := map[module.Version]string{}
 	var mu sync.Mutex
-	var missing *MissingError
+	var missing missingList
 	round := func(mod bool) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(moduleFetches)
@@ -220,7 +220,7 @@ func (f *Fetcher) goBlobs(ctx context.Context, pins []goPin) ([]string, error) {
 				d, err := f.goBlobOf(ctx, p, zip)
 				mu.Lock()
 				defer mu.Unlock()
-				if missing.gather(&missing, err) {
+				if missing.add("", err) {
 					return nil
 				}
 				paths[i], _ = f.Store.BlobPath(d)
@@ -237,8 +237,9 @@ func (f *Fetcher) goBlobs(ctx context.Context, pins []goPin) ([]string, error) {
 			return nil, err
 		}
 	}
-	if missing != nil {
-		return nil, missing
+	slices.Sort(missing.inputs) // they came in the order of the answers
+	if err := missing.err(); err != nil {
+		return nil, err
 	}
 	return paths, nil
 }

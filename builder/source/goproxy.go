@@ -56,33 +56,36 @@ func (f *Fetcher) proxies() []goProxy {
 
 // askProxies calls ask with one proxy after the other until one has what is wanted.
 func (f *Fetcher) askProxies(ctx context.Context, what string, ask func(base string) error) error {
-	var tried []error
+	var tried triedError
 	offline := false
 	for _, p := range f.proxies() {
 		switch scheme, _, _ := strings.Cut(p.base, "://"); {
 		case p.base == "direct" || p.base == "off":
 			tried = append(tried, &sourceError{fmt.Sprintf("GOPROXY entry %q cannot be asked", p.base),
 				"name a module proxy in GOPROXY, such as " + defaultGoProxy + ", or a file:// tree: modules are not built from their repositories here"})
-			return errors.Join(tried...)
+			return tried.err()
 		case scheme != "http" && scheme != "https" && scheme != "file":
-			return &sourceError{fmt.Sprintf("GOPROXY entry %q is no URL", p.base), "write https://HOST or file:///DIRECTORY"}
+			return &sourceError{fmt.Sprintf("GOPROXY entry %q is no URL", redacted(p.base)), "write https://HOST or file:///DIRECTORY"}
 		case f.Offline && scheme != "file":
 			offline = true
 			continue
 		}
 		err := ask(p.base)
-		if err == nil || ctx.Err() != nil {
-			return errors.Join(err, ctx.Err())
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		tried = append(tried, err)
 		if !p.anyFail && !notFound(err) {
-			return errors.Join(tried...)
+			return tried.err()
 		}
 	}
 	if offline {
-		return &MissingError{Inputs: []string{what}, Cause: errors.Join(tried...), Cure: offlineCure}
+		return &MissingError{Inputs: []string{what}, Cause: tried.err(), Cure: offlineCure}
 	}
-	return errors.Join(tried...)
+	return tried.err()
 }
 
 func notFound(err error) bool {

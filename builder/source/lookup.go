@@ -83,7 +83,7 @@ type candidate struct {
 
 // lookup asks one place after the other, then the origin. The error of one place does not stop the search.
 func (f *Fetcher) lookup(ctx context.Context, ref string, origin func() error, try func(candidate) error) error {
-	var tried []error
+	var tried triedError
 	for _, c := range f.candidates(ctx) {
 		err := try(c)
 		if err == nil {
@@ -99,16 +99,19 @@ func (f *Fetcher) lookup(ctx context.Context, ref string, origin func() error, t
 		tried = append(tried, fmt.Errorf("%s: %w", c.name, err))
 	}
 	if origin == nil {
-		return &MissingError{Inputs: []string{ref}, Cause: errors.Join(tried...), Cure: "name a directory that holds it with --archive, or a mirror"}
+		return &MissingError{Inputs: []string{ref}, Cause: tried.err(), Cure: "name a directory that holds it with --archive, or a mirror"}
 	}
 	err := origin()
 	if err == nil {
 		return nil
 	}
 	if missing, ok := errors.AsType[*MissingError](err); ok {
-		return &MissingError{Inputs: []string{ref}, Cause: errors.Join(append(tried, missing.Cause)...), Cure: missing.Cure}
+		if missing.Cause != nil {
+			tried = append(tried, missing.Cause)
+		}
+		return &MissingError{Inputs: []string{ref}, Cause: tried.err(), Cure: missing.Cure}
 	}
-	return errors.Join(append([]error{err}, tried...)...)
+	return append(triedError{err}, tried...).err()
 }
 
 // candidates lists the places in the order of asking.
@@ -156,7 +159,7 @@ func (f *Fetcher) readMirror(ctx context.Context, address string, use func(io.Re
 	if err != nil {
 		return err
 	}
-	defer part.Close()
+	defer closePartial(part)
 	if _, err := f.receive(ctx, address, part); err != nil {
 		return err
 	}

@@ -132,15 +132,15 @@ func (f *Fetcher) Fetch(ctx context.Context, in manifest.BuildInput, base string
 // FetchAll gets all inputs of a build, by name. What is missing offline is reported for all of them in one *MissingError.
 func (f *Fetcher) FetchAll(ctx context.Context, inputs []manifest.BuildInput, base string) (map[string]Tree, error) {
 	trees := make(map[string]Tree, len(inputs))
-	var missing *MissingError
+	var missing missingList
 	fetch := func(in manifest.BuildInput) error {
 		if in.GoModules != nil {
-			if _, ok := trees[in.GoModules.Of]; !ok && missing != nil {
+			if _, ok := trees[in.GoModules.Of]; !ok && missing.err() != nil {
 				return nil // its go.sum is missing itself
 			}
 		}
 		t, err := f.Fetch(ctx, in, base, trees)
-		if missing.collect(&missing, in.Name, err) {
+		if missing.add(in.Name, err) {
 			return nil
 		}
 		trees[in.Name] = t
@@ -156,8 +156,8 @@ func (f *Fetcher) FetchAll(ctx context.Context, inputs []manifest.BuildInput, ba
 			}
 		}
 	}
-	if missing != nil {
-		return nil, missing
+	if err := missing.err(); err != nil {
+		return nil, err
 	}
 	return trees, nil
 }
