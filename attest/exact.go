@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -21,7 +22,18 @@ var errJSON = errors.New("not canonical JSON")
 
 // decodeExact reads canonical JSON into the struct that ptr points at.
 func decodeExact(data []byte, ptr any) error {
-	return decodeValue(data, reflect.ValueOf(ptr).Elem())
+	d := decoder{types: map[reflect.Type]*typeInfo{}}
+	return d.value(data, reflect.ValueOf(ptr).Elem())
+}
+
+// decoder remembers what it learned of each type during one decodeExact.
+type decoder struct {
+	types map[reflect.Type]*typeInfo
+}
+
+type typeInfo struct {
+	custom bool     // decodes itself
+	names  []string // of the JSON members of a struct, by field
 }
 
 var (
@@ -31,8 +43,24 @@ var (
 	textType   = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// decodeValue reads one value. null leaves the zero value, as encoding/json does.
-func decodeValue(data []byte, to reflect.Value) error {
+func (d decoder) info(t reflect.Type) *typeInfo {
+	if info, ok := d.types[t]; ok {
+		return info
+	}
+	pointer := reflect.PointerTo(t)
+	info := &typeInfo{custom: pointer.Implements(customType) || pointer.Implements(textType)}
+	if t.Kind() == reflect.Struct {
+		for field := range t.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			info.names = append(info.names, name)
+		}
+	}
+	d.types[t] = info
+	return info
+}
+
+// value reads one value. null leaves the zero value, as encoding/json does.
+func (d decoder) value(data []byte, to reflect.Value) error {
 	if to.Type() == rawType {
 		to.SetBytes(bytes.Clone(data))
 		return nil
@@ -40,48 +68,46 @@ func decodeValue(data []byte, to reflect.Value) error {
 	if string(data) == "null" {
 		return nil
 	}
-	if pointer := reflect.PointerTo(to.Type()); pointer.Implements(customType) || pointer.Implements(textType) {
-		return json.Unmarshal(data, to.Addr().Interface())
-	}
-	switch to.Kind() {
-	case reflect.Struct:
-		return decodeStruct(data, to)
-	case reflect.Map:
-		return decodeMap(data, to)
-	case reflect.Slice:
-		if to.Type() == bytesType {
-			return decodeBytes(data, to)
-		}
-		return decodeSlice(data, to)
-	case reflect.String:
+	if to.Kind() == reflect.String {
 		text, err := unquote(data)
 		to.SetString(text)
 		return err
+	}
+	info := d.info(to.Type())
+	switch {
+	case info.custom:
+		return json.Unmarshal(data, to.Addr().Interface())
+	case to.Kind() == reflect.Struct:
+		return d.structure(data, to, info)
+	case to.Kind() == reflect.Map:
+		return d.mapping(data, to)
+	case to.Type() == bytesType:
+		return decodeBytes(data, to)
+	case to.Kind() == reflect.Slice:
+		return d.slice(data, to)
 	default:
 		return json.Unmarshal(data, to.Addr().Interface())
 	}
 }
 
-func decodeStruct(data []byte, to reflect.Value) error {
+func (d decoder) structure(data []byte, to reflect.Value, info *typeInfo) error {
 	return eachMember(data, func(name string, value []byte) error {
-		for i := range to.NumField() {
-			tag, _, _ := strings.Cut(to.Type().Field(i).Tag.Get("json"), ",")
-			if tag != name {
-				continue
-			}
-			if err := decodeValue(value, to.Field(i)); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+		i := slices.Index(info.names, name)
+		if i < 0 || name == "" {
+			return nil
+		}
+		if err := d.value(value, to.Field(i)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		return nil
 	})
 }
 
-func decodeMap(data []byte, to reflect.Value) error {
+func (d decoder) mapping(data []byte, to reflect.Value) error {
 	to.Set(reflect.MakeMap(to.Type()))
 	return eachMember(data, func(name string, value []byte) error {
 		element := reflect.New(to.Type().Elem()).Elem()
-		if err := decodeValue(value, element); err != nil {
+		if err := d.value(value, element); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		to.SetMapIndex(reflect.ValueOf(name), element)
@@ -89,7 +115,7 @@ func decodeMap(data []byte, to reflect.Value) error {
 	})
 }
 
-func decodeSlice(data []byte, to reflect.Value) error {
+func (d decoder) slice(data []byte, to reflect.Value) error {
 	to.Set(reflect.MakeSlice(to.Type(), 0, 0))
 	if len(data) < 2 || data[0] != '[' {
 		return fmt.Errorf("%w: want an array", errJSON)
@@ -103,7 +129,7 @@ func decodeSlice(data []byte, to reflect.Value) error {
 			return fmt.Errorf("array has over %d elements", MaxDescriptors)
 		}
 		element := reflect.New(to.Type().Elem()).Elem()
-		if err := decodeValue(rest[:n], element); err != nil {
+		if err := d.value(rest[:n], element); err != nil {
 			return fmt.Errorf("[%d]: %w", to.Len(), err)
 		}
 		to.Set(reflect.Append(to, element))
@@ -187,13 +213,16 @@ func valueLen(data []byte) int {
 
 // stringLen returns the length of the string literal that data starts with; 0 if it does not end.
 func stringLen(data []byte) int {
-	for i := 1; i < len(data); i++ {
-		switch data[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
+	for i := 1; i < len(data); {
+		quote := bytes.IndexByte(data[i:], '"')
+		if quote < 0 {
+			return 0
 		}
+		escape := bytes.IndexByte(data[i:i+quote], '\\')
+		if escape < 0 {
+			return i + quote + 1
+		}
+		i += escape + 2
 	}
 	return 0
 }

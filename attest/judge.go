@@ -29,24 +29,24 @@ type account struct {
 func (v *verification) checkProvenances(r *Report, c *trustedClaim) []vote {
 	votes := map[string]vote{}
 	found, foreign := 0, 0
-	for _, group := range byID(v.Receipt.Provenances) {
+	for _, group := range byStatement(v.Receipt.Provenances) {
 		by := v.trust.signed(group)
 		if len(by.principals) == 0 {
 			foreign++
 			continue
 		}
-		key := by.String()
+		key, id := by.String(), group[0].ID()
 		s, a, err := readAccount(group[0].Payload)
 		if err != nil {
-			r.fail(ClassVerification, CheckProvenance, key, "", "provenance %s is signed, but wrong: %v", group[0].ID(), err)
+			r.fail(ClassVerification, CheckProvenance, key, "", "provenance %s is signed, but wrong: %v", id, err)
 			continue
 		}
 		if a.manifestID() != c.claim.ExternalParameters.ManifestID {
 			continue // of another build: says nothing here
 		}
 		found++
-		r.addInput(ProvenanceType, group[0].ID())
-		r.pass(CheckProvenance, key, "provenance %s is signed", group[0].ID())
+		r.addInput(ProvenanceType, id)
+		r.pass(CheckProvenance, key, "provenance %s is signed", id)
 		if !v.checkAccount(r, c, s, a, key) {
 			continue
 		}
@@ -283,7 +283,7 @@ func (v *verification) checkRebuilds(r *Report, votes []vote) {
 // later, and signed the claim) contradicts nothing.
 func (v *verification) checkNegatives(r *Report, c *trustedClaim) {
 	found := false
-	for _, group := range byID(v.Receipt.Negatives) {
+	for _, group := range byStatement(v.Receipt.Negatives) {
 		by := v.trust.signed(group)
 		if len(by.principals) == 0 {
 			continue

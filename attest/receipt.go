@@ -109,9 +109,8 @@ func (r *Receipt) Add(env *dsse.Envelope) bool {
 	if list == nil {
 		return false
 	}
-	id := env.ID()
 	for _, have := range *list {
-		if len(have.Payload) == len(env.Payload) && have.ID() == id && mergeSignatures(have, env) {
+		if bytes.Equal(have.Payload, env.Payload) && mergeSignatures(have, env) {
 			return true
 		}
 	}
@@ -148,7 +147,8 @@ func peekPredicateType(payload []byte) string {
 		Type          string `json:"_type"`
 		PredicateType string `json:"predicateType"`
 	}
-	if json.Unmarshal(payload, &head) != nil || head.Type != StatementType {
+	// Statements of ours and of many others are without white space, and quickly looked through.
+	if decodeExact(payload, &head) != nil && json.Unmarshal(payload, &head) != nil || head.Type != StatementType {
 		return ""
 	}
 	return head.PredicateType

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
@@ -118,22 +119,29 @@ func ParseStatement(payload []byte) (*Statement, error) {
 	return s, nil
 }
 
-// checkOwn holds a statement of ours to the one form it can have.
+// checkOwn holds a statement of ours to the one form it can have, but for its predicate, which own checks.
 func (s *Statement) checkOwn(payload, form []byte) error {
 	if !bytes.Equal(payload, form) {
 		return fmt.Errorf("statement of type %s is not in canonical form", s.PredicateType)
 	}
-	again, err := s.Encode()
+	const first = `{"_type":"` + StatementType + `",`
+	head := *s
+	head.Predicate = nil
+	want, err := head.Encode()
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(payload, again) {
+	if s.Predicate != nil { // it is the member that follows _type
+		want = slices.Concat([]byte(first), []byte(`"predicate":`), s.Predicate, []byte(","), want[len(first):])
+	}
+	if !bytes.Equal(payload, want) {
 		return fmt.Errorf("statement of type %s has unknown or empty members", s.PredicateType)
 	}
 	return nil
 }
 
-// Claim returns the predicate of a build claim. Reading is strict: see canonical.Unmarshal.
+// Claim returns the predicate of a build claim. Reading is strict: the predicate must be
+// byte for byte the canonical form of what is read.
 func (s *Statement) Claim() (*Claim, error) {
 	c := &Claim{}
 	if err := s.own(c); err != nil {
@@ -142,7 +150,8 @@ func (s *Statement) Claim() (*Claim, error) {
 	return c, s.checkClaimSubjects()
 }
 
-// Negative returns the predicate of a negative result. Reading is strict: see canonical.Unmarshal.
+// Negative returns the predicate of a negative result. Reading is strict: the predicate must be
+// byte for byte the canonical form of what is read.
 func (s *Statement) Negative() (*Negative, error) {
 	n := &Negative{}
 	return n, s.own(n)
@@ -160,14 +169,19 @@ func (s *Statement) VSA() (*VSA, error) {
 	return v, s.foreign(v)
 }
 
+// own reads a predicate of ours: it must be, byte for byte, what Marshal makes of what was read.
 func (s *Statement) own(p Predicate) error {
-	if err := s.expect(p); err != nil {
+	if err := s.foreign(p); err != nil {
 		return err
 	}
-	if err := canonical.Unmarshal(s.Predicate, p); err != nil {
+	again, err := canonical.Marshal(p)
+	if err != nil {
 		return fmt.Errorf("read predicate %s: %w", s.PredicateType, err)
 	}
-	return s.valid(p)
+	if !bytes.Equal(s.Predicate, again) {
+		return fmt.Errorf("read predicate %s: it has unknown or empty members, or is not in canonical form", s.PredicateType)
+	}
+	return nil
 }
 
 func (s *Statement) foreign(p Predicate) error {

@@ -180,7 +180,7 @@ func (in SummaryInput) signed(r *Report) []*summary {
 		}
 	}
 	var out []*summary
-	for _, group := range byID(in.Receipt.Summaries) {
+	for _, group := range byStatement(in.Receipt.Summaries) {
 		by := verifiedKeys(group, keys)
 		if len(by) == 0 {
 			continue

@@ -170,7 +170,7 @@ type rawDefinition struct {
 // before anything is parsed; envelopes of one statement count together.
 func (v *verification) trustedClaims() []*trustedClaim {
 	var out []*trustedClaim
-	for _, group := range byID(v.Receipt.Claims) {
+	for _, group := range byStatement(v.Receipt.Claims) {
 		by := v.trust.signed(group)
 		if len(by.principals) == 0 {
 			continue // no one, or such as one half of a hybrid
@@ -195,16 +195,15 @@ func (c *trustedClaim) parse(payload []byte) (err error) {
 	return decodeExact(c.statement.Predicate, &c.raw)
 }
 
-// byID groups envelopes of the same statement, in the order of their first.
-func byID(list []*dsse.Envelope) [][]*dsse.Envelope {
+// byStatement groups envelopes of the same statement, in the order of their first. All are of one payload type.
+func byStatement(list []*dsse.Envelope) [][]*dsse.Envelope {
 	var groups [][]*dsse.Envelope
-	at := map[digest.SHA256]int{}
+	at := map[string]int{}
 	for _, env := range list {
-		id := env.ID()
-		i, ok := at[id]
+		i, ok := at[string(env.Payload)]
 		if !ok {
 			i = len(groups)
-			at[id] = i
+			at[string(env.Payload)] = i
 			groups = append(groups, nil)
 		}
 		groups[i] = append(groups[i], env)
