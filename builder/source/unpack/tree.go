@@ -61,6 +61,8 @@ type Tree struct {
 	// the root for each costs one system call per element.
 	parent     *os.Root
 	parentPath string
+
+	buf []byte // for copying
 }
 
 // New starts a tree in the directory path, which must exist and be empty, and be no one else's to write.
@@ -316,7 +318,11 @@ func (t *Tree) spend(size int64) error {
 }
 
 func (t *Tree) copy(w io.Writer, name string, size int64, r io.Reader) error {
-	n, err := io.Copy(w, io.LimitReader(t.meter.content(r), size))
+	if t.buf == nil {
+		t.buf = make([]byte, 128<<10)
+	}
+	// The wrapper hides File.ReadFrom, which would allocate a buffer for each file.
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(t.meter.content(r), size), t.buf)
 	if err != nil {
 		return fmt.Errorf("archive entry %q: %w", clip(name), err)
 	}
