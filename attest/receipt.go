@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func (e *LimitError) Error() string {
 // ReadReceipt reads a receipt. Lines that are not understood are kept or counted, never an error; the error is a
 // *LimitError or comes from r.
 func ReadReceipt(r io.Reader) (*Receipt, error) {
-	out := &Receipt{}
+	out := newCollector(&Receipt{})
 	in := bufio.NewReaderSize(io.LimitReader(r, MaxReceipt+1), 64<<10)
 	for size, lines := 0, 0; ; {
 		line, err := in.ReadBytes('\n')
@@ -68,15 +69,15 @@ func ReadReceipt(r io.Reader) (*Receipt, error) {
 			out.addLine(text)
 		}
 		if err != nil {
-			return out, nil
+			return out.Receipt, nil
 		}
 	}
 }
 
 // addLine sorts in one line.
-func (r *Receipt) addLine(line []byte) {
+func (r *collector) addLine(line []byte) {
 	if env, err := dsse.ParseLimit(line, dsse.MaxReceipt); err == nil {
-		if !r.Add(env) {
+		if !r.add(env) {
 			r.Others = append(r.Others, bytes.Clone(line))
 		}
 		return
@@ -104,19 +105,43 @@ func (r *Receipt) addLine(line []byte) {
 // Add puts an envelope into the list it belongs to; false if it is none of ours. An envelope of the same statement
 // gets the signatures of env, as long as there are no more than MaxSignatures; what does not fit stays beside it as
 // an envelope of its own, so that useless signatures cannot crowd out good ones.
-func (r *Receipt) Add(env *dsse.Envelope) bool {
+func (r *Receipt) Add(env *dsse.Envelope) bool { return newCollector(r).add(env) }
+
+// collector adds to a receipt in time that does not grow with the number of envelopes that are there.
+type collector struct {
+	*Receipt
+	seed  maphash.Seed
+	known map[uint64][]*dsse.Envelope // by hash of the payload
+}
+
+func newCollector(r *Receipt) *collector {
+	c := &collector{Receipt: r, seed: maphash.MakeSeed(), known: map[uint64][]*dsse.Envelope{}}
+	for _, list := range r.envelopes() {
+		for _, env := range list {
+			c.know(env)
+		}
+	}
+	return c
+}
+
+func (r *collector) know(env *dsse.Envelope) {
+	hash := maphash.Bytes(r.seed, env.Payload)
+	r.known[hash] = append(r.known[hash], env)
+}
+
+func (r *collector) add(env *dsse.Envelope) bool {
 	list := r.list(env)
 	if list == nil {
 		return false
 	}
-	for _, have := range *list {
+	for _, have := range r.known[maphash.Bytes(r.seed, env.Payload)] {
 		if bytes.Equal(have.Payload, env.Payload) && mergeSignatures(have, env) {
 			return true
 		}
 	}
-	*list = append(*list, &dsse.Envelope{
-		PayloadType: env.PayloadType, Payload: env.Payload, Signatures: slices.Clone(env.Signatures),
-	})
+	added := &dsse.Envelope{PayloadType: env.PayloadType, Payload: env.Payload, Signatures: slices.Clone(env.Signatures)}
+	*list = append(*list, added)
+	r.know(added)
 	return true
 }
 
@@ -180,9 +205,10 @@ func (r *Receipt) AddSource(s Source) {
 
 // Merge adds everything that other holds.
 func (r *Receipt) Merge(other *Receipt) {
+	c := newCollector(r)
 	for _, list := range other.envelopes() {
 		for _, env := range list {
-			r.Add(env)
+			c.add(env)
 		}
 	}
 	for _, s := range other.Sources {

@@ -197,6 +197,9 @@ func (c *trustedClaim) parse(payload []byte) (err error) {
 
 // byStatement groups envelopes of the same statement, in the order of their first. All are of one payload type.
 func byStatement(list []*dsse.Envelope) [][]*dsse.Envelope {
+	if len(list) == 1 {
+		return [][]*dsse.Envelope{list}
+	}
 	var groups [][]*dsse.Envelope
 	at := map[string]int{}
 	for _, env := range list {
