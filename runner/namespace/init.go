@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -213,17 +213,29 @@ func (i *initProcess) openStdin() (err error) {
 	return err
 }
 
+// idleThreads is how many threads the first process keeps: it never has as many things to do at a time.
+const idleThreads = 10
+
 func (i *initProcess) limitProcesses() error {
+	warmThreads(idleThreads)
 	if i.order.MaxProcesses == 0 {
 		return nil
 	}
 	return limitProcesses(i.order.MaxProcesses)
 }
 
-// resetSignals undoes what the driver's caller ignores or blocks: execve resets handlers, so that each signal gets
-// one, but keeps what is ignored or blocked.
+// resetSignals gives every signal its default action and blocks none, so that commands do not inherit what the
+// driver's caller ignores. It protects this process as well: to the first process of a namespace the kernel delivers
+// no signal from inside whose action is the default one (pid_namespaces(7)), while Go's own handlers would end the
+// process. The library's signal package would do the same with two thread switches for each signal.
 func resetSignals() {
-	signal.Notify(make(chan os.Signal, 1))
+	var defaults [4]uint64 // struct kernel_sigaction, all zero: SIG_DFL
+	for s := syscall.Signal(1); s <= 64; s++ {
+		if s == syscall.SIGURG { // the runtime's preemption; its default is to be ignored
+			continue
+		}
+		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&defaults)), 0, 8, 0, 0)
+	}
 	var none unix.Sigset_t
 	unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
 }

@@ -142,8 +142,9 @@ func allProcesses() ([]int, error) {
 	return pids, err
 }
 
-// warmThreads makes n threads and leaves them to the runtime: once RLIMIT_NPROC is in force and
-// the commands have used it up, the first process could make no more, and would die of that.
+// warmThreads makes n threads and leaves them to the runtime, which then has no reason to make more. A new one could
+// take the process id that a command is to get; and once RLIMIT_NPROC is in force and the commands have used it
+// up, no more could be made, and the first process would die of that.
 func warmThreads(n int) {
 	var ready, hold, done sync.WaitGroup
 	hold.Add(1)
@@ -164,7 +165,6 @@ func warmThreads(n int) {
 // limitProcesses sets RLIMIT_NPROC to n on top of the threads that this process has. In a user namespace the kernel
 // counts only what runs in it (since Linux 5.14).
 func limitProcesses(n int) error {
-	warmThreads(ownThreads - 4)
 	limit := uint64(n + countThreads(os.Getpid()))
 	var have unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &have); err != nil {

@@ -3,7 +3,10 @@ package runnertest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
+	"sync"
 
 	"arch.network/runner"
 )
@@ -82,6 +85,22 @@ func exits() []testCase {
 			if !strings.Contains(out, "processes: first self\n") {
 				h.Errorf("the second command sees:\n%s", out)
 			}
+		}},
+		{"several runs at once do not mix", func(h *harness) {
+			var runs sync.WaitGroup
+			for n := range 4 {
+				runs.Go(func() {
+					var out strings.Builder
+					spec := h.spec("exit", "0")
+					spec.Commands = []runner.Command{h.command("make", "file="+strconv.Itoa(n)), h.command("dump", "/build/file"), h.command("exit", strconv.Itoa(n))}
+					spec.Stdout = &out
+					result, err := h.runner.Run(h.Context(), spec)
+					if err != nil || result.Exit != n || !strings.HasSuffix(out.String(), fmt.Sprintf(" \"%d\"\n", n)) {
+						h.Errorf("run %d: got %+v, error %v, output %q", n, result, err, out.String())
+					}
+				})
+			}
+			runs.Wait()
 		}},
 		{"wrong specs are refused", wrongSpecs},
 	}

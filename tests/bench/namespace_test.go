@@ -1,0 +1,106 @@
+package bench
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"arch.network/runner"
+	"arch.network/runner/namespace"
+)
+
+// TestMain lets the namespace driver start this binary as the first process of a confinement.
+func TestMain(m *testing.M) {
+	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// BenchmarkNamespaceStart runs true in a confinement that sees the host's /usr, beside bubblewrap with the same mounts and
+// namespaces, and beside nothing around it. It reports medians: CPU time (user and system, of the caller and of all
+// that it starts) and time on the clock.
+func BenchmarkNamespaceStart(b *testing.B) {
+	r, err := namespace.New(namespace.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ways := map[string]func() error{
+		"plain": func() error { return exec.CommandContext(b.Context(), "/usr/bin/true").Run() },
+		"arch": func() error {
+			result, err := r.Run(b.Context(), confinedTrue())
+			if err == nil && !result.OK() {
+				b.Fatalf("run true: %+v", result)
+			}
+			return err
+		},
+	}
+	if bwrap, err := exec.LookPath("bwrap"); err == nil {
+		ways["bwrap"] = func() error { return exec.CommandContext(b.Context(), bwrap, bwrapTrue...).Run() }
+	}
+	costs := map[string][]cost{}
+	for b.Loop() {
+		for name, run := range ways { // in turn, so that the machine's other load hits all alike
+			costs[name] = append(costs[name], withChildren(b, run))
+		}
+	}
+	reportStarts(b, costs)
+}
+
+func confinedTrue() runner.Spec {
+	spec := runner.Spec{Commands: []runner.Command{{Argv: []string{"/usr/bin/true"}}}}
+	for _, dir := range []string{"/usr", "/bin", "/lib", "/lib64"} {
+		if _, err := os.Stat(dir); err == nil {
+			spec.Mounts = append(spec.Mounts, runner.Mount{Kind: runner.Bind, Source: dir, Target: dir})
+		}
+	}
+	spec.Mounts = append(spec.Mounts, runner.Mount{Kind: runner.Tmpfs, Target: "/build"})
+	return spec
+}
+
+var bwrapTrue = []string{
+	"--unshare-all", "--die-with-parent", "--new-session", "--uid", "1000", "--gid", "100", "--clearenv",
+	"--ro-bind", "/usr", "/usr", "--ro-bind-try", "/bin", "/bin", "--ro-bind-try", "/lib", "/lib", "--ro-bind-try", "/lib64", "/lib64",
+	"--proc", "/proc", "--dev", "/dev", "--tmpfs", "/build", "--", "/usr/bin/true",
+}
+
+// withChildren measures f with the processes that it starts and waits for.
+func withChildren(b *testing.B, f func() error) cost {
+	b.Helper()
+	before, start := treeCPU(b), time.Now()
+	if err := f(); err != nil {
+		b.Fatal(err)
+	}
+	return cost{treeCPU(b) - before, time.Since(start)}
+}
+
+func treeCPU(b *testing.B) time.Duration {
+	b.Helper()
+	var children syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children); err != nil {
+		b.Fatal(err)
+	}
+	return selfCPU(b) + time.Duration(children.Utime.Nano()+children.Stime.Nano())
+}
+
+func reportStarts(b *testing.B, costs map[string][]cost) {
+	middle := map[string]cost{}
+	for name, list := range costs {
+		var cpu, wall []time.Duration
+		for _, c := range list {
+			cpu, wall = append(cpu, c.cpu), append(wall, c.wall)
+		}
+		slices.Sort(cpu)
+		slices.Sort(wall)
+		middle[name] = cost{cpu[len(cpu)/2], wall[len(wall)/2]}
+		b.ReportMetric(middle[name].cpu.Seconds()*1000, "cpu-ms/"+name)
+		b.ReportMetric(middle[name].wall.Seconds()*1000, "wall-ms/"+name)
+	}
+	if theirs, ok := middle["bwrap"]; ok {
+		b.ReportMetric(middle["arch"].cpu.Seconds()/theirs.cpu.Seconds(), "cpu/bwrap")
+		b.ReportMetric(middle["arch"].wall.Seconds()/theirs.wall.Seconds(), "wall/bwrap")
+	}
+}
