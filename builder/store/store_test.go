@@ -156,7 +156,7 @@ func TestRefusals(t *testing.T) {
 		{"a FIFO in an imported tree", func(ctx context.Context, s *Store) error {
 			_, err := s.ImportTree(ctx, special, digest.SHA256{})
 			return err
-		}, `/fifo": neither file, directory nor link`},
+		}, `/fifo": a tree cannot hold a named pipe`},
 		{"a FIFO in a filled tree", func(ctx context.Context, s *Store) error {
 			_, err := s.AddTreeFunc(ctx, func(dir string) error { return unix.Mkfifo(filepath.Join(dir, "p"), 0o600) }, digest.SHA256{})
 			return err
@@ -330,6 +330,39 @@ func TestAddTreeFromFilters(t *testing.T) {
 	entries, err := os.ReadDir(path)
 	if err != nil || len(entries) != 1 || entries[0].Name() != "bin" {
 		t.Errorf("the tree holds %v, %v; want bin", entries, err)
+	}
+}
+
+// Where the file system can share blocks, an import copies file by file.
+func TestCopyTree(t *testing.T) {
+	dir := writeTree(t, t.TempDir(), sample)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := writeTree(t, t.TempDir(), map[string]string{"secret": "x"})
+	must(os.Symlink(outside, filepath.Join(dir, "out")))
+	s := newTest(t)
+	copied := t.TempDir()
+	must(copyTree(t.Context(), dir, copied))
+	if diff := cmp.Diff(dump(t, dir), dump(t, copied)); diff != "" {
+		t.Errorf("copy (-want +got):\n%s", diff)
+	}
+	d, err := s.AddTreeFunc(t.Context(), func(tree string) error { return copyTree(t.Context(), dir, tree) }, digest.SHA256{})
+	must(err)
+	path, _ := s.TreePath(d)
+	wantSealed(t, path)
+
+	must(unix.Mkfifo(filepath.Join(dir, "doc/fifo"), 0o600))
+	if err := copyTree(t.Context(), dir, t.TempDir()); err == nil || !strings.Contains(err.Error(), `fifo": neither file, directory nor link`) {
+		t.Errorf("copy of a FIFO: %v", err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := copyTree(cancelled, dir, t.TempDir()); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled copy: %v", err)
 	}
 }
 

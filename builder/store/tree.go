@@ -27,24 +27,34 @@ const (
 // have that digest, otherwise the error is a *MismatchError; if the store has want already, r is not read.
 func (s *Store) AddTree(ctx context.Context, r io.Reader, want digest.SHA256) (digest.SHA256, error) {
 	return s.addTree(ctx, want, func(dir string) (digest.SHA256, int64, error) {
-		var sum digest.Writer
-		err := nar.Restore(ctx, io.TeeReader(r, &sum), filepath.Join(dir, treeName), nar.RestoreOptions{})
-		return sum.Sum(), sum.Size(), err
+		sum := newHashReader(r)
+		defer sum.close()
+		if err := nar.Restore(ctx, sum, filepath.Join(dir, treeName), nar.RestoreOptions{}); err != nil {
+			return digest.SHA256{}, 0, err
+		}
+		return sum.sum(), sum.size, nil
 	})
 }
 
 // AddTreeFrom stores a copy of the file, directory or link at path, without what opts filters out, and returns the digest of its NAR.
 // What changes while it is read is stored as it was read.
 func (s *Store) AddTreeFrom(ctx context.Context, path string, opts nar.Options) (digest.SHA256, error) {
+	return s.addDump(ctx, path, opts, digest.SHA256{})
+}
+
+func (s *Store) addDump(ctx context.Context, path string, opts nar.Options, want digest.SHA256) (digest.SHA256, error) {
 	r, w := io.Pipe()
-	done := make(chan struct{})
+	dumped := make(chan error, 1)
 	go func() {
-		defer close(done)
-		w.CloseWithError(nar.Dump(ctx, w, path, opts))
+		err := nar.Dump(ctx, w, path, opts)
+		w.CloseWithError(err)
+		dumped <- err
 	}()
-	d, err := s.AddTree(ctx, r, digest.SHA256{})
+	d, err := s.AddTree(ctx, r, want)
 	r.CloseWithError(io.ErrClosedPipe)
-	<-done
+	if cause := <-dumped; err != nil && cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
+		return digest.SHA256{}, fmt.Errorf("add tree to the store: %w", cause)
+	}
 	return d, err
 }
 
@@ -69,9 +79,13 @@ func (s *Store) AddTreeFunc(ctx context.Context, fill func(dir string) error, wa
 	})
 }
 
-// ImportTree stores a copy of an existing directory, which shares its blocks with the original where the file system can (copy_file_range on
-// Btrfs, XFS, bcachefs, NFS) and never its inodes: what is changed there later is not changed here. What is hashed is the copy.
+// ImportTree stores a copy of an existing directory. The copy shares its blocks with the original where the file system can do that (Btrfs,
+// XFS, bcachefs), and never its inodes: what is changed there later is not changed here. What is hashed is the copy.
+// If want is not zero the NAR must have that digest, otherwise the error is a *MismatchError.
 func (s *Store) ImportTree(ctx context.Context, dir string, want digest.SHA256) (digest.SHA256, error) {
+	if !s.sharesBlocks(dir) {
+		return s.addDump(ctx, dir, nar.Options{}, want)
+	}
 	return s.AddTreeFunc(ctx, func(tree string) error { return copyTree(ctx, dir, tree) }, want)
 }
 
