@@ -2,6 +2,7 @@ package attest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -26,10 +27,13 @@ type account struct {
 
 // checkProvenances checks every provenance of someone trusted that speaks of the claim's manifest, and returns those who
 // signed both it and the claim, each principal once, sorted.
-func (v *verification) checkProvenances(r *Report, c *trustedClaim) []vote {
+func (v *verification) checkProvenances(ctx context.Context, r *Report, c *trustedClaim) []vote {
 	votes := map[string]vote{}
 	found, foreign := 0, 0
 	for _, group := range byStatement(v.Receipt.Provenances) {
+		if ctx.Err() != nil {
+			break // Verify returns the error
+		}
 		by := v.trust.signed(group)
 		if len(by.principals) == 0 {
 			foreign++
@@ -281,9 +285,12 @@ func (v *verification) checkRebuilds(r *Report, votes []vote) {
 
 // checkNegatives looks for results of someone trusted that contradict the claim. Whoever could not build it (but did so
 // later, and signed the claim) contradicts nothing.
-func (v *verification) checkNegatives(r *Report, c *trustedClaim) {
+func (v *verification) checkNegatives(ctx context.Context, r *Report, c *trustedClaim) {
 	found := false
 	for _, group := range byStatement(v.Receipt.Negatives) {
+		if ctx.Err() != nil {
+			break // Verify returns the error
+		}
 		by := v.trust.signed(group)
 		if len(by.principals) == 0 {
 			continue

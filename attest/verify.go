@@ -104,17 +104,23 @@ func Verify(ctx context.Context, in VerifyInput) (*Report, error) {
 		trust:       newTrust(in),
 		artifact:    &hashed{Artifact: in.Artifact, sums: map[Form]digest.SHA256{}},
 	}
-	claims := v.trustedClaims()
+	claims := v.trustedClaims(ctx)
 	matched, err := v.matched(ctx, claims)
 	if err != nil {
 		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("verify %s: %w", in.Artifact.Name, err)
 	}
 	if len(matched) == 0 {
 		return v.withoutClaim(claims), nil
 	}
 	var first *Report
 	for _, c := range matched {
-		r := v.judge(c, claims)
+		r := v.judge(ctx, c, claims)
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("verify %s: %w", in.Artifact.Name, err)
+		}
 		if r.OK {
 			return r, nil
 		}
@@ -168,9 +174,12 @@ type rawDefinition struct {
 
 // trustedClaims returns the claims of the receipt that someone trusted signed, sorted by id. Signatures are verified
 // before anything is parsed; envelopes of one statement count together.
-func (v *verification) trustedClaims() []*trustedClaim {
+func (v *verification) trustedClaims(ctx context.Context) []*trustedClaim {
 	var out []*trustedClaim
 	for _, group := range byStatement(v.Receipt.Claims) {
+		if ctx.Err() != nil {
+			break // Verify returns the error
+		}
 		by := v.trust.signed(group)
 		if len(by.principals) == 0 {
 			continue // no one, or such as one half of a hybrid
@@ -279,7 +288,7 @@ func (v *verification) reportMismatch(r *Report, claims []*trustedClaim) {
 }
 
 // judge makes every check that concerns one claim.
-func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
+func (v *verification) judge(ctx context.Context, c *trustedClaim, claims []*trustedClaim) *Report {
 	r := v.report()
 	r.Claim, r.Manifest = c.id, c.claim.ExternalParameters.ManifestID
 	r.addInput(ClaimType, c.id)
@@ -289,9 +298,9 @@ func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
 	v.checkManifest(r, c)
 	r.pass(CheckDependencies, "", "all %d dependencies are pinned by digest", len(c.claim.ResolvedDependencies))
 	v.checkConflicts(r, c, claims)
-	votes := v.checkProvenances(r, c)
+	votes := v.checkProvenances(ctx, r, c)
 	v.checkRebuilds(r, votes)
-	v.checkNegatives(r, c)
+	v.checkNegatives(ctx, r, c)
 	v.checkPolicy(r, c, votes)
 	r.decide(v.required()...)
 	return r

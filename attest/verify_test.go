@@ -514,6 +514,22 @@ func TestVerifyUnreadable(t *testing.T) {
 	}
 }
 
+// A verification that was cut short gives no verdict.
+func TestVerifyCancelled(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	in := w.input(w.receipt(w.alice))
+	in.Artifact.Hash = func(context.Context, attest.Form) (digest.SHA256, error) {
+		cancel()
+		return digest.Of(artifact), nil
+	}
+	for range 2 { // cancelled while hashing, then before anything
+		if r, err := attest.Verify(ctx, in); r != nil || !errors.Is(err, context.Canceled) {
+			t.Errorf("Verify = %v, %v", r, err)
+		}
+	}
+}
+
 // Without trusted claims the artifact is not even read.
 func TestVerifyReadsNothingForStrangers(t *testing.T) {
 	w := newWorld(t)
