@@ -1,14 +1,13 @@
 package manifest
 
 import (
-	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 )
 
 // parenthesised are remarks in the paths of TrustRoot's errors, such as " (alice)".
-var parenthesised = regexp.MustCompile(` \([^)]*\)`)
+var parenthesised = compiled(` \([^)]*\)`)
 
 // locate gives errors of Validate the line and column of the field they name.
 func (b *binder) locate(err error) error {
@@ -36,7 +35,7 @@ func (b *binder) locate(err error) error {
 
 // place returns the node at path, or the nearest one around it.
 func (b *binder) place(path string) *yaml.Node {
-	path = parenthesised.ReplaceAllString(path, "")
+	path = parenthesised().ReplaceAllString(path, "")
 	for {
 		if n := b.places[path]; n != nil || path == "" {
 			return n

@@ -3,7 +3,6 @@ package manifest
 import (
 	"fmt"
 	"math/big"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +16,7 @@ type Quantity string
 
 const quantityPattern = `^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|[MGTPE]i?|Ki|[eE][+-]?[0-9]{1,2})?$`
 
-var quantityText = regexp.MustCompile(quantityPattern)
+var quantityText = compiled(quantityPattern)
 
 // Bytes returns the quantity as a whole number of bytes; zero if it is empty.
 func (q Quantity) Bytes() (int64, error) { return q.scaled(1, "a whole number of bytes") }
@@ -50,7 +49,7 @@ func (q Quantity) value() (*big.Rat, error) {
 	if q == "" {
 		return new(big.Rat), nil
 	}
-	m := quantityText.FindStringSubmatch(string(q))
+	m := quantityText().FindStringSubmatch(string(q))
 	if m == nil || len(q) > 32 {
 		return nil, &quantityError{string(q)}
 	}
@@ -102,13 +101,13 @@ type Duration string
 
 const durationPattern = `^(?:[0-9]{1,5}d)?(?:[0-9]{1,6}h)?(?:[0-9]{1,8}m)?(?:[0-9]{1,10}s)?$`
 
-var durationText = regexp.MustCompile(strings.ReplaceAll(durationPattern, "(?:", "("))
+var durationText = compiled(strings.ReplaceAll(durationPattern, "(?:", "("))
 
 const maxDuration = 100 * 365 * 24 * time.Hour
 
 // Duration returns the span; zero if it is empty.
 func (d Duration) Duration() (time.Duration, error) {
-	m := durationText.FindStringSubmatch(string(d))
+	m := durationText().FindStringSubmatch(string(d))
 	if m == nil {
 		return 0, &durationError{string(d)}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -130,25 +129,25 @@ func refText(s string) error {
 }
 
 var (
-	ociName  = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[1-9][0-9]{0,4})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+$`)
-	ociTag   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	ociRef   = regexp.MustCompile(`^(.*?)(?::([^:/@]*))?$`)
-	modelRef = regexp.MustCompile(`^[a-z][a-z0-9+.-]*://[A-Za-z0-9][A-Za-z0-9._~/:+%-]*$`)
-	storeRef = regexp.MustCompile(`^/(?:nix|gnu)/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[A-Za-z0-9+_?=-][A-Za-z0-9+._?=-]{0,210}$`)
-	treeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
-	commitID = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
+	ociName  = compiled(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[1-9][0-9]{0,4})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+$`)
+	ociTag   = compiled(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	ociRef   = compiled(`^(.*?)(?::([^:/@]*))?$`)
+	modelRef = compiled(`^[a-z][a-z0-9+.-]*://[A-Za-z0-9][A-Za-z0-9._~/:+%-]*$`)
+	storeRef = compiled(`^/(?:nix|gnu)/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[A-Za-z0-9+_?=-][A-Za-z0-9+._?=-]{0,210}$`)
+	treeName = compiled(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+	commitID = compiled(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
 // parseOCIRef follows the grammar of the distribution specification, with the registry always spelled out.
 func parseOCIRef(s, text string) (Ref, error) {
 	name, pin, pinned := strings.Cut(text, "@")
-	m := ociRef.FindStringSubmatch(name)
+	m := ociRef().FindStringSubmatch(name)
 	ref := Ref{Scheme: RefOCI, Location: m[1], Version: m[2]}
 	host, _, _ := strings.Cut(ref.Location, "/")
 	switch {
-	case name != ref.Location && !ociTag.MatchString(ref.Version):
+	case name != ref.Location && !ociTag().MatchString(ref.Version):
 		return Ref{}, &refError{s, fmt.Sprintf("%q is no tag", ref.Version), ""}
-	case !ociName.MatchString(ref.Location):
+	case !ociName().MatchString(ref.Location):
 		return Ref{}, &refError{s, "not a reference of any known scheme", refCure}
 	case host != "localhost" && !strings.ContainsAny(host, ".:"):
 		return Ref{}, &refError{s, fmt.Sprintf("%q is no registry", host), "write the registry, too, such as docker.io/library/debian@sha256:…"}
@@ -199,7 +198,7 @@ func digestReason(err error) string {
 }
 
 func parseStoreRef(s string) (Ref, error) {
-	if path, _, _ := strings.Cut(s, "#"); !storeRef.MatchString(path) {
+	if path, _, _ := strings.Cut(s, "#"); !storeRef().MatchString(path) {
 		return Ref{}, &refError{s, "not a path directly below /nix/store or /gnu/store", "write the whole store object: /nix/store/HASH-NAME#sha256-…"}
 	}
 	loc, d, err := cutSRI(s)
@@ -210,7 +209,7 @@ func parseStoreRef(s string) (Ref, error) {
 }
 
 func parseTreeRef(s, rest string) (Ref, error) {
-	if name, _, _ := strings.Cut(rest, "#"); !treeName.MatchString(name) {
+	if name, _, _ := strings.Cut(rest, "#"); !treeName().MatchString(name) {
 		return Ref{}, &refError{s, "not tree:NAME#sha256-…", "a name is made of letters, digits, '.', '_', '+' and '-'"}
 	}
 	loc, d, err := cutSRI(s)
@@ -268,7 +267,7 @@ func redactUser(s string) string {
 func parseGitRef(s string) (Ref, error) {
 	path, _, _ := strings.Cut(s, "#")
 	at := strings.LastIndexByte(path, '@')
-	if at < 0 || !commitID.MatchString(path[at+1:]) {
+	if at < 0 || !commitID().MatchString(path[at+1:]) {
 		if _, sri, _ := strings.Cut(s, "#"); at < 0 || sri == "" {
 			return Ref{}, &UnpinnedError{s, "it has no commit id"}
 		}
@@ -312,7 +311,7 @@ func parseModelRef(s, scheme string) (Ref, error) {
 	switch {
 	case strings.HasPrefix(scheme, "git"), strings.HasSuffix(scheme, "http"), strings.HasSuffix(scheme, "https"), strings.HasSuffix(scheme, "file"):
 		return Ref{}, &refError{s, "unknown scheme " + scheme, refCure}
-	case !modelRef.MatchString(loc):
+	case !modelRef().MatchString(loc):
 		return Ref{}, &refError{s, "not a reference of any known scheme", refCure}
 	case !pinned:
 		return Ref{}, &UnpinnedError{s, "it has no @sha256:… at its end"}

@@ -39,8 +39,8 @@ const (
 )
 
 var (
-	plainInteger = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
-	plainNumber  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)\.[0-9]+$`)
+	plainInteger = compiled(`^(0|-?[1-9][0-9]*)$`)
+	plainNumber  = compiled(`^-?(0|[1-9][0-9]*)\.[0-9]+$`)
 )
 
 // numberish are the spellings that some readers take for something else than a string: those of
@@ -48,17 +48,17 @@ var (
 // underscores.
 var numberish = []struct {
 	kind scalarKind
-	re   *regexp.Regexp
+	re   func() *regexp.Regexp
 }{
-	{kindZero, regexp.MustCompile(`^-0(\.0*)?$`)},
-	{kindTime, regexp.MustCompile(`^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?$`)},
-	{kindOctal, regexp.MustCompile(`^[-+]?0(o[0-7]*|[0-9]+)$`)},
-	{kindBased, regexp.MustCompile(`^[-+]?0([xX][0-9a-fA-F]*|[bB][01]*|O[0-7]*)$`)},
-	{kindSixty, regexp.MustCompile(`^[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?$`)},
-	{kindExponent, regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$`)},
-	{kindExponent, regexp.MustCompile(`^[-+]?0[xX][0-9a-fA-F.]*[pP][-+]?[0-9]+$`)},
-	{kindUnreal, regexp.MustCompile(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)},
-	{kindNumberish, regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)$`)},
+	{kindZero, compiled(`^-0(\.0*)?$`)},
+	{kindTime, compiled(`^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?$`)},
+	{kindOctal, compiled(`^[-+]?0(o[0-7]*|[0-9]+)$`)},
+	{kindBased, compiled(`^[-+]?0([xX][0-9a-fA-F]*|[bB][01]*|O[0-7]*)$`)},
+	{kindSixty, compiled(`^[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?$`)},
+	{kindExponent, compiled(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$`)},
+	{kindExponent, compiled(`^[-+]?0[xX][0-9a-fA-F.]*[pP][-+]?[0-9]+$`)},
+	{kindUnreal, compiled(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)},
+	{kindNumberish, compiled(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)$`)},
 }
 
 // plainKind says what a scalar without quotes is to readers. The result is kindString only if it is to all of them.
@@ -78,22 +78,22 @@ func plainKind(s string) scalarKind {
 	if len(s) == 0 || !strings.ContainsRune("0123456789+-.", rune(s[0])) {
 		return kindString
 	}
-	if plainInteger.MatchString(s) {
+	if plainInteger().MatchString(s) {
 		return kindInteger
 	}
 	if bare := strings.ReplaceAll(s, "_", ""); bare != s && plainKind(bare) != kindString {
 		return kindSpaced // many readers drop underscores before they look
 	}
 	for _, n := range numberish[:1] { // before plainNumber, which matches -0.0
-		if n.re.MatchString(s) {
+		if n.re().MatchString(s) {
 			return n.kind
 		}
 	}
-	if plainNumber.MatchString(s) {
+	if plainNumber().MatchString(s) {
 		return kindFloat
 	}
 	for _, n := range numberish[1:] {
-		if n.re.MatchString(s) {
+		if n.re().MatchString(s) {
 			return n.kind
 		}
 	}
@@ -191,7 +191,7 @@ func shorten(s string) string {
 
 // quoteIfAmbiguous returns s as a YAML scalar: plain if that is a string to every reader, quoted if not.
 func quoteIfAmbiguous(s string) string {
-	if plainSafe.MatchString(s) && plainKind(s) == kindString && !strings.HasSuffix(s, ":") {
+	if plainSafe().MatchString(s) && plainKind(s) == kindString && !strings.HasSuffix(s, ":") {
 		return s
 	}
 	return quoteYAML(s)
@@ -199,7 +199,7 @@ func quoteIfAmbiguous(s string) string {
 
 // plainSafe are texts that need no quotes in block or flow context. ':' may be inside only when no space follows,
 // '#' only when no space precedes: there are no spaces at all.
-var plainSafe = regexp.MustCompile(`^[A-Za-z0-9/][A-Za-z0-9/._@#:+=~%-]*$`)
+var plainSafe = compiled(`^[A-Za-z0-9/][A-Za-z0-9/._@#:+=~%-]*$`)
 
 // quoteYAML writes a double-quoted scalar. Of what badText lets pass, only quote, backslash, line feed and tab need an
 // escape (YAML 1.2.2, section 5.7); joiners are escaped to be seen.

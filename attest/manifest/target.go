@@ -32,10 +32,10 @@ func parsePushTarget(s string) (Target, error) {
 	if err := refText(s); err != nil {
 		return Target{}, err
 	}
-	m := ociRef.FindStringSubmatch(strings.TrimPrefix(s, "oci:"))
+	m := ociRef().FindStringSubmatch(strings.TrimPrefix(s, "oci:"))
 	name, tag := m[1], m[2]
 	host, _, _ := strings.Cut(name, "/")
-	if !ociName.MatchString(name) || (host != "localhost" && !strings.ContainsAny(host, ".:")) || (tag != "" && !ociTag.MatchString(tag)) || strings.HasSuffix(s, ":") {
+	if !ociName().MatchString(name) || (host != "localhost" && !strings.ContainsAny(host, ".:")) || (tag != "" && !ociTag().MatchString(tag)) || strings.HasSuffix(s, ":") {
 		return Target{}, &refError{s, "not oci:HOST/REPOSITORY[:TAG]", ""}
 	}
 	return Target{Destination: s}, nil
