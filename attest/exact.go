@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"arch.network/attest/canonical"
 )
 
 // This file reads JSON that others wrote into our types. encoding/json would match member names whatever their case,
@@ -26,14 +28,24 @@ func decodeExact(data []byte, ptr any) error {
 	return d.value(data, reflect.ValueOf(ptr).Elem())
 }
 
-// decoder remembers what it learned of each type during one decodeExact.
+// decodeStrict is decodeExact for what only we write: it accepts data only if it is, byte for byte, what
+// canonical.Marshal makes of the value that was read. So members that are unknown, missing, null or empty where they
+// would be left out are errors, and so is a second spelling of bytes or digests.
+func decodeStrict(data []byte, ptr any) error {
+	d := decoder{types: map[reflect.Type]*typeInfo{}, strict: true}
+	return d.value(data, reflect.ValueOf(ptr).Elem())
+}
+
+// decoder remembers what it learned of each type during one call.
 type decoder struct {
-	types map[reflect.Type]*typeInfo
+	types  map[reflect.Type]*typeInfo
+	strict bool
 }
 
 type typeInfo struct {
-	custom bool     // decodes itself
-	names  []string // of the JSON members of a struct, by field
+	custom   bool     // decodes itself
+	names    []string // of the JSON members of a struct, by field
+	optional []bool   // whether the member is left out when empty, by field
 }
 
 var (
@@ -51,8 +63,9 @@ func (d decoder) info(t reflect.Type) *typeInfo {
 	info := &typeInfo{custom: pointer.Implements(customType) || pointer.Implements(textType)}
 	if t.Kind() == reflect.Struct {
 		for field := range t.Fields() {
-			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			name, rest, _ := strings.Cut(field.Tag.Get("json"), ",")
 			info.names = append(info.names, name)
+			info.optional = append(info.optional, rest != "")
 		}
 	}
 	d.types[t] = info
@@ -66,6 +79,9 @@ func (d decoder) value(data []byte, to reflect.Value) error {
 		return nil
 	}
 	if string(data) == "null" {
+		if d.strict {
+			return errors.New("null stands for nothing")
+		}
 		return nil
 	}
 	if to.Kind() == reflect.String {
@@ -76,13 +92,13 @@ func (d decoder) value(data []byte, to reflect.Value) error {
 	info := d.info(to.Type())
 	switch {
 	case info.custom:
-		return json.Unmarshal(data, to.Addr().Interface())
+		return d.custom(data, to)
 	case to.Kind() == reflect.Struct:
 		return d.structure(data, to, info)
 	case to.Kind() == reflect.Map:
 		return d.mapping(data, to)
 	case to.Type() == bytesType:
-		return decodeBytes(data, to)
+		return d.bytes(data, to)
 	case to.Kind() == reflect.Slice:
 		return d.slice(data, to)
 	default:
@@ -91,16 +107,56 @@ func (d decoder) value(data []byte, to reflect.Value) error {
 }
 
 func (d decoder) structure(data []byte, to reflect.Value, info *typeInfo) error {
-	return eachMember(data, func(name string, value []byte) error {
+	var seen uint64 // bit by field; no type here has more than 64
+	err := eachMember(data, func(name string, value []byte) error {
 		i := slices.Index(info.names, name)
-		if i < 0 || name == "" {
+		switch {
+		case name != "" && i >= 0:
+		case d.strict:
+			return fmt.Errorf("member %q is unknown", shorten(name, 100))
+		default:
 			return nil
 		}
+		seen |= 1 << i
 		if err := d.value(value, to.Field(i)); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		return nil
 	})
+	if err != nil || !d.strict {
+		return err
+	}
+	for i, name := range info.names {
+		present := seen&(1<<i) != 0
+		if present && info.optional[i] && empty(to.Field(i)) {
+			return fmt.Errorf("member %q is empty, and should be left out", name)
+		}
+		if !present && !info.optional[i] {
+			return fmt.Errorf("member %q is missing", name)
+		}
+	}
+	return nil
+}
+
+// empty is what encoding/json leaves out for omitempty, and, for structs, for omitzero.
+func empty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Map, reflect.Slice, reflect.String:
+		return v.Len() == 0
+	}
+	return v.IsZero()
+}
+
+// custom lets a value decode itself.
+func (d decoder) custom(data []byte, to reflect.Value) error {
+	if err := json.Unmarshal(data, to.Addr().Interface()); err != nil || !d.strict {
+		return err
+	}
+	again, err := canonical.Marshal(to.Addr().Interface())
+	if err == nil && !bytes.Equal(again, data) {
+		err = fmt.Errorf("%s is not the one spelling of its value", shorten(string(data), 100))
+	}
+	return err
 }
 
 func (d decoder) mapping(data []byte, to reflect.Value) error {
@@ -138,14 +194,18 @@ func (d decoder) slice(data []byte, to reflect.Value) error {
 	return nil
 }
 
-// decodeBytes accepts both base64 alphabets, with or without padding, as protobuf's JSON mapping does.
-func decodeBytes(data []byte, to reflect.Value) error {
+// bytes accepts both base64 alphabets, with or without padding, as protobuf's JSON mapping does; strictly, only the
+// standard one with padding.
+func (d decoder) bytes(data []byte, to reflect.Value) error {
 	text, err := unquote(data)
 	if err != nil {
 		return err
 	}
-	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
-	content, err := base64.RawStdEncoding.DecodeString(text)
+	plain := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	content, err := base64.RawStdEncoding.DecodeString(plain)
+	if err == nil && d.strict && base64.StdEncoding.EncodeToString(content) != text {
+		err = errors.New("it is not standard base64")
+	}
 	to.SetBytes(content)
 	return err
 }

@@ -168,15 +168,31 @@ func peekPredicateType(payload []byte) string {
 	if len(payload) > MaxStatement {
 		return ""
 	}
+	if t, ok := peekCanonical(payload); ok {
+		return t
+	}
 	var head struct {
 		Type          string `json:"_type"`
 		PredicateType string `json:"predicateType"`
 	}
-	// Statements of ours and of many others are without white space, and quickly looked through.
-	if decodeExact(payload, &head) != nil && json.Unmarshal(payload, &head) != nil || head.Type != StatementType {
+	if json.Unmarshal(payload, &head) != nil || head.Type != StatementType {
 		return ""
 	}
 	return head.PredicateType
+}
+
+// peekCanonical is the short way for a statement in canonical form, whose last members are predicateType and subject.
+func peekCanonical(payload []byte) (string, bool) {
+	if !bytes.HasPrefix(payload, []byte(`{"_type":"`+StatementType+`","predicate":`)) {
+		return "", false
+	}
+	member := []byte(`,"predicateType":"`)
+	i := bytes.LastIndex(payload, member)
+	if i < 0 {
+		return "", false
+	}
+	value, _, ok := bytes.Cut(payload[i+len(member):], []byte(`","subject":[{`))
+	return string(value), ok && bytes.IndexByte(value, '"') < 0
 }
 
 // mergeSignatures adds the signatures of from that into lacks; false, and no change, if they would be too many.

@@ -169,19 +169,15 @@ func (s *Statement) VSA() (*VSA, error) {
 	return v, s.foreign(v)
 }
 
-// own reads a predicate of ours: it must be, byte for byte, what Marshal makes of what was read.
+// own reads a predicate of ours, which has one form only.
 func (s *Statement) own(p Predicate) error {
-	if err := s.foreign(p); err != nil {
+	if err := s.expect(p); err != nil {
 		return err
 	}
-	again, err := canonical.Marshal(p)
-	if err != nil {
+	if err := decodeStrict(s.Predicate, p); err != nil {
 		return fmt.Errorf("read predicate %s: %w", s.PredicateType, err)
 	}
-	if !bytes.Equal(s.Predicate, again) {
-		return fmt.Errorf("read predicate %s: it has unknown or empty members, or is not in canonical form", s.PredicateType)
-	}
-	return nil
+	return s.valid(p)
 }
 
 func (s *Statement) foreign(p Predicate) error {
