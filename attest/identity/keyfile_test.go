@@ -189,8 +189,11 @@ func TestLoadRefuses(t *testing.T) {
 		{"bare secret", b64, 0o600, LoadOptions{}, `line 1: it is not "ARCH-SECRET-KEY-1", an algorithm and the key`},
 		{"key as algorithm", "ARCH-SECRET-KEY-1 " + b64 + " x", 0o600, LoadOptions{}, "line 1: its algorithm is none of ed25519, ecdsa-p256 and ml-dsa-65"},
 		{"too large", text + strings.Repeat("#\n", maxKeyFile), 0o600, LoadOptions{}, "more than 16384 bytes"},
-		{"another key than expected", text, 0o600, LoadOptions{Public: mustKey(t, Ed25519, 1).Public()},
-			"it is the key of " + k.Public().Short() + ", not of " + mustKey(t, Ed25519, 1).Public().Short()},
+		{
+			"another key than expected", text, 0o600,
+			LoadOptions{Public: mustKey(t, Ed25519, 1).Public()},
+			"it is the key of " + k.Public().Short() + ", not of " + mustKey(t, Ed25519, 1).Public().Short(),
+		},
 		{"no one to ask", string(encrypted), 0o644, LoadOptions{}, "it is encrypted with a passphrase, and there is no one to ask for it"},
 		{"wrong passphrase", string(encrypted), 0o644, LoadOptions{Passphrase: passphrase("wrong")}, "decrypt: neither the passphrase nor the age identities given open it"},
 		{"damaged age file", string(encrypted[:len(encrypted)-80]), 0o644, LoadOptions{Passphrase: passphrase("right")}, ""},

@@ -140,6 +140,7 @@ type durationError struct{ text string }
 func (e *durationError) Error() string {
 	return fmt.Sprintf("%q is no duration of at most 100 years", shorten(e.text))
 }
+
 func (e *durationError) Hint() string {
 	return `write days, hours, minutes and seconds in this order, such as "90s", "1h30m" or "30d"`
 }

@@ -79,16 +79,20 @@ func TestDownload(t *testing.T) {
 		err    string
 	}{
 		{name: "at once", steps: []http.HandlerFunc{whole(payload)}, ranges: []string{""}},
-		{name: "interrupted twice, resumed", steps: []http.HandlerFunc{cut(payload, 1000), cut(payload, 2000), whole(payload)},
-			ranges: []string{"", "bytes=1000-", "bytes=3000-"}, waits: []time.Duration{500 * time.Millisecond, 500 * time.Millisecond}},
+		{
+			name: "interrupted twice, resumed", steps: []http.HandlerFunc{cut(payload, 1000), cut(payload, 2000), whole(payload)},
+			ranges: []string{"", "bytes=1000-", "bytes=3000-"}, waits: []time.Duration{500 * time.Millisecond, 500 * time.Millisecond},
+		},
 		{name: "server cannot resume", steps: []http.HandlerFunc{cut(payload, 1000), ignoringRange(payload)}, ranges: []string{"", "bytes=1000-"}, waits: []time.Duration{500 * time.Millisecond}},
 		{name: "server resumes elsewhere", steps: []http.HandlerFunc{cut(payload, 1000), func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 7-9/1048576")
 			w.WriteHeader(http.StatusPartialContent)
 		}, whole(payload)}, ranges: []string{"", "bytes=1000-", ""}, waits: []time.Duration{500 * time.Millisecond, time.Second}},
 		{name: "content changed meanwhile", steps: []http.HandlerFunc{cut(evil, 1000), whole(payload)}, ranges: []string{"", "bytes=1000-", ""}, waits: []time.Duration{500 * time.Millisecond}},
-		{name: "busy, then fine", steps: []http.HandlerFunc{status(503), status(502), status(429), whole(payload)}, ranges: []string{"", "", "", ""},
-			waits: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second}},
+		{
+			name: "busy, then fine", steps: []http.HandlerFunc{status(503), status(502), status(429), whole(payload)}, ranges: []string{"", "", "", ""},
+			waits: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second},
+		},
 		{name: "retry after", steps: []http.HandlerFunc{func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
 			w.WriteHeader(503)
@@ -97,12 +101,16 @@ func TestDownload(t *testing.T) {
 			w.Header().Set("Retry-After", "3600")
 			w.WriteHeader(503)
 		}}, ranges: []string{""}, err: "the server says 503 Service Unavailable"},
-		{name: "down for good", steps: []http.HandlerFunc{status(500)}, ranges: []string{"", "", "", "", ""},
-			waits: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}, err: "the server says 500 Internal Server Error"},
+		{
+			name: "down for good", steps: []http.HandlerFunc{status(500)}, ranges: []string{"", "", "", "", ""},
+			waits: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}, err: "the server says 500 Internal Server Error",
+		},
 		{name: "not there", steps: []http.HandlerFunc{status(404)}, ranges: []string{""}, err: "the server says 404 Not Found"},
 		{name: "forbidden", steps: []http.HandlerFunc{status(403)}, ranges: []string{""}, err: "the server says 403 Forbidden"},
-		{name: "always cut at the same place", steps: []http.HandlerFunc{cut(payload, 0)}, ranges: []string{"", "", "", "", ""},
-			waits: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}, err: "EOF"},
+		{
+			name: "always cut at the same place", steps: []http.HandlerFunc{cut(payload, 0)}, ranges: []string{"", "", "", "", ""},
+			waits: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}, err: "EOF",
+		},
 		{name: "corrupt", steps: []http.HandlerFunc{whole(evil)}, ranges: []string{""}, err: "the pin says"},
 		{name: "promises too much", steps: []http.HandlerFunc{whole(append(payload[:len(payload):len(payload)], payload...))}, ranges: []string{""}, err: "larger than the limit of 1048576 bytes"},
 		{name: "sends too much", steps: []http.HandlerFunc{func(w http.ResponseWriter, _ *http.Request) {
@@ -111,8 +119,10 @@ func TestDownload(t *testing.T) {
 				w.(http.Flusher).Flush()
 			}
 		}}, ranges: []string{""}, err: "larger than the limit of 1048576 bytes"},
-		{name: "redirects in circles", steps: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }},
-			ranges: []string{"", "", "", "", "", "", "", "", "", ""}, err: "more than 10 redirects"},
+		{
+			name: "redirects in circles", steps: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }},
+			ranges: []string{"", "", "", "", "", "", "", "", "", ""}, err: "more than 10 redirects",
+		},
 		{name: "redirect to a file", steps: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(302)

@@ -102,8 +102,10 @@ func (r *repository) gitDir() string { return filepath.Join(r.dir, "repo") }
 
 // command prepares git with a clean environment. Proxies and certificate files of the machine remain.
 func (r *repository) command(ctx context.Context, args ...string) *exec.Cmd {
-	fixed := []string{"-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "protocol.version=2",
-		"-c", "credential.helper=", "-c", "core.askPass=true", "-c", "http.followRedirects=initial", "-c", "safe.directory=*"}
+	fixed := []string{
+		"-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "protocol.version=2",
+		"-c", "credential.helper=", "-c", "core.askPass=true", "-c", "http.followRedirects=initial", "-c", "safe.directory=*",
+	}
 	cmd := exec.CommandContext(ctx, r.git, append(fixed, args...)...)
 	cmd.Dir = r.dir
 	cmd.Env = []string{
@@ -286,8 +288,10 @@ func (r *repository) list(ctx context.Context, commit string) ([]gitEntry, error
 		}
 		e := gitEntry{fields[0], fields[2], name}
 		if e.mode == "160000" {
-			return nil, &sourceError{fmt.Sprintf("%s: %q is a submodule", r.url, name),
-				"submodules are not followed: give each its own input, mounted at its place"}
+			return nil, &sourceError{
+				fmt.Sprintf("%s: %q is a submodule", r.url, name),
+				"submodules are not followed: give each its own input, mounted at its place",
+			}
 		}
 		entries = append(entries, e)
 	}

@@ -28,7 +28,8 @@ func gitServer(t *testing.T, dir string) string {
 		t.Skip("cannot run here: git http-backend is not installed")
 	}
 	s := httptest.NewServer(&cgi.Handler{Path: backend, Env: []string{
-		"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}})
+		"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+	}})
 	t.Cleanup(s.Close)
 	return s.URL
 }
@@ -72,11 +73,11 @@ func TestGitRefused(t *testing.T) {
 	git(t, dir, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", sub, "sub")
 	git(t, dir, "commit", "-q", "-m", "submodule")
 	withSub := git(t, dir, "rev-parse", "HEAD")
-	var big string // that does not compress
+	var big strings.Builder // that does not compress
 	for i := range 300 {
-		big += digest.Of([]byte{byte(i), byte(i >> 8)}).SRI()
+		big.WriteString(digest.Of([]byte{byte(i), byte(i >> 8)}).SRI())
 	}
-	bigDir, bigCommit := gitRepository(t, map[string]string{"a": big})
+	bigDir, bigCommit := gitRepository(t, map[string]string{"a": big.String()})
 	tests := []struct {
 		name   string
 		dir    string
@@ -151,7 +152,8 @@ func TestGitRunsNothing(t *testing.T) {
 	f := newFetcher(t)
 	f.Limits.Files = 100
 	ref := manifest.Ref{Scheme: manifest.RefGit, Location: "git+file://" + dir, Version: commit, Digest: narOf(t, files(t, map[string]string{
-		"a": "1\n", ".gitattributes": "* filter=evil diff=evil\n", ".gitmodules": "[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c touch% /tmp/x\n"}))}
+		"a": "1\n", ".gitattributes": "* filter=evil diff=evil\n", ".gitmodules": "[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c touch% /tmp/x\n",
+	}))}
 	if _, err := f.Fetch(t.Context(), manifest.BuildInput{Name: "in", Ref: ref}, "", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +182,9 @@ func TestResolve(t *testing.T) {
 	goPinned := "go:example.com/Mod@v1.2.0#" + h1(sum)
 	gitPinned := "git+file://" + dir + "@" + commit + "#" + tree.SRI()
 	tests := []struct{ in, want, err string }{
-		{in: "./src"}, {in: "../src"}, {in: "."},
+		{in: "./src"},
+		{in: "../src"},
+		{in: "."},
 		{in: image.host + "/base/os:latest", want: image.host + "/base/os:latest@" + image.index.String()},
 		{in: image.host + "/base/os", want: image.host + "/base/os:latest@" + image.index.String()},
 		{in: "oci:" + image.host + "/base/os:latest", want: image.host + "/base/os:latest@" + image.index.String()},

@@ -61,8 +61,10 @@ func (f *Fetcher) askProxies(ctx context.Context, what string, ask func(base str
 	for _, p := range f.proxies() {
 		switch scheme, _, _ := strings.Cut(p.base, "://"); {
 		case p.base == "direct" || p.base == "off":
-			tried = append(tried, &sourceError{fmt.Sprintf("GOPROXY entry %q cannot be asked", p.base),
-				"name a module proxy in GOPROXY, such as " + defaultGoProxy + ", or a file:// tree: modules are not built from their repositories here"})
+			tried = append(tried, &sourceError{
+				fmt.Sprintf("GOPROXY entry %q cannot be asked", p.base),
+				"name a module proxy in GOPROXY, such as " + defaultGoProxy + ", or a file:// tree: modules are not built from their repositories here",
+			})
 			return tried.err()
 		case scheme != "http" && scheme != "https" && scheme != "file":
 			return &sourceError{fmt.Sprintf("GOPROXY entry %q is no URL", redacted(p.base)), "write https://HOST or file:///DIRECTORY"}

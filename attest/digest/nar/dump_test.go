@@ -140,8 +140,10 @@ func TestFilter(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("tree (-want +got):\n%s", diff)
 	}
-	wantAsked := []string{"a false", "b true", "b/c false", "b/d false", "b/pipe false", "b- false", "b. false",
-		"empty true", "link false", "link8 false", "x true", "z false"}
+	wantAsked := []string{
+		"a false", "b true", "b/c false", "b/d false", "b/pipe false", "b- false", "b. false",
+		"empty true", "link false", "link8 false", "x true", "z false",
+	}
 	if diff := cmp.Diff(wantAsked, asked); diff != "" {
 		t.Errorf("asked for (-want +got):\n%s", diff)
 	}

@@ -26,6 +26,7 @@ type node struct {
 func file(path, content string) node {
 	return node{Path: path, Type: nar.Regular, Content: content}
 }
+
 func program(path, content string) node {
 	return node{Path: path, Type: nar.Regular, Executable: true, Content: content}
 }
@@ -180,12 +181,15 @@ func str(all ...string) string {
 func regularNode(content string) string {
 	return str("(", "type", "regular", "contents", content, ")")
 }
+
 func symlinkNode(target string) string {
 	return str("(", "type", "symlink", "target", target, ")")
 }
+
 func directoryNode(entries ...string) string {
 	return str("(", "type", "directory") + strings.Join(entries, "") + str(")")
 }
+
 func entry(name, node string) string {
 	return str("entry", "(", "name", name, "node") + node + str(")")
 }

@@ -149,73 +149,124 @@ func TestTar(t *testing.T) {
 		want    []string
 		err     string
 	}{
-		{name: "modes are 0644 and 0755, setuid is dropped", entries: []e{
-			{name: "d/", typ: tar.TypeDir, mode: 0o7700}, {name: "d/a", mode: 0o4755, body: "a"}, {name: "d/b", mode: 0o000}, {name: "c", mode: 0o666, body: "c"}},
-			want: []string{`c -rw-r--r-- "c"`, `d/`, `d/a -rwxr-xr-x "a"`, `d/b -rw-r--r-- ""`}},
-		{name: "missing parents are made", entries: []e{{name: "./a//b/./c", body: "x"}},
-			want: []string{`a/`, `a/b/`, `a/b/c -rw-r--r-- "x"`}},
-		{name: "strip", strip: 1, entries: []e{
-			{name: "p-1.0/", typ: tar.TypeDir}, {name: "p-1.0/a", body: "1"}, {name: "top"}, {name: "p-1.0/l", typ: tar.TypeLink, link: "p-1.0/a"}, {name: "p-1.0/s", typ: tar.TypeSymlink, link: "p-1.0/a"}},
-			want: []string{`a -rw-r--r-- "1"`, `l -rw-r--r-- "1"`, `s -> p-1.0/a`}},
+		{
+			name: "modes are 0644 and 0755, setuid is dropped", entries: []e{
+				{name: "d/", typ: tar.TypeDir, mode: 0o7700}, {name: "d/a", mode: 0o4755, body: "a"}, {name: "d/b", mode: 0o000}, {name: "c", mode: 0o666, body: "c"},
+			},
+			want: []string{`c -rw-r--r-- "c"`, `d/`, `d/a -rwxr-xr-x "a"`, `d/b -rw-r--r-- ""`},
+		},
+		{
+			name: "missing parents are made", entries: []e{{name: "./a//b/./c", body: "x"}},
+			want: []string{`a/`, `a/b/`, `a/b/c -rw-r--r-- "x"`},
+		},
+		{
+			name: "strip", strip: 1, entries: []e{
+				{name: "p-1.0/", typ: tar.TypeDir}, {name: "p-1.0/a", body: "1"}, {name: "top"}, {name: "p-1.0/l", typ: tar.TypeLink, link: "p-1.0/a"}, {name: "p-1.0/s", typ: tar.TypeSymlink, link: "p-1.0/a"},
+			},
+			want: []string{`a -rw-r--r-- "1"`, `l -rw-r--r-- "1"`, `s -> p-1.0/a`},
+		},
 		{name: "strip too much", strip: 9, entries: []e{{name: "a/b"}}, err: `strip 9 leaves nothing of the archive`},
-		{name: "a later file replaces an earlier one, not its hard link", entries: []e{{name: "a", body: "1"}, {name: "b", typ: tar.TypeLink, link: "a"}, {name: "a", body: "2"}},
-			want: []string{`a -rw-r--r-- "2"`, `b -rw-r--r-- "1"`}},
-		{name: "git archive's global header", entries: []e{{typ: tar.TypeXGlobalHeader, pax: map[string]string{"comment": "id"}}, {name: "a"}},
-			want: []string{`a -rw-r--r-- ""`}},
+		{
+			name: "a later file replaces an earlier one, not its hard link", entries: []e{{name: "a", body: "1"}, {name: "b", typ: tar.TypeLink, link: "a"}, {name: "a", body: "2"}},
+			want: []string{`a -rw-r--r-- "2"`, `b -rw-r--r-- "1"`},
+		},
+		{
+			name: "git archive's global header", entries: []e{{typ: tar.TypeXGlobalHeader, pax: map[string]string{"comment": "id"}}, {name: "a"}},
+			want: []string{`a -rw-r--r-- ""`},
+		},
 
 		{name: "absolute name", entries: []e{{name: "/etc/x"}}, err: `archive entry "/etc/x": absolute name`},
 		{name: "absolute name in a root file system", mode: RootFS, entries: []e{{name: "/etc/x"}}, want: []string{`etc/`, `etc/x -rw-r--r-- ""`}},
 		{name: "dot dot", entries: []e{{name: "../x"}}, err: `archive entry "../x": ".." in the name`},
 		{name: "dot dot inside", mode: RootFS, entries: []e{{name: "a/../../x"}}, err: `archive entry "a/../../x": ".." in the name`},
 		{name: "dot dot that strip would drop", strip: 1, entries: []e{{name: "../x"}}, err: `archive entry "../x": ".." in the name`},
-		{name: "file through a relative link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "l/x"}},
-			err: `archive entry "l/x": leads through the symbolic link "l"`},
-		{name: "file through an absolute link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "/tmp"}, {name: "l/x"}},
-			err: `archive entry "l/x": leads through the symbolic link "l"`},
-		{name: "relative link stops at the root of a root file system", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../../canary"}, {name: "l/x"}},
-			want: []string{`canary/`, `canary/x -rw-r--r-- ""`, `l -> ../../canary`}},
-		{name: "absolute link means the image's root", mode: RootFS, entries: []e{
-			{name: "usr/lib64/", typ: tar.TypeDir}, {name: "lib64", typ: tar.TypeSymlink, link: "/usr/lib64"}, {name: "lib64/ld.so", body: "x"}},
-			want: []string{`lib64 -> /usr/lib64`, `usr/`, `usr/lib64/`, `usr/lib64/ld.so -rw-r--r-- "x"`}},
-		{name: "chain of links", mode: RootFS, entries: []e{
-			{name: "a", typ: tar.TypeSymlink, link: "b/./c"}, {name: "b", typ: tar.TypeSymlink, link: "//x/y/.."}, {name: "a/f"}},
-			want: []string{`a -> b/./c`, `b -> //x/y/..`, `x/`, `x/c/`, `x/c/f -rw-r--r-- ""`, `x/y/`}},
-		{name: "link loop", mode: RootFS, entries: []e{{name: "a", typ: tar.TypeSymlink, link: "b"}, {name: "b", typ: tar.TypeSymlink, link: "a"}, {name: "a/x"}},
-			err: `archive entry "a/x": leads through too many symbolic links`},
-		{name: "file onto a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "l", body: "evil"}},
-			err: `archive entry "l": replaces the symbolic link of the same name`},
-		{name: "file onto a link in a root file system replaces the link", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "l", body: "evil"}},
-			want: []string{`l -rw-r--r-- "evil"`}},
-		{name: "directory onto a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "l/", typ: tar.TypeDir}},
-			err: `archive entry "l": replaces the symbolic link of the same name`},
+		{
+			name: "file through a relative link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "l/x"}},
+			err: `archive entry "l/x": leads through the symbolic link "l"`,
+		},
+		{
+			name: "file through an absolute link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "/tmp"}, {name: "l/x"}},
+			err: `archive entry "l/x": leads through the symbolic link "l"`,
+		},
+		{
+			name: "relative link stops at the root of a root file system", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../../canary"}, {name: "l/x"}},
+			want: []string{`canary/`, `canary/x -rw-r--r-- ""`, `l -> ../../canary`},
+		},
+		{
+			name: "absolute link means the image's root", mode: RootFS, entries: []e{
+				{name: "usr/lib64/", typ: tar.TypeDir}, {name: "lib64", typ: tar.TypeSymlink, link: "/usr/lib64"}, {name: "lib64/ld.so", body: "x"},
+			},
+			want: []string{`lib64 -> /usr/lib64`, `usr/`, `usr/lib64/`, `usr/lib64/ld.so -rw-r--r-- "x"`},
+		},
+		{
+			name: "chain of links", mode: RootFS, entries: []e{
+				{name: "a", typ: tar.TypeSymlink, link: "b/./c"}, {name: "b", typ: tar.TypeSymlink, link: "//x/y/.."}, {name: "a/f"},
+			},
+			want: []string{`a -> b/./c`, `b -> //x/y/..`, `x/`, `x/c/`, `x/c/f -rw-r--r-- ""`, `x/y/`},
+		},
+		{
+			name: "link loop", mode: RootFS, entries: []e{{name: "a", typ: tar.TypeSymlink, link: "b"}, {name: "b", typ: tar.TypeSymlink, link: "a"}, {name: "a/x"}},
+			err: `archive entry "a/x": leads through too many symbolic links`,
+		},
+		{
+			name: "file onto a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "l", body: "evil"}},
+			err: `archive entry "l": replaces the symbolic link of the same name`,
+		},
+		{
+			name: "file onto a link in a root file system replaces the link", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "l", body: "evil"}},
+			want: []string{`l -rw-r--r-- "evil"`},
+		},
+		{
+			name: "directory onto a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "l/", typ: tar.TypeDir}},
+			err: `archive entry "l": replaces the symbolic link of the same name`,
+		},
 		{name: "file onto a directory", entries: []e{{name: "d/x"}, {name: "d"}}, err: `archive entry "d": replaces the directory of the same name`},
 		{name: "file below a file", entries: []e{{name: "d"}, {name: "d/x"}}, err: `archive entry "d/x": replaces the file of the same name`},
-		{name: "types change in a root file system", mode: RootFS, entries: []e{{name: "d/x"}, {name: "d", body: "f"}, {name: "f"}, {name: "f/x"}},
-			want: []string{`d -rw-r--r-- "f"`, `f/`, `f/x -rw-r--r-- ""`}},
+		{
+			name: "types change in a root file system", mode: RootFS, entries: []e{{name: "d/x"}, {name: "d", body: "f"}, {name: "f"}, {name: "f/x"}},
+			want: []string{`d -rw-r--r-- "f"`, `f/`, `f/x -rw-r--r-- ""`},
+		},
 
 		{name: "hard link out by dot dot", entries: []e{{name: "h", typ: tar.TypeLink, link: "../canary/secret"}}, err: `archive entry "../canary/secret": ".." in the name`},
 		{name: "hard link out by an absolute name", entries: []e{{name: "h", typ: tar.TypeLink, link: "/etc/passwd"}}, err: `archive entry "/etc/passwd": absolute name`},
-		{name: "hard link to an absolute name stays inside", mode: RootFS, entries: []e{{name: "h", typ: tar.TypeLink, link: "/etc/passwd"}},
-			err: `archive entry "h": hard link to "etc/passwd", which is no file of the archive so far`},
-		{name: "hard link through a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "h", typ: tar.TypeLink, link: "l/secret"}},
-			err: `archive entry "h": leads through the symbolic link "l"`},
-		{name: "hard link through a link in a root file system", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "h", typ: tar.TypeLink, link: "l/secret"}},
-			err: `archive entry "h": hard link to "l/secret", which is no file of the archive so far`},
-		{name: "hard link to a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "h", typ: tar.TypeLink, link: "l"}},
-			err: `archive entry "h": hard link to "l", which is no file of the archive so far`},
-		{name: "hard link to a link in a root file system is the link again", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "h", typ: tar.TypeLink, link: "l"}},
-			want: []string{`h -> ../canary/secret`, `l -> ../canary/secret`}},
-		{name: "hard link to a directory", mode: RootFS, entries: []e{{name: "d/", typ: tar.TypeDir}, {name: "h", typ: tar.TypeLink, link: "d"}},
-			err: `archive entry "h": hard link to "d", which is no file of the archive so far`},
+		{
+			name: "hard link to an absolute name stays inside", mode: RootFS, entries: []e{{name: "h", typ: tar.TypeLink, link: "/etc/passwd"}},
+			err: `archive entry "h": hard link to "etc/passwd", which is no file of the archive so far`,
+		},
+		{
+			name: "hard link through a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "h", typ: tar.TypeLink, link: "l/secret"}},
+			err: `archive entry "h": leads through the symbolic link "l"`,
+		},
+		{
+			name: "hard link through a link in a root file system", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary"}, {name: "h", typ: tar.TypeLink, link: "l/secret"}},
+			err: `archive entry "h": hard link to "l/secret", which is no file of the archive so far`,
+		},
+		{
+			name: "hard link to a link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "h", typ: tar.TypeLink, link: "l"}},
+			err: `archive entry "h": hard link to "l", which is no file of the archive so far`,
+		},
+		{
+			name: "hard link to a link in a root file system is the link again", mode: RootFS, entries: []e{{name: "l", typ: tar.TypeSymlink, link: "../canary/secret"}, {name: "h", typ: tar.TypeLink, link: "l"}},
+			want: []string{`h -> ../canary/secret`, `l -> ../canary/secret`},
+		},
+		{
+			name: "hard link to a directory", mode: RootFS, entries: []e{{name: "d/", typ: tar.TypeDir}, {name: "h", typ: tar.TypeLink, link: "d"}},
+			err: `archive entry "h": hard link to "d", which is no file of the archive so far`,
+		},
 		{name: "hard link to itself", mode: RootFS, entries: []e{{name: "a"}, {name: "a", typ: tar.TypeLink, link: "a"}}, err: `archive entry "a": hard link to itself`},
-		{name: "hard link that replaces its target's directory", mode: RootFS, entries: []e{{name: "a/b"}, {name: "a", typ: tar.TypeLink, link: "a/b"}},
-			err: `archive entry "a": hard link to "a/b", which is no file of the archive so far`},
-		{name: "hard links count as bytes", limits: Limits{Bytes: 10}, entries: []e{{name: "a", body: "1234"}, {name: "b", typ: tar.TypeLink, link: "a"}, {name: "c", typ: tar.TypeLink, link: "a"}},
-			err: `archive exceeds the limit of 10 bytes`},
+		{
+			name: "hard link that replaces its target's directory", mode: RootFS, entries: []e{{name: "a/b"}, {name: "a", typ: tar.TypeLink, link: "a/b"}},
+			err: `archive entry "a": hard link to "a/b", which is no file of the archive so far`,
+		},
+		{
+			name: "hard links count as bytes", limits: Limits{Bytes: 10}, entries: []e{{name: "a", body: "1234"}, {name: "b", typ: tar.TypeLink, link: "a"}, {name: "c", typ: tar.TypeLink, link: "a"}},
+			err: `archive exceeds the limit of 10 bytes`,
+		},
 
 		{name: "device", entries: []e{{name: "null", typ: tar.TypeChar}}, err: `archive entry "null": device or FIFO`},
 		{name: "devices are left out of a root file system", mode: RootFS, entries: []e{
-			{name: "dev/null", typ: tar.TypeChar}, {name: "dev/sda", typ: tar.TypeBlock}, {name: "p", typ: tar.TypeFifo}, {name: "a"}}, want: []string{`a -rw-r--r-- ""`}},
+			{name: "dev/null", typ: tar.TypeChar}, {name: "dev/sda", typ: tar.TypeBlock}, {name: "p", typ: tar.TypeFifo}, {name: "a"},
+		}, want: []string{`a -rw-r--r-- ""`}},
 		{name: "empty link", entries: []e{{name: "l", typ: tar.TypeSymlink}}, err: `archive entry "l": symbolic link without a target`},
 		{name: "long link", entries: []e{{name: "l", typ: tar.TypeSymlink, link: strings.Repeat("x/", 2048)}}, err: `archive exceeds the limit of 4095 bytes in a symbolic link's target`},
 		{name: "root replaced by a file", mode: RootFS, entries: []e{{name: "./.", typ: tar.TypeSymlink, link: "x"}}, err: `archive entry "./.": names the root of the tree`},
@@ -477,8 +528,10 @@ func TestZip(t *testing.T) {
 		want    []string
 		err     string
 	}{
-		{name: "files, links, modes", strip: 1, entries: []e{{name: "p/", typ: tar.TypeDir}, {name: "p/a", mode: 0o4711, body: "a"}, {name: "p/l", typ: tar.TypeSymlink, link: "a"}, {name: "p/d/"}},
-			want: []string{`a -rwxr-xr-x "a"`, `d/`, `l -> a`}},
+		{
+			name: "files, links, modes", strip: 1, entries: []e{{name: "p/", typ: tar.TypeDir}, {name: "p/a", mode: 0o4711, body: "a"}, {name: "p/l", typ: tar.TypeSymlink, link: "a"}, {name: "p/d/"}},
+			want: []string{`a -rwxr-xr-x "a"`, `d/`, `l -> a`},
+		},
 		{name: "dot dot", entries: []e{{name: "../x"}}, err: `archive entry "../x": ".." in the name`},
 		{name: "absolute", entries: []e{{name: "/x"}}, err: `archive entry "/x": absolute name`},
 		{name: "backslash", entries: []e{{name: `..\x`}}, err: `archive entry "..\\x": backslash in the name`},
