@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"arch.network/attest/digest"
@@ -134,10 +135,8 @@ func (h *hashed) describe() string {
 
 func anyNames(claims []*trustedClaim, is func(ResourceDescriptor) bool) bool {
 	for _, c := range claims {
-		for _, s := range c.statement.Subject {
-			if is(s) {
-				return true
-			}
+		if slices.ContainsFunc(c.statement.Subject, is) {
+			return true
 		}
 	}
 	return false
