@@ -62,7 +62,7 @@ func TestInteropProvenance(t *testing.T) {
 	if got := pb.GetRunDetails().GetMetadata().GetStartedOn().AsTime(); !got.Equal(run().Started) {
 		t.Errorf("startedOn %v", got)
 	}
-	var other slsa.ProvenancePredicate
+	var other slsa.ProvenancePredicate //lint:ignore SA1019 oss-rebuild and others read provenance with it
 	dec := json.NewDecoder(bytes.NewReader(s.Predicate))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&other); err != nil {
@@ -125,7 +125,7 @@ func TestInteropEnvelope(t *testing.T) {
 	if !bytes.Equal(sslib.PAE(theirs.PayloadType, payload), dsse.PAE(env.PayloadType, env.Payload)) {
 		t.Error("the bytes that are signed are others")
 	}
-	var statement intoto.Statement
+	var statement intoto.Statement //lint:ignore SA1019 it is how the library reads statements
 	if err := json.Unmarshal(payload, &statement); err != nil {
 		t.Fatal(err)
 	}

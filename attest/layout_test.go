@@ -169,23 +169,37 @@ func TestVerifyLayout(t *testing.T) {
 			evil.Products = map[string]intoto.HashObj{"hello": {"sha256": digest.Of([]byte("evil")).Hex()}}
 			in.Links = append(in.Links, metablock(t, evil, c.eve), []byte("{}"), []byte("\x00"))
 		}},
-		{name: "layout by another", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Layout = metablock(t, c.layout, c.eve) },
-			failed: []string{attest.CheckLayoutSignature}, class: attest.ClassVerification},
-		{name: "layout by one of two owners", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Keys = append(in.Keys, c.dev.pem) },
-			failed: []string{attest.CheckLayoutSignature}, class: attest.ClassVerification},
+		{
+			name: "layout by another", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Layout = metablock(t, c.layout, c.eve) },
+			failed: []string{attest.CheckLayoutSignature}, class: attest.ClassVerification,
+		},
+		{
+			name: "layout by one of two owners", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Keys = append(in.Keys, c.dev.pem) },
+			failed: []string{attest.CheckLayoutSignature}, class: attest.ClassVerification,
+		},
 		{name: "layout changed after signing", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) {
 			in.Layout = bytes.Replace(in.Layout, []byte(`"threshold":2`), []byte(`"threshold":1`), 1)
 		}, failed: []string{attest.CheckLayoutSignature}, class: attest.ClassVerification},
-		{name: "a link as layout", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Layout = metablock(t, c.build, c.owner) },
-			failed: []string{attest.CheckLayoutForm}, class: attest.ClassVerification},
-		{name: "expired", chain: func(c *supplyChain) { c.layout.Expires = "2026-04-30T00:00:00Z" },
-			failed: []string{attest.CheckLayoutExpiry}, class: attest.ClassVerification},
-		{name: "link by a wrong key", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links[1] = metablock(t, c.build, c.dev) },
-			failed: []string{attest.CheckStep}, class: attest.ClassVerification},
-		{name: "link missing", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links = in.Links[:2] },
-			failed: []string{attest.CheckStep}, class: attest.ClassVerification},
-		{name: "one signer's link twice", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links[2] = in.Links[1] },
-			failed: []string{attest.CheckStep}, class: attest.ClassVerification},
+		{
+			name: "a link as layout", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Layout = metablock(t, c.build, c.owner) },
+			failed: []string{attest.CheckLayoutForm}, class: attest.ClassVerification,
+		},
+		{
+			name: "expired", chain: func(c *supplyChain) { c.layout.Expires = "2026-04-30T00:00:00Z" },
+			failed: []string{attest.CheckLayoutExpiry}, class: attest.ClassVerification,
+		},
+		{
+			name: "link by a wrong key", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links[1] = metablock(t, c.build, c.dev) },
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
+		},
+		{
+			name: "link missing", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links = in.Links[:2] },
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
+		},
+		{
+			name: "one signer's link twice", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links[2] = in.Links[1] },
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
+		},
 		{name: "one key under two key ids", chain: func(c *supplyChain) {
 			twin := c.ci1.public()
 			twin.KeyID = c.ci2.key.KeyID
@@ -203,23 +217,37 @@ func TestVerifyLayout(t *testing.T) {
 			other.Products = map[string]intoto.HashObj{"hello": {"sha256": digest.Of([]byte("other")).Hex()}}
 			in.Links[2] = metablock(t, other, c.ci2)
 		}, failed: []string{attest.CheckStep}, class: attest.ClassVerification},
-		{name: "paths that are not clean", chain: func(c *supplyChain) { c.build.Products["./hello"] = c.build.Products["hello"] },
-			failed: []string{attest.CheckStep}, class: attest.ClassVerification},
-		{name: "another artifact", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Digest = digest.Of(nil) },
-			failed: []string{attest.CheckProduct}, class: attest.ClassVerification},
-		{name: "another command is only told", chain: func(c *supplyChain) { c.build.Command = []string{"make"} }},
-		{name: "inspections are refused", chain: func(c *supplyChain) { c.layout.Inspect = inspection(marker) },
-			failed: []string{attest.CheckInspections}, class: attest.ClassPolicy},
-		{name: "inspections are skipped if asked", chain: func(c *supplyChain) { c.layout.Inspect = inspection(marker) },
-			change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.SkipInspections = true }},
-		{name: "a sublayout", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) {
-			in.Links[0] = metablock(t, c.layout, c.dev)
+		{
+			name: "paths that are not clean", chain: func(c *supplyChain) { c.build.Products["./hello"] = c.build.Products["hello"] },
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
 		},
-			failed: []string{attest.CheckStep}, class: attest.ClassVerification},
-		{name: "no links", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links = nil },
-			failed: []string{attest.CheckStep}, class: attest.ClassVerification},
-		{name: "no JSON", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Layout = []byte("layout") },
-			failed: []string{attest.CheckLayoutForm}, class: attest.ClassVerification},
+		{
+			name: "another artifact", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Digest = digest.Of(nil) },
+			failed: []string{attest.CheckProduct}, class: attest.ClassVerification,
+		},
+		{name: "another command is only told", chain: func(c *supplyChain) { c.build.Command = []string{"make"} }},
+		{
+			name: "inspections are refused", chain: func(c *supplyChain) { c.layout.Inspect = inspection(marker) },
+			failed: []string{attest.CheckInspections}, class: attest.ClassPolicy,
+		},
+		{
+			name: "inspections are skipped if asked", chain: func(c *supplyChain) { c.layout.Inspect = inspection(marker) },
+			change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.SkipInspections = true },
+		},
+		{
+			name: "a sublayout", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) {
+				in.Links[0] = metablock(t, c.layout, c.dev)
+			},
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
+		},
+		{
+			name: "no links", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links = nil },
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
+		},
+		{
+			name: "no JSON", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Layout = []byte("layout") },
+			failed: []string{attest.CheckLayoutForm}, class: attest.ClassVerification,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

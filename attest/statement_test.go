@@ -96,8 +96,11 @@ func TestOutputSubjects(t *testing.T) {
 	}{
 		{"file", attest.Output{Name: "f", File: d("f"), NAR: d("n")}, map[string]string{"f": d("f").Hex(), "f#nar": d("n").Hex()}},
 		{"tree", attest.Output{Name: "t", NAR: d("n"), Tar: d("t")}, map[string]string{"t": d("t").Hex(), "t#nar": d("n").Hex(), "t#tar": d("t").Hex()}},
-		{"image", attest.Output{Name: "i", NAR: d("n"), Tar: d("t"), OCI: d("o")},
-			map[string]string{"i": d("t").Hex(), "i#nar": d("n").Hex(), "i#tar": d("t").Hex(), "i#oci": d("o").Hex()}},
+		{
+			"image",
+			attest.Output{Name: "i", NAR: d("n"), Tar: d("t"), OCI: d("o")},
+			map[string]string{"i": d("t").Hex(), "i#nar": d("n").Hex(), "i#tar": d("t").Hex(), "i#oci": d("o").Hex()},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -254,15 +257,19 @@ func TestValidateRefuses(t *testing.T) {
 		{"summary without verifier", &attest.VSA{}, "verifier.id"},
 		{"summary with another result", &attest.VSA{Verifier: attest.Verifier{ID: "x"}, ResourceURI: "x", Policy: attest.ResourceDescriptor{URI: "x"}, VerificationResult: "passed"}, "PASSED"},
 		{"summary without levels", &attest.VSA{Verifier: attest.Verifier{ID: "x"}, ResourceURI: "x", Policy: attest.ResourceDescriptor{URI: "x"}, VerificationResult: attest.Passed}, "verifiedLevels"},
-		{"summary with unpinned input", &attest.VSA{Verifier: attest.Verifier{ID: "x"}, ResourceURI: "x", Policy: attest.ResourceDescriptor{URI: "x", Digest: sum},
-			VerificationResult: attest.Passed, VerifiedLevels: []string{}, InputAttestations: []attest.ResourceDescriptor{{URI: "x"}}}, "no digest"},
+		{"summary with unpinned input", &attest.VSA{
+			Verifier: attest.Verifier{ID: "x"}, ResourceURI: "x", Policy: attest.ResourceDescriptor{URI: "x", Digest: sum},
+			VerificationResult: attest.Passed, VerifiedLevels: []string{}, InputAttestations: []attest.ResourceDescriptor{{URI: "x"}},
+		}, "no digest"},
 		{"negative of unknown state", &attest.Negative{State: "bad"}, "unknown state"},
 		{"negative without mismatch", &attest.Negative{State: attest.Differs}, "no mismatches"},
 		{"negative without missing input", &attest.Negative{State: attest.InputsMissing}, "names no input"},
 		{"negative of no claim", &attest.Negative{State: attest.FailedToBuild}, "no claim"},
 		{"negative without cause", &attest.Negative{State: attest.FailedToBuild, Claim: id}, "cause"},
-		{"negative with equal digests", &attest.Negative{State: attest.Differs, Claim: id, Cause: "x", By: by, Tried: "2026-01-01T00:00:00Z",
-			Found: []attest.Mismatch{{Name: "x", Expected: id, Found: id}}}, "no difference"},
+		{"negative with equal digests", &attest.Negative{
+			State: attest.Differs, Claim: id, Cause: "x", By: by, Tried: "2026-01-01T00:00:00Z",
+			Found: []attest.Mismatch{{Name: "x", Expected: id, Found: id}},
+		}, "no difference"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -28,27 +28,45 @@ func TestVerify(t *testing.T) {
 		{name: "one builder", by: []person{w.alice}},
 		{name: "two builders", by: []person{w.alice, w.bob}},
 		{name: "k=2 of two", by: []person{w.alice, w.bob}, change: func(in *attest.VerifyInput) { in.Rebuilds, in.Operators = 2, 2 }},
-		{name: "k=2 of one", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Rebuilds = 2 },
-			failed: []string{attest.CheckRebuilds}, class: attest.ClassPolicy},
-		{name: "two of one operator", by: []person{w.bob, w.carol}, change: func(in *attest.VerifyInput) { in.Rebuilds, in.Operators = 2, 2 },
-			failed: []string{attest.CheckRebuilds}, class: attest.ClassPolicy},
+		{
+			name: "k=2 of one", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Rebuilds = 2 },
+			failed: []string{attest.CheckRebuilds}, class: attest.ClassPolicy,
+		},
+		{
+			name: "two of one operator", by: []person{w.bob, w.carol}, change: func(in *attest.VerifyInput) { in.Rebuilds, in.Operators = 2, 2 },
+			failed: []string{attest.CheckRebuilds}, class: attest.ClassPolicy,
+		},
 		{name: "nobody we know", by: []person{w.eve}, failed: []string{attest.CheckSignature}, class: attest.ClassVerification},
 		{name: "someone unknown beside", by: []person{w.eve, w.alice}},
-		{name: "role without members", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Role = manifest.RolePeer },
-			failed: []string{attest.CheckQuorum}, class: attest.ClassPolicy},
-		{name: "another name", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Name = "goodbye" },
-			failed: []string{attest.CheckName}, class: attest.ClassVerification},
+		{
+			name: "role without members", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Role = manifest.RolePeer },
+			failed: []string{attest.CheckQuorum}, class: attest.ClassPolicy,
+		},
+		{
+			name: "another name", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Name = "goodbye" },
+			failed: []string{attest.CheckName}, class: attest.ClassVerification,
+		},
 		{name: "another file name, not asked for", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Artifact.Name = "x" }},
-		{name: "another manifest", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Manifest = digest.Of(nil) },
-			failed: []string{attest.CheckManifest}, class: attest.ClassVerification},
-		{name: "changed artifact", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Artifact = file("hello", []byte("bad")) },
-			failed: []string{attest.CheckSubject}, class: attest.ClassVerification},
-		{name: "expired trust root", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.At = now.AddDate(2, 0, 0) },
-			failed: []string{attest.CheckTrustRoot, attest.CheckQuorum}, class: attest.ClassVerification},
-		{name: "no receipt", change: func(in *attest.VerifyInput) { in.Receipt = nil },
-			failed: []string{attest.CheckReceipts}, class: attest.ClassNothing},
-		{name: "empty receipt", change: func(in *attest.VerifyInput) { in.Receipt = &attest.Receipt{} },
-			failed: []string{attest.CheckReceipts}, class: attest.ClassNothing},
+		{
+			name: "another manifest", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Manifest = digest.Of(nil) },
+			failed: []string{attest.CheckManifest}, class: attest.ClassVerification,
+		},
+		{
+			name: "changed artifact", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.Artifact = file("hello", []byte("bad")) },
+			failed: []string{attest.CheckSubject}, class: attest.ClassVerification,
+		},
+		{
+			name: "expired trust root", by: []person{w.alice}, change: func(in *attest.VerifyInput) { in.At = now.AddDate(2, 0, 0) },
+			failed: []string{attest.CheckTrustRoot, attest.CheckQuorum}, class: attest.ClassVerification,
+		},
+		{
+			name: "no receipt", change: func(in *attest.VerifyInput) { in.Receipt = nil },
+			failed: []string{attest.CheckReceipts}, class: attest.ClassNothing,
+		},
+		{
+			name: "empty receipt", change: func(in *attest.VerifyInput) { in.Receipt = &attest.Receipt{} },
+			failed: []string{attest.CheckReceipts}, class: attest.ClassNothing,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

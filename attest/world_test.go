@@ -40,15 +40,13 @@ type person struct {
 
 // world is a trust root with three builders and rebuilders, and someone whom nobody knows.
 type world struct {
-	t                         testing.TB
-	alice, bob, carol, eve    person
-	root                      *manifest.TrustRoot
-	trust                     *attest.Trust
-	claim                     *attest.Statement
-	dependencies              []attest.ResourceDescriptor
-	document                  *manifest.Build
-	builders                  []string
-	threshold, roleThresholds int
+	t                      testing.TB
+	alice, bob, carol, eve person
+	root                   *manifest.TrustRoot
+	trust                  *attest.Trust
+	claim                  *attest.Statement
+	dependencies           []attest.ResourceDescriptor
+	document               *manifest.Build
 }
 
 func newWorld(t testing.TB) *world {

@@ -223,8 +223,10 @@ func shifted(a, b []byte, s scan) findings {
 		return found
 	}
 	if p, q, cause, ok := tellingStrings(a, b); ok {
-		return findings{{cause: cause, offset: s.first, count: s.count, places: 1,
-			sentence: "Among what differs is a text. " + textSentence(cause, "It", p, q, false)}}
+		return findings{{
+			cause: cause, offset: s.first, count: s.count, places: 1,
+			sentence: "Among what differs is a text. " + textSentence(cause, "It", p, q, false),
+		}}
 	}
 	return findings{{cause: Content, offset: s.first, count: s.count, places: 1, sentence: "The content differs in length and bytes, with no sign of a cause."}}
 }

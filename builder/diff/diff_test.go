@@ -97,7 +97,8 @@ func TestFiles(t *testing.T) {
 		{"Go build id", []byte("\x00\xff Go build ID: \"" + goID("a") + "\"\n\x00"), []byte("\x00\xff Go build ID: \"" + goID("b") + "\"\n\x00"), []string{"the file itself: build-id @17+80"}, ""},
 		{
 			"shifted binary with a date", slices.Concat(random(1, 5000), []byte("\x00made 2026-11-22 10:00\x00"), random(3, 100)), slices.Concat(random(2, 4990), []byte("\x00made 2026-11-23 11:30\x00"), random(4, 100)),
-			[]string{"the file itself: timestamp-in-content @0+5111"}, "Among what differs is a text. It differs only in a date or time",
+			[]string{"the file itself: timestamp-in-content @0+5111"},
+			"Among what differs is a text. It differs only in a date or time",
 		},
 		{"gzip header", gzipOf(t, []byte(text), 6, noon), gzipOf(t, []byte(text), 6, noon.Add(time.Second)), []string{"the file itself: mtime"}, `modification time of the gzip header differs: "2026-11-22T12:00:00Z"`},
 		{"gzip level", gzipOf(t, []byte(text), gzip.HuffmanOnly, noon), gzipOf(t, []byte(text), 6, noon), []string{"the file itself: compressor @10+" + fmt.Sprint(len(gzipOf(t, []byte(text), gzip.HuffmanOnly, noon))-10)}, "The unpacked content is equal"},

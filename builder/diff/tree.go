@@ -42,8 +42,10 @@ func (d treeDifference) difference() Difference {
 	case d.cause == Type:
 		sentence = fmt.Sprintf("It is a %s in the first and a %s in the second.", d.valueA, d.valueB)
 	}
-	return Difference{Path: d.path, Members: []string{}, Cause: d.cause, Sentence: sentence, Offset: -1, SizeA: -1, SizeB: -1,
-		ValueA: cutValue(d.valueA), ValueB: cutValue(d.valueB)}
+	return Difference{
+		Path: d.path, Members: []string{}, Cause: d.cause, Sentence: sentence, Offset: -1, SizeA: -1, SizeB: -1,
+		ValueA: cutValue(d.valueA), ValueB: cutValue(d.valueB),
+	}
 }
 
 func sortDifferences(list []Difference) {

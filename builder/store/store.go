@@ -59,8 +59,10 @@ func (s *Store) prepare() error {
 	case err == nil && string(text) == versionText:
 		return nil
 	case err == nil || errors.Is(err, errTooLarge):
-		return &FormatError{Dir: s.dir, Cause: fmt.Sprintf("its version file says %.40q, this program knows %q", text, versionText),
-			Cure: "use the program that made this store, or another directory"}
+		return &FormatError{
+			Dir: s.dir, Cause: fmt.Sprintf("its version file says %.40q, this program knows %q", text, versionText),
+			Cure: "use the program that made this store, or another directory",
+		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("open store %s: %w", s.dir, err)
 	}
@@ -115,8 +117,10 @@ func (s *Store) refuseForeign() error {
 		switch entry.Name() {
 		case blobDir, treeDir, recordDir, rootDir, tempDir, corruptDir, lockFile, gateFile, versionFile:
 		default:
-			return &FormatError{Dir: s.dir, Cause: fmt.Sprintf("it is no store and holds other files, such as %q", entry.Name()),
-				Cure: "name an empty or a new directory"}
+			return &FormatError{
+				Dir: s.dir, Cause: fmt.Sprintf("it is no store and holds other files, such as %q", entry.Name()),
+				Cure: "name an empty or a new directory",
+			}
 		}
 	}
 	return nil

@@ -662,8 +662,10 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		t.Errorf("progress (-want +got):\n%s", diff)
 	}
 	want := []Damage{
-		{Path: "blobs/" + blob.Hex()}, {Path: "trees/" + tree.Hex()},
-		{Path: "records/go/" + keyName("k")}, {Path: "roots/" + keyName("r")},
+		{Path: "blobs/" + blob.Hex()},
+		{Path: "trees/" + tree.Hex()},
+		{Path: "records/go/" + keyName("k")},
+		{Path: "roots/" + keyName("r")},
 	}
 	if diff := cmp.Diff(want, report.Damaged, cmpopts.IgnoreFields(Damage{}, "Cause")); diff != "" {
 		t.Errorf("damage (-want +got):\n%s", diff)
