@@ -2,15 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
-
-	"golang.org/x/term"
+	"time"
 
 	"arch.network/builder/store"
 )
@@ -19,7 +18,7 @@ import (
 type app struct {
 	in       io.Reader
 	out      io.Writer // results and nothing else
-	err      io.Writer // progress, warnings, errors
+	err      io.Writer // progress, notes, errors
 	json     bool
 	quiet    bool
 	color    string // auto, always, never
@@ -28,6 +27,15 @@ type app struct {
 
 func newApp(in io.Reader, out, errout io.Writer) *app {
 	return &app{in: in, out: out, err: errout}
+}
+
+// validate checks the flags that all commands have.
+func (a *app) validate() error {
+	switch a.color {
+	case "auto", "always", "never":
+		return nil
+	}
+	return usage("--color: %q is not one of auto, always, never", a.color)
 }
 
 // dir returns a directory of ours: $ARCH_<name> if set, else the XDG base directory's subdirectory arch.
@@ -73,64 +81,57 @@ func (a *app) openStore() (*store.Store, error) {
 }
 
 // print writes the result of a command: v as one line of JSON with --json, else what text writes.
-func (a *app) print(v any, text func(w io.Writer)) error {
-	var buf bytes.Buffer
+func (a *app) print(v any, text func(s *screen)) error {
+	var data []byte
 	if a.json {
+		var buf bytes.Buffer
 		enc := json.NewEncoder(&buf)
 		enc.SetEscapeHTML(false)
 		if err := enc.Encode(v); err != nil {
 			return fmt.Errorf("write result: %w", err)
 		}
+		data = printableJSON(buf.Bytes())
 	} else {
-		text(&buf)
+		s := &screen{color: a.colored(a.out)}
+		text(s)
+		data = s.bytes()
 	}
-	_, err := a.out.Write(buf.Bytes())
-	return err
+	if _, err := a.out.Write(data); err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	return nil
 }
 
-// note tells a person something that is no result.
+// note tells a person something that is no result; with --json it is an object on stderr.
 func (a *app) note(format string, args ...any) {
-	if !a.quiet && !a.json {
-		fmt.Fprintf(a.err, "arch: "+format+"\n", args...)
+	if a.quiet {
+		return
+	}
+	text := fmt.Sprintf(format, args...)
+	if a.json {
+		a.jsonLine(map[string]string{"note": text})
+		return
+	}
+	fmt.Fprintf(a.err, "arch: %s\n", printable(text))
+}
+
+// jsonLine writes v to stderr as a line of JSON.
+func (a *app) jsonLine(v any) {
+	if line, err := json.Marshal(v); err == nil {
+		fmt.Fprintf(a.err, "%s\n", printableJSON(line))
 	}
 }
 
-// terminal reports whether w is a terminal that understands escape sequences.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
-}
-
-// colored reports whether w may be written to in color (no-color.org).
-func (a *app) colored(w io.Writer) bool {
-	switch a.color {
-	case "always":
-		return true
-	case "never":
-		return false
+// parseTime reads the value of a flag that names a time; empty: now.
+func parseTime(flag, value string) (time.Time, error) {
+	if value == "" {
+		return time.Now(), nil
 	}
-	return os.Getenv("NO_COLOR") == "" && terminal(w)
-}
-
-// paint wraps text in an SGR sequence if w may be colored.
-func (a *app) paint(w io.Writer, code, text string) string {
-	if !a.colored(w) {
-		return text
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return t, hinted(usage("%s: %q is not an RFC 3339 time", flag, value), "write it like 2026-01-31T12:00:00Z")
 	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
-}
-
-// printable makes text that came from elsewhere safe for a terminal: control characters but newline and tab are escaped.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return r
-		case r < 0x20 || r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
-			return '\ufffd'
-		}
-		return r
-	}, text)
+	return t, nil
 }
 
 // hintedError adds a way out to an error.
@@ -144,13 +145,23 @@ func hinted(err error, hint string) error { return &hintedError{err, hint} }
 func (e *hintedError) Unwrap() error { return e.error }
 func (e *hintedError) Hint() string  { return e.hint }
 
-// hintOf returns the way out that err or what it wraps knows.
+// hintOf returns the way out that err or what it wraps knows: the outermost that is not empty.
 func hintOf(err error) string {
-	if h, ok := errors.AsType[interface {
-		error
-		Hint() string
-	}](err); ok {
-		return h.Hint()
+	for err != nil {
+		h, ok := errors.AsType[interface {
+			error
+			Hint() string
+		}](err)
+		if !ok {
+			return ""
+		}
+		if hint := h.Hint(); hint != "" {
+			return hint
+		}
+		err = errors.Unwrap(h)
 	}
 	return ""
 }
+
+// interrupted reports whether the command was told to stop.
+func interrupted(ctx context.Context) bool { return ctx.Err() != nil }

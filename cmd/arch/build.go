@@ -4,18 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/identity"
-	"arch.network/attest/manifest"
 	"arch.network/builder"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
@@ -30,6 +28,9 @@ steps run with no network in a confinement that holds the listed inputs and noth
 With --attest it builds twice in deliberately different surroundings, names the guilty factor if the bits differ, and
 writes a signed receipt NAME.receipt.jsonl beside the outputs: the build claim, which is the same at every honest builder,
 and this builder's SLSA provenance. With no key yet, it makes one and says where.
+
+Several targets are built one after the other; the first that fails ends it. What is delivered replaces what was delivered
+there before, but never a directory that arch did not make.
 
 EXIT STATUS: 0 built; 1 error; 2 usage; 5 not reproducible; 6 a step failed; 7 inputs are missing; 130 interrupted.`
 
@@ -79,7 +80,13 @@ func newBuildCommand(a *app) *cobra.Command {
   arch build --attest --vary time,path build.yaml
   arch build --export inputs/ build.yaml                # keep every input for rebuilds without a network`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runBuild(c.Context(), a, o, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			factors, err := o.check(c.Flags())
+			if err != nil {
+				return err
+			}
+			return runBuild(c.Context(), a, o, factors, args)
+		},
 	}
 	f := c.Flags()
 	f.BoolVar(&o.attest, "attest", false, "build twice and sign a receipt")
@@ -126,66 +133,86 @@ type outputResult struct {
 	NAR  digest.SHA256  `json:"nar"`
 }
 
-func runBuild(ctx context.Context, a *app, o buildOptions, targets []string) error {
+// check refuses flags that contradict each other.
+func (o *buildOptions) check(f *pflag.FlagSet) ([]builder.Factor, error) {
+	for _, name := range []string{"once", "vary", "key"} {
+		if f.Changed(name) && !o.attest {
+			return nil, hinted(usage("--%s says how to attest, but --attest is not given", name), "add --attest")
+		}
+	}
+	if o.once && f.Changed("vary") {
+		return nil, hinted(usage("--once builds once, so --vary cannot vary anything"), "leave out one of them")
+	}
+	if o.dryRun && o.export != "" {
+		return nil, hinted(usage("--dry-run fetches nothing, so --export has nothing to write"), "leave out one of them")
+	}
 	factors, err := builder.ParseFactors(o.vary)
 	if err != nil {
-		return usage("--vary: %v", err)
+		return nil, hinted(usage("--vary: %v", err), "leave --vary out to vary everything")
 	}
 	if !o.attest || o.once {
-		factors = nil
+		return nil, nil
 	}
-	var docs []target
-	for _, t := range targets { // all are read before the first is built
-		doc, err := readTarget(t)
-		if err != nil {
-			return err
-		}
-		docs = append(docs, doc)
+	if len(factors) == 0 {
+		return nil, hinted(usage("--vary: no factor is left to vary"), "use --once to build once; the receipt says so")
+	}
+	return factors, nil
+}
+
+func runBuild(ctx context.Context, a *app, o buildOptions, factors []builder.Factor, args []string) error {
+	targets, err := a.readTargets(args) // all are read before the first is built
+	if err != nil {
+		return err
+	}
+	if err := checkNames(targets); err != nil {
+		return err
 	}
 	if o.dryRun {
-		return showPlans(a, docs)
+		return showPlans(a, targets)
+	}
+	if err := checkPlaces(o.out, targets); err != nil {
+		return err
 	}
 	w, err := a.openWorkshop(o.fetchFlags, o.degraded)
 	if err != nil {
 		return err
 	}
 	defer w.close()
+	for _, t := range targets {
+		if err := w.mayReplace(t.doc, o.out); err != nil {
+			return err
+		}
+	}
 	var signer identity.Signer
 	if o.attest {
 		if signer, err = a.signer(ctx, o.key, true); err != nil {
 			return err
 		}
 	}
-	for _, t := range docs {
+	for i, t := range targets {
 		if err := w.build(ctx, o, t, factors, signer); err != nil {
-			return err
+			return stopped(err, targets, i)
 		}
 	}
 	return nil
 }
 
-// target is a manifest and where it was found.
-type target struct {
-	doc  *manifest.Build
-	base string // directory that its paths are relative to
-}
-
-// readTarget reads the Build manifest that an argument names.
-func readTarget(arg string) (target, error) {
-	path := arg
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path = filepath.Join(path, "build.yaml")
+// stopped adds to the error that ended target i what had been done before it and what was not begun.
+func stopped(err error, targets []target, i int) error {
+	if len(targets) == 1 {
+		return err
 	}
-	doc, err := readDocument(path)
-	if err != nil {
-		return target{}, err
+	names := func(ts []target) string {
+		if len(ts) == 0 {
+			return "none"
+		}
+		var list []string
+		for _, t := range ts {
+			list = append(list, t.doc.Metadata.Name)
+		}
+		return strings.Join(list, ", ")
 	}
-	build, ok := doc.(*manifest.Build)
-	if !ok {
-		return target{}, hinted(fmt.Errorf("%s is a %s, not a Build", path, doc.DocumentKind()), "arch build takes documents of kind Build")
-	}
-	base, err := filepath.Abs(filepath.Dir(path))
-	return target{build, base}, err
+	return fmt.Errorf("%w (done before: %s; not begun: %s)", err, names(targets[:i]), names(targets[i+1:]))
 }
 
 // workshop is everything a build needs, opened.
@@ -243,7 +270,7 @@ func (w *workshop) build(ctx context.Context, o buildOptions, t target, factors 
 			return err
 		}
 	}
-	paths, err := w.builder.Deliver(ctx, made, o.out)
+	paths, err := w.deliver(ctx, made, o.out)
 	if err != nil {
 		return err
 	}
@@ -258,19 +285,6 @@ func (w *workshop) build(ctx context.Context, o buildOptions, t target, factors 
 	}
 	w.progress.end()
 	return w.app.print(res, res.text)
-}
-
-// root keeps the outputs of the result directory from garbage collection.
-func (w *workshop) root(made *builder.Made, out string) error {
-	dir, err := filepath.Abs(out)
-	if err != nil {
-		return err
-	}
-	var nars []digest.SHA256
-	for _, o := range made.Record.Outputs {
-		nars = append(nars, o.NAR)
-	}
-	return w.store.AddRoot("result "+filepath.Join(dir, made.Manifest.Metadata.Name), nars...)
 }
 
 func (w *workshop) attest(ctx context.Context, made *builder.Made, signer identity.Signer, out string, res *buildResult) error {
@@ -331,7 +345,7 @@ func describeBuild(made *builder.Made, paths []string) buildResult {
 	return res
 }
 
-func (res buildResult) text(w io.Writer) {
+func (res buildResult) text(w *screen) {
 	how := "built"
 	if res.Cached {
 		how = "unchanged"
@@ -365,17 +379,10 @@ func (res buildResult) text(w io.Writer) {
 // showPlans is the dry run.
 func showPlans(a *app, docs []target) error {
 	for _, t := range docs {
-		if err := a.print(t.doc, func(w io.Writer) {
+		if err := a.print(t.doc, func(w *screen) {
 			fmt.Fprintf(w, "%s (%s)\n", t.doc.Metadata.Name, t.doc.Spec.Platform)
 			for _, in := range t.doc.Spec.Inputs {
-				from := in.Ref.String()
-				switch {
-				case in.Path != "":
-					from = "path " + filepath.Join(t.base, in.Path)
-				case in.GoModules != nil:
-					from = "Go modules of " + in.GoModules.Of
-				}
-				fmt.Fprintf(w, "  input  %s at %s\n         %s\n", in.Name, in.Mount, from)
+				fmt.Fprintf(w, "  input  %s at %s\n         %s\n", in.Name, in.Mount, inputSource(in, t.base))
 			}
 			for _, s := range t.doc.Spec.Steps {
 				fmt.Fprintf(w, "  step   %q\n", s.Argv)
@@ -388,38 +395,4 @@ func showPlans(a *app, docs []target) error {
 		}
 	}
 	return nil
-}
-
-// readDocument reads a document of any kind from a YAML file.
-func readDocument(path string) (manifest.Document, error) {
-	src, err := readFileLimit(path, manifest.MaxSize)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := manifest.ReadYAML(src)
-	if err != nil {
-		return nil, manifest.InFile(err, path)
-	}
-	return doc, nil
-}
-
-// readFileLimit reads a file, or stdin for "-", of at most limit bytes.
-func readFileLimit(path string, limit int64) ([]byte, error) {
-	var r io.Reader = os.Stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
-	}
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("read %s: it is over the limit of %d bytes", path, limit)
-	}
-	return data, nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +45,8 @@ type checkResult struct {
 	Name       string           `json:"name"`
 	ID         string           `json:"id"`
 	Signatures []checkSignature `json:"signatures"`
+	Expires    string           `json:"expires,omitempty"`
+	Expired    bool             `json:"expired,omitempty"`
 	Role       string           `json:"role,omitempty"`
 	Reasons    []string         `json:"reasons,omitempty"`
 	OK         bool             `json:"ok"`
@@ -57,35 +58,35 @@ type checkSignature struct {
 	Error string `json:"error,omitempty"`
 }
 
-func (r checkResult) text(w io.Writer) {
+func (r checkResult) text(w *screen) {
 	fmt.Fprintf(w, "%s %s\n  id %s\n", r.Kind, r.Name, r.ID)
 	for _, s := range r.Signatures {
 		if s.Valid {
-			fmt.Fprintf(w, "  PASS signature by %s\n", printable(s.By))
+			fmt.Fprintf(w, "  PASS signature by %s\n", s.By)
 			continue
 		}
-		fmt.Fprintf(w, "  FAIL signature by %s: %s\n", printable(s.By), printable(s.Error))
+		fmt.Fprintf(w, "  FAIL signature by %s: %s\n", s.By, s.Error)
 	}
 	if len(r.Signatures) == 0 {
 		fmt.Fprintln(w, "  not signed")
 	}
+	if r.Expired {
+		fmt.Fprintf(w, "  FAIL it expired on %s\n", r.Expires)
+	}
 	for _, reason := range r.Reasons {
-		fmt.Fprintf(w, "  role %s: %s\n", r.Role, printable(reason))
+		fmt.Fprintf(w, "  role %s: %s\n", r.Role, reason)
 	}
 }
 
 func runCheck(a *app, path, trust, role, at string) error {
-	when := time.Now()
-	if at != "" {
-		var err error
-		if when, err = time.Parse(time.RFC3339, at); err != nil {
-			return usage("--at: %q is not an RFC 3339 time", at)
-		}
+	when, err := parseTime("--at", at)
+	if err != nil {
+		return err
 	}
 	if role != "" && !slices.Contains(manifest.Roles(), role) {
 		return usage("--role: %q is not one of %s", role, strings.Join(manifest.Roles(), ", "))
 	}
-	env, doc, err := readSigned(path)
+	env, doc, err := a.readSigned(path)
 	if err != nil {
 		return err
 	}
@@ -99,27 +100,35 @@ func runCheck(a *app, path, trust, role, at string) error {
 		root = t.Root()
 	}
 	res.Signatures = checkSignatures(env, root, role)
-	status := exitOK
+	var failure error
+	if res.Expires = doc.Head().Expires; res.Expires != "" {
+		expires, err := time.Parse(time.RFC3339, res.Expires)
+		if res.Expired = err != nil || !when.Before(expires); res.Expired {
+			failure = withStatus(exitDenied, fmt.Errorf("check %s: %s %s expired on %s", path, res.Kind, res.Name, res.Expires))
+		}
+	}
 	if root != nil {
 		d := root.Evaluate(role, env.Verified(root.Keys(role)), when, quorum.Options{})
 		res.Reasons = d.Reasons
 		if !d.OK {
-			status = exitDenied
+			failure = withStatus(exitDenied, fmt.Errorf("check %s: role %s: %s", path, role, strings.Join(d.Reasons, "; ")))
 		}
 	}
-	if slices.ContainsFunc(res.Signatures, func(s checkSignature) bool { return !s.Valid }) {
-		status = exitVerification
+	if i := slices.IndexFunc(res.Signatures, func(s checkSignature) bool { return !s.Valid }); i >= 0 {
+		s := res.Signatures[i]
+		failure = hinted(withStatus(exitVerification, fmt.Errorf("check %s: signature by %s: %s", path, s.By, s.Error)),
+			"the document was changed after it was signed, or the signature belongs to another one")
 	}
-	res.OK = status == exitOK
-	if err := a.print(res, res.text); err != nil || res.OK {
+	res.OK = failure == nil
+	if err := a.print(res, res.text); err != nil {
 		return err
 	}
-	return withStatus(status, errSilent)
+	return failure
 }
 
 // readSigned reads a document with its signatures, in either carrier. What is checked later is the envelope's payload.
-func readSigned(path string) (*dsse.Envelope, manifest.Document, error) {
-	src, err := readFileLimit(path, dsse.MaxEnvelope)
+func (a *app) readSigned(path string) (*dsse.Envelope, manifest.Document, error) {
+	src, err := a.readFile(path, dsse.MaxEnvelope)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"io"
-	"os"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +23,12 @@ EXIT STATUS: 0 equal; 1 error; 2 usage; 5 they differ.`,
 		Example: "  arch diff result/hello other/hello\n  arch diff --html report.html a/ b/",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if opts.Differences < 1 {
+				return usage("--max: %d is not 1 or more", opts.Differences)
+			}
+			if a.json && html == "-" {
+				return hinted(usage("--json and --html - both write to stdout"), "give --html a file")
+			}
 			return runDiff(c.Context(), a, opts, html, args[0], args[1])
 		},
 	}
@@ -40,7 +46,7 @@ func runDiff(ctx context.Context, a *app, opts diff.Options, html, left, right s
 	if err := a.showDiff(report, html); err != nil || report.Equal {
 		return err
 	}
-	return withStatus(exitNotReproducible, errSilent)
+	return withStatus(exitNotReproducible, fmt.Errorf("%s and %s differ", left, right))
 }
 
 func (a *app) showDiff(report *diff.Report, html string) error {
@@ -49,17 +55,13 @@ func (a *app) showDiff(report *diff.Report, html string) error {
 	case "-":
 		return report.HTML(a.out)
 	default:
-		f, err := os.Create(html)
-		if err != nil {
+		var page bytes.Buffer
+		if err := report.HTML(&page); err != nil {
 			return err
 		}
-		defer f.Close()
-		if err := report.HTML(f); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
+		if err := replaceFile(html, page.Bytes()); err != nil {
 			return err
 		}
 	}
-	return a.print(report, func(w io.Writer) { report.Text(w) })
+	return a.print(report, func(w *screen) { report.Text(w) })
 }

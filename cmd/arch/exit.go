@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
+	"arch.network/attest"
+	"arch.network/attest/quorum"
 	"arch.network/builder"
 	"arch.network/builder/source"
 )
@@ -28,15 +29,16 @@ const exitHelp = `The exit status of every arch command:
 
     0  it worked, and what was to be checked was checked
     1  an error
-    2  the command line is wrong
-    3  denied by policy
+    2  the command line is wrong; nothing was done
+    3  denied by policy, or not enough of those who must agree did
     4  verification failed
     5  not reproducible, or the two things compared differ
     6  a step of a build failed
     7  inputs are missing
   130  interrupted
 
-Any other status is a failure too.
+Any other status is a failure too. Every failure says why on stderr, with --json as
+{"error":{"message":…,"hint":…,"exitStatus":…}} in one line.
 `
 
 // statusError is an error whose exit status its command knows.
@@ -55,9 +57,6 @@ func usage(format string, args ...any) error {
 	return withStatus(exitUsage, fmt.Errorf(format, args...))
 }
 
-// errSilent is returned when the command has already shown why it failed.
-var errSilent = errors.New("the result says why")
-
 // exitStatus maps an error to the exit status.
 func exitStatus(ctx context.Context, err error) int {
 	if err == nil {
@@ -66,62 +65,76 @@ func exitStatus(ctx context.Context, err error) int {
 	if e, ok := errors.AsType[*statusError](err); ok {
 		return e.status
 	}
+	if interrupted(ctx) { // whatever it broke
+		return exitInterrupted
+	}
 	if _, ok := errors.AsType[*builder.NotReproducibleError](err); ok {
 		return exitNotReproducible
 	}
 	if _, ok := errors.AsType[*builder.BuildError](err); ok {
 		return exitBuildFailed
 	}
+	if _, ok := errors.AsType[*builder.ClaimError](err); ok {
+		return exitVerification
+	}
 	if _, ok := errors.AsType[*source.MissingError](err); ok {
 		return exitInputsMissing
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return exitInterrupted
+	if _, ok := errors.AsType[*quorum.UpdateError](err); ok {
+		return exitDenied
 	}
-	if isUsage(err) {
-		return exitUsage
+	if e, ok := errors.AsType[*attest.VerifyError](err); ok {
+		return verifyStatus(e.Class)
 	}
 	return exitError
 }
 
-// isUsage recognises the errors cobra and pflag make of a wrong command line; they have no types.
-func isUsage(err error) bool {
-	for _, prefix := range []string{
-		"unknown command", "unknown flag", "unknown shorthand flag", "flag needs an argument", "invalid argument",
-		"accepts ", "requires at least", "requires at most", "required flag(s)", "if any flags in the group",
-		"at least one of the flags", "bad flag syntax",
-	} {
-		if strings.HasPrefix(err.Error(), prefix) {
-			return true
-		}
+// verifyStatus maps the class of a failed report to the exit status.
+func verifyStatus(c attest.Class) int {
+	switch c {
+	case attest.ClassPolicy:
+		return exitDenied
+	case attest.ClassDiffers:
+		return exitNotReproducible
 	}
-	return false
+	return exitVerification
+}
+
+// errorResult is how --json shows an error.
+type errorResult struct {
+	Message    string `json:"message"`
+	Hint       string `json:"hint,omitempty"`
+	ExitStatus int    `json:"exitStatus"`
+	Log        string `json:"log,omitempty"` // the last lines of a failed step
 }
 
 // exit shows err to the person or program that called, and returns the exit status.
 func (a *app) exit(ctx context.Context, err error) int {
 	status := exitStatus(ctx, err)
-	if err == nil || errors.Is(err, errSilent) {
+	if err == nil {
 		return status
 	}
-	text, hint := err.Error(), hintOf(err)
-	if status == exitInterrupted {
-		text = "interrupted; nothing half-written is left"
+	e := errorResult{Message: err.Error(), Hint: hintOf(err), ExitStatus: status}
+	if failed, ok := errors.AsType[*builder.BuildError](err); ok {
+		e.Log = failed.Tail
 	}
-	if hint == "" && status == exitUsage {
-		hint = "see arch help, or add --help to the command"
+	switch {
+	case status == exitInterrupted:
+		e = errorResult{Message: "interrupted; nothing half-written is left", ExitStatus: status}
+	case e.Hint == "" && status == exitUsage:
+		e.Hint = "--help tells how the command is used"
 	}
 	if a.json {
-		line, _ := json.Marshal(map[string]any{"error": map[string]any{"message": text, "hint": hint, "exitStatus": status}})
-		fmt.Fprintf(a.err, "%s\n", line)
+		a.jsonLine(map[string]errorResult{"error": e})
 		return status
 	}
-	fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, "31", "arch: error:"), printable(text))
-	if e, ok := errors.AsType[*builder.BuildError](err); ok && e.Tail != "" {
-		fmt.Fprintf(a.err, "  | %s\n", strings.ReplaceAll(strings.TrimRight(printable(e.Tail), "\n"), "\n", "\n  | "))
+	color := a.colored(a.err)
+	fmt.Fprintf(a.err, "%s %s\n", paint(color, "31", "arch: error:"), printable(e.Message))
+	if e.Log != "" {
+		fmt.Fprintf(a.err, "  | %s\n", strings.ReplaceAll(strings.TrimRight(printable(e.Log), "\n"), "\n", "\n  | "))
 	}
-	if hint != "" {
-		fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, "33", "arch: hint:"), printable(hint))
+	if e.Hint != "" {
+		fmt.Fprintf(a.err, "%s %s\n", paint(color, "33", "arch: hint:"), printable(e.Hint))
 	}
 	return status
 }

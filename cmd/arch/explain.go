@@ -25,7 +25,7 @@ The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `.`,
 			if err != nil {
 				return err
 			}
-			return a.print(e, func(w io.Writer) { io.WriteString(w, e.String()) })
+			return a.print(e, func(w *screen) { io.WriteString(w, e.String()) })
 		},
 	}
 }

@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/builder/artifact"
@@ -23,7 +24,7 @@ spellings of Nix (SRI and base 32), the normalised tar of a tree, and the image 
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			for _, path := range args {
-				res, err := hashPath(c.Context(), path)
+				res, err := a.hashPath(c.Context(), path)
 				if err != nil {
 					return err
 				}
@@ -48,8 +49,8 @@ type hashResult struct {
 	OCI      string `json:"oci,omitempty"` // image digest of an OCI layout
 }
 
-func hashPath(ctx context.Context, path string) (hashResult, error) {
-	info, err := os.Stat(path)
+func (a *app) hashPath(ctx context.Context, path string) (hashResult, error) {
+	info, err := os.Lstat(path) // a symbolic link has a NAR hash of its own
 	if err != nil {
 		return hashResult{}, err
 	}
@@ -67,18 +68,24 @@ func hashPath(ctx context.Context, path string) (hashResult, error) {
 		res.SHA256, res.SRI, res.CID = sum.String(), sum.SRI(), sum.CID()
 		return res, nil
 	}
+	if !info.IsDir() {
+		return res, nil
+	}
 	var tar digest.Writer
 	if err := artifact.WriteTar(ctx, &tar, path, 0); err != nil {
 		return hashResult{}, err
 	}
 	res.Tar = tar.Sum().String()
-	if image, err := artifact.LayoutDigest(path); err == nil { // most trees are no image
+	switch image, err := layoutDigest(path); {
+	case err == nil:
 		res.OCI = image.String()
+	case !errors.Is(err, attest.ErrNoForm): // most trees are no image
+		a.note("%s is no sound OCI layout: %v", path, err)
 	}
 	return res, nil
 }
 
-func (res hashResult) text(w io.Writer) {
+func (res hashResult) text(w *screen) {
 	fmt.Fprintf(w, "%s\n", res.Path)
 	for _, line := range []struct{ name, value string }{
 		{"sha256", res.SHA256}, {"sri", res.SRI}, {"cid", res.CID}, {"nar", res.NAR}, {"nar (nix32)", res.NARNix32},

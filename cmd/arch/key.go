@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,7 +42,7 @@ func describeKey(k identity.PublicKey, file string) keyResult {
 	return keyResult{Key: k.String(), Algorithm: string(k.Algorithm()), ID: k.ID().String(), File: file}
 }
 
-func (k keyResult) text(w io.Writer) {
+func (k keyResult) text(w *screen) {
 	fmt.Fprintf(w, "%s\n  algorithm %s\n  id        %s\n", k.Key, k.Algorithm, k.ID)
 	if k.File != "" {
 		fmt.Fprintf(w, "  file      %s\n", k.File)
@@ -63,19 +62,25 @@ func newKeyNewCommand(a *app) *cobra.Command {
   arch key new --recipient age1… release.key`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			key, err := identity.Generate(identity.Algorithm(algorithm), rand.Reader)
+			if err != nil {
+				return hinted(usage("--algorithm: %v", err), "the algorithms are ed25519, ecdsa-p256 and ml-dsa-65")
+			}
+			if passphrase && len(recipients) > 0 {
+				return hinted(usage("--passphrase and --recipient are two ways to encrypt one file"), "leave out one of them")
+			}
 			path, err := a.keyPath(args)
 			if err != nil {
 				return err
 			}
 			opts := identity.WriteOptions{Recipients: recipients}
 			if passphrase {
+				if _, err := os.Lstat(path); err == nil { // before anyone thinks up a passphrase
+					return key.WriteFile(path, opts)
+				}
 				if opts.Passphrase, err = a.newPassphrase(c.Context(), path); err != nil {
 					return err
 				}
-			}
-			key, err := identity.Generate(identity.Algorithm(algorithm), rand.Reader)
-			if err != nil {
-				return withStatus(exitUsage, err)
 			}
 			if err := key.WriteFile(path, opts); err != nil {
 				return err
@@ -87,7 +92,6 @@ func newKeyNewCommand(a *app) *cobra.Command {
 	c.Flags().StringVar(&algorithm, "algorithm", string(identity.Ed25519), "ed25519, ecdsa-p256 or ml-dsa-65")
 	c.Flags().BoolVar(&passphrase, "passphrase", false, "encrypt the file with a passphrase")
 	c.Flags().StringArrayVar(&recipients, "recipient", nil, "encrypt the file to this age recipient (repeatable)")
-	c.MarkFlagsMutuallyExclusive("passphrase", "recipient")
 	return c
 }
 
@@ -145,8 +149,11 @@ func (a *app) signer(ctx context.Context, source string, create bool) (identity.
 		return nil, err
 	}
 	s, err := a.loadKey(ctx, path)
-	if !create || !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
 		return s, err
+	case !create:
+		return nil, hinted(err, "arch key new makes a key, and --key names another one")
 	}
 	key, err := identity.Generate(identity.Ed25519, rand.Reader)
 	if err != nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +32,7 @@ the second build. Without ID it lists the logs, the newest first.`,
 				return err
 			}
 			if len(args) == 0 {
-				return a.print(logs, func(w io.Writer) {
+				return a.print(logs, func(w *screen) {
 					for _, l := range logs {
 						fmt.Fprintf(w, "%s  %8s  %s\n", l.Time.Local().Format(time.DateTime), size(l.Size), l.ID)
 					}
@@ -67,33 +69,63 @@ func listLogs(dir string) ([]logEntry, error) {
 	return logs, nil
 }
 
+// showLog writes the one log that id means.
 func (a *app) showLog(dir string, logs []logEntry, id string) error {
+	found, err := findLog(logs, id)
+	if err != nil {
+		return err
+	}
+	f, err := openRegular(filepath.Join(dir, found+".log"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if a.json {
+		data, err := io.ReadAll(f)
+		if err != nil {
+			return err
+		}
+		return a.print(map[string]string{"id": found, "log": string(data)}, nil)
+	}
+	if !isTerminal(a.out) { // the bytes as they were written
+		_, err = io.Copy(a.out, f)
+		return err
+	}
+	return copyPrintable(a.out, f)
+}
+
+// copyPrintable copies text line by line, made safe for a terminal. Lines longer than its buffer come in parts.
+func copyPrintable(w io.Writer, r io.Reader) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	for {
+		line, err := in.ReadSlice('\n')
+		if _, werr := io.WriteString(w, printable(string(line))); werr != nil {
+			return werr
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return err
+		}
+	}
+}
+
+// findLog returns the id of the log that text means: the beginning of a build's id, and the whole of a suffix.
+func findLog(logs []logEntry, text string) (string, error) {
+	prefix, suffix, _ := strings.Cut(text, ".")
 	var found []string
 	for _, l := range logs {
-		if l.ID == id {
-			found = []string{id}
-			break
-		}
-		if strings.HasPrefix(l.ID, id) && !strings.Contains(l.ID, ".") {
+		id, of, _ := strings.Cut(l.ID, ".")
+		if strings.HasPrefix(id, prefix) && of == suffix {
 			found = append(found, l.ID)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return hinted(fmt.Errorf("there is no log of build %q", id), "arch log lists the logs")
+		return "", hinted(fmt.Errorf("there is no log of build %q", text), "arch log lists the logs")
 	case 1:
-	default:
-		return hinted(fmt.Errorf("%q is the beginning of %d ids", id, len(found)), "give more digits")
+		return found[0], nil
 	}
-	data, err := os.ReadFile(filepath.Join(dir, found[0]+".log"))
-	if err != nil {
-		return err
-	}
-	return a.print(map[string]string{"id": found[0], "log": string(data)}, func(w io.Writer) {
-		text := string(data)
-		if terminal(a.out) {
-			text = printable(text)
-		}
-		io.WriteString(w, text)
-	})
+	return "", hinted(fmt.Errorf("%q is the beginning of %d ids", text, len(found)), "give more digits")
 }

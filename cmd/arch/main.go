@@ -1,5 +1,8 @@
 // Command arch proves where bytes come from: it builds artifacts bit for bit from pinned inputs, signs receipts for
 // them, rebuilds from receipts, and verifies all of it offline.
+//
+// Results go to stdout, everything else to stderr. An error is two lines, what is wrong and the way out, and has an exit
+// status that exitHelp documents. Text that comes from elsewhere is escaped before a terminal sees it.
 package main
 
 import (
@@ -16,9 +19,16 @@ func main() {
 	if handled, code := namespace.Main(os.Args); handled {
 		os.Exit(code)
 	}
+	os.Exit(mainStatus())
+}
+
+// mainStatus runs the program with the process's own streams. The first interrupt ends what is going on in order; a second
+// one ends the process where it stands.
+func mainStatus() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	context.AfterFunc(ctx, stop)
+	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
 // run is the whole program: it executes one command line and returns the exit status.
@@ -26,6 +36,5 @@ func run(ctx context.Context, args []string, in io.Reader, out, errout io.Writer
 	a := newApp(in, out, errout)
 	root := newRootCommand(a)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	return a.exit(ctx, err)
+	return a.exit(ctx, root.ExecuteContext(ctx))
 }

@@ -2,13 +2,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 )
 
@@ -24,8 +25,11 @@ func newNarCommand(a *app) *cobra.Command {
 		Example: "  arch nar dump ./src > src.nar",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if terminal(a.out) {
-				return hinted(errors.New("a NAR is no text for a terminal"), "arch nar dump PATH > FILE")
+			if a.json {
+				return hinted(usage("--json: nar dump writes an archive"), "arch hash --json tells what it is called")
+			}
+			if isTerminal(a.out) {
+				return hinted(usage("a NAR is no text for a terminal"), "arch nar dump PATH > FILE")
 			}
 			out := bufio.NewWriterSize(a.out, 256<<10)
 			if err := nar.Dump(c.Context(), out, args[0], nar.Options{}); err != nil {
@@ -40,7 +44,7 @@ func newNarCommand(a *app) *cobra.Command {
 		Example: "  arch nar restore ./src < src.nar",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return nar.Restore(c.Context(), a.in, args[0], nar.RestoreOptions{Writable: true})
+			return a.restoreNAR(c.Context(), args[0])
 		},
 	}
 	list := &cobra.Command{
@@ -51,7 +55,7 @@ func newNarCommand(a *app) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			in := a.in
 			if len(args) == 1 {
-				f, err := os.Open(args[0])
+				f, err := openRegular(args[0])
 				if err != nil {
 					return err
 				}
@@ -63,6 +67,21 @@ func newNarCommand(a *app) *cobra.Command {
 	}
 	c.AddCommand(dump, restore, list)
 	return c
+}
+
+// restoreNAR unpacks stdin, and says what it was.
+func (a *app) restoreNAR(ctx context.Context, path string) error {
+	var sum digest.Writer
+	in := io.TeeReader(bufio.NewReaderSize(a.in, 256<<10), &sum)
+	if err := nar.Restore(ctx, in, path, nar.RestoreOptions{Writable: true}); err != nil {
+		return err
+	}
+	res := struct {
+		Path    string `json:"path"`
+		NAR     string `json:"nar"` // SRI
+		NARSize int64  `json:"narSize"`
+	}{path, sum.Sum().SRI(), sum.Size()}
+	return a.print(res, func(s *screen) { fmt.Fprintf(s, "%s\n  nar %s\n", res.Path, res.NAR) })
 }
 
 // narEntry is one entry of a listing.
@@ -89,13 +108,13 @@ func (a *app) listNAR(in io.Reader) error {
 		}
 		entries = append(entries, narEntry{e.Path, string(e.Type), e.Executable, e.Size, e.Offset, e.Target})
 	}
-	return a.print(entries, func(w io.Writer) {
+	return a.print(entries, func(w *screen) {
 		for _, e := range entries {
 			mark := map[string]string{"directory": "d", "symlink": "l", "regular": "-"}[e.Type]
 			if e.Executable {
 				mark = "x"
 			}
-			fmt.Fprintf(w, "%s %12d  %s", mark, e.Size, printable(fmt.Sprintf("%q", "/"+e.Path)))
+			fmt.Fprintf(w, "%s %12d  %q", mark, e.Size, "/"+e.Path)
 			if e.Target != "" {
 				fmt.Fprintf(w, " -> %q", e.Target)
 			}

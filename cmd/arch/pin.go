@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -24,6 +23,9 @@ are. What cannot be resolved is an error, and then nothing is written.`,
 		Example: "  arch pin job.yaml\n  arch pin --dry-run build.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if dry && out != "" {
+				return hinted(usage("--dry-run writes nothing, so --out has no meaning"), "leave out one of them")
+			}
 			return runPin(c.Context(), a, o, args[0], out, dry)
 		},
 	}
@@ -41,7 +43,7 @@ type pinResult struct {
 }
 
 func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry bool) error {
-	src, err := readFileLimit(path, manifest.MaxSize)
+	src, err := a.readFile(path, manifest.MaxSize)
 	if err != nil {
 		return err
 	}
@@ -82,7 +84,7 @@ func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry boo
 			return err
 		}
 	}
-	return a.print(done, func(w io.Writer) {
+	return a.print(done, func(w *screen) {
 		for _, d := range done {
 			fmt.Fprintf(w, "%s:%d %s\n  from %s\n  to   %s\n", path, d.Line, d.Path, d.From, d.To)
 		}

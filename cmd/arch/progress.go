@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -12,18 +11,24 @@ import (
 	"arch.network/builder/source"
 )
 
-// progress shows what a build is doing: on a terminal one line that changes, elsewhere one line an event, with --json one
-// object a line. It writes to stderr only, and nothing with --quiet.
+// frame is how often the changing line is drawn anew.
+const frame = 100 * time.Millisecond
+
+// progress shows what a build is doing: on a terminal one line that changes and a line for what is finished, elsewhere one
+// line an event, with --json one object a line. It writes to stderr only, and nothing with --quiet.
 type progress struct {
 	app  *app
 	live bool
 
-	mu    sync.Mutex // events come from several goroutines
-	shown time.Time  // when the changing line was last drawn
+	mu    sync.Mutex    // guards all below; events come from several goroutines
+	text  string        // of the changing line; empty: there is none
+	since time.Time     // when what it tells began
+	stop  chan struct{} // ends the drawing; nil: nothing is drawn
+	drawn sync.WaitGroup
 }
 
 func newProgress(a *app) *progress {
-	return &progress{app: a, live: terminal(a.err) && !a.json && !a.quiet}
+	return &progress{app: a, live: animated(a.err) && !a.json && !a.quiet}
 }
 
 // verbs say what goes on in a stage.
@@ -36,20 +41,15 @@ var verbs = map[builder.Stage]string{
 func (p *progress) stage(e builder.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.app.quiet {
-		return
-	}
-	if p.app.json {
-		p.event(map[string]any{"stage": e.Stage, "name": e.Name, "done": e.Done, "detail": e.Detail, "seconds": e.Took.Seconds()})
-		return
-	}
-	text := verbs[e.Stage] + " " + e.Name
+	text := strings.TrimSpace(verbs[e.Stage] + " " + e.Name)
 	switch {
-	case !e.Done:
-		p.set(text)
-		p.print("  " + text)
+	case p.app.quiet:
+	case p.app.json:
+		p.app.jsonLine(map[string]any{"stage": e.Stage, "name": e.Name, "done": e.Done, "detail": e.Detail, "seconds": e.Took.Seconds()})
+	case e.Done:
+		p.print(fmt.Sprintf("%s: %s (%s)", text, e.Detail, took(e.Took)))
 	default:
-		p.print(fmt.Sprintf("  %s: %s (%s)", text, e.Detail, took(e.Took)))
+		p.begin(text)
 	}
 }
 
@@ -57,13 +57,25 @@ func (p *progress) stage(e builder.Event) {
 func (p *progress) fetch(e source.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.app.quiet || p.app.json {
-		return
+	switch {
+	case p.app.quiet:
+	case p.app.json:
+		if e.Kind != source.EventProgress { // those are many
+			p.app.jsonLine(map[string]any{"fetch": e.What, "event": e.Kind, "detail": e.Detail, "bytes": e.Bytes, "total": e.Total})
+		}
+	case e.Kind == source.EventRetry:
+		p.print(strings.TrimSpace("fetch " + e.What + " " + e.Detail))
+	case e.Kind == source.EventStart:
+		p.begin(strings.TrimSpace("fetch " + e.What + " " + e.Detail))
+	case e.Kind == source.EventDone:
+		p.text = ""
+	case p.live && e.Kind == source.EventProgress:
+		p.text = transferred(e)
 	}
-	if e.Kind == source.EventStart || e.Kind == source.EventRetry {
-		p.print("  fetch " + strings.TrimSpace(e.What+" "+e.Detail))
-		return
-	}
+}
+
+// transferred tells how far a transfer is.
+func transferred(e source.Event) string {
 	text := "fetch " + e.What
 	if e.Bytes > 0 {
 		text += " " + size(e.Bytes)
@@ -71,49 +83,86 @@ func (p *progress) fetch(e source.Event) {
 			text += " of " + size(e.Total)
 		}
 	}
-	p.set(text)
+	return text
 }
 
-func (p *progress) event(v any) {
-	line, err := json.Marshal(v)
-	if err == nil {
-		fmt.Fprintf(p.app.err, "%s\n", line)
-	}
-}
-
-// set changes the changing line, at most ten times a second.
-func (p *progress) set(text string) {
-	if !p.live || time.Since(p.shown) < 100*time.Millisecond {
+// begin tells of something that goes on from now. Elsewhere than on a terminal it is a line that stays.
+func (p *progress) begin(text string) {
+	if !p.live {
+		p.print(text)
 		return
 	}
-	p.shown = time.Now()
-	fmt.Fprintf(p.app.err, "\r\x1b[K%s", clip(printable(strings.ReplaceAll(text, "\n", " ")), 100))
+	p.text, p.since = text, time.Now()
+	p.draw()
+	if p.stop == nil {
+		stop := make(chan struct{})
+		p.stop = stop
+		p.drawn.Go(func() { p.redraw(stop) })
+	}
+}
+
+// redraw draws the changing line until it is told to stop.
+func (p *progress) redraw(stop <-chan struct{}) {
+	ticker := time.NewTicker(frame)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			p.mu.Lock()
+			p.draw()
+			p.mu.Unlock()
+		}
+	}
+}
+
+// draw writes the changing line, with how long it has been true.
+func (p *progress) draw() {
+	if p.text == "" {
+		return
+	}
+	clock := ""
+	if d := time.Since(p.since); d >= time.Second {
+		clock = " " + d.Truncate(time.Second).String()
+	}
+	text := clip("  "+printableLine(p.text), width(p.app.err)-1-len(clock))
+	io.WriteString(p.app.err, "\r\x1b[K"+text+clock)
 }
 
 // print writes a line that stays.
 func (p *progress) print(text string) {
 	if p.live {
 		io.WriteString(p.app.err, "\r\x1b[K")
+		p.text = ""
 	}
-	fmt.Fprintln(p.app.err, printable(text))
+	fmt.Fprintf(p.app.err, "  %s\n", printableLine(text))
 }
 
-// end clears the changing line.
+// end clears the changing line. Nothing is drawn afterwards, until the next event.
 func (p *progress) end() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.live {
+	if p.live && p.text != "" {
 		io.WriteString(p.app.err, "\r\x1b[K")
 	}
+	p.text = ""
+	if p.stop != nil {
+		close(p.stop)
+		p.stop = nil
+	}
+	p.mu.Unlock()
+	p.drawn.Wait()
 }
 
+// clip shortens text to n characters.
 func clip(text string, n int) string {
 	if r := []rune(text); len(r) > n {
-		return string(r[:n-1]) + "…"
+		return string(r[:max(n-1, 0)]) + "…"
 	}
 	return text
 }
 
+// took writes a duration for people.
 func took(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()

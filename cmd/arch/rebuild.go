@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,7 +46,12 @@ func newRebuildCommand(a *app) *cobra.Command {
   arch rebuild --offline --archive inputs/ hello.receipt.jsonl
   arch rebuild --keep mine/ hello.receipt.jsonl                # keep what was built`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runRebuild(c.Context(), a, o, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return runRebuild(c.Context(), a, o, args[0])
+		},
 	}
 	f := c.Flags()
 	f.StringVarP(&o.out, "out", "o", "", "receipt to write (default: NAME.KEY.intoto.jsonl beside RECEIPT)")
@@ -72,6 +76,23 @@ type rebuildResult struct {
 	Diffs   map[string]any              `json:"diffs,omitempty"`
 }
 
+// check refuses flags that contradict each other.
+func (o *rebuildOptions) check() error {
+	for _, f := range []struct{ name, value string }{{"key", o.key}, {"out", o.out}} {
+		if o.unsigned && f.value != "" {
+			return hinted(usage("--unsigned signs and writes no receipt, so --%s has no meaning", f.name), "leave out one of them")
+		}
+	}
+	return nil
+}
+
+// sameFile reports whether two paths name one file.
+func sameFile(a, b string) bool {
+	ia, errA := os.Stat(a)
+	ib, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(ia, ib)
+}
+
 func runRebuild(ctx context.Context, a *app, o rebuildOptions, path string) error {
 	receipt, err := readReceipt(path)
 	if err != nil {
@@ -79,20 +100,28 @@ func runRebuild(ctx context.Context, a *app, o rebuildOptions, path string) erro
 	}
 	r, err := builder.OpenClaim(receipt)
 	if err != nil {
-		return withStatus(exitVerification, fmt.Errorf("%s: %w", path, err))
+		return hinted(withStatus(exitVerification, fmt.Errorf("%s: %w", path, err)), "a receipt is the file NAME.receipt.jsonl that arch build --attest wrote")
+	}
+	if o.out != "" && sameFile(o.out, path) {
+		return hinted(usage("--out names the receipt itself"), "name another file")
 	}
 	if o.dryRun {
 		return showPlans(a, []target{{doc: r.Build}})
 	}
 	carried, err := receipt.Carried()
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return withStatus(exitVerification, fmt.Errorf("%s: %w", path, err))
 	}
 	w, err := a.openWorkshop(o.fetchFlags, o.degraded)
 	if err != nil {
 		return err
 	}
 	defer w.close()
+	if o.keep != "" {
+		if err := w.mayReplace(r.Build, o.keep); err != nil {
+			return err
+		}
+	}
 	w.fetch.Carried = carried
 	var signer identity.Signer
 	if !o.unsigned { // before the build: a missing key should not cost one
@@ -108,7 +137,7 @@ func runRebuild(ctx context.Context, a *app, o rebuildOptions, path string) erro
 		res.State = string(r.Negative.State)
 	}
 	if o.keep != "" && r.Made != nil {
-		if _, err := w.builder.Deliver(ctx, r.Made, o.keep); err != nil {
+		if _, err := w.deliver(ctx, r.Made, o.keep); err != nil {
 			return err
 		}
 	}
@@ -175,10 +204,10 @@ func (w *workshop) showRebuild(r *builder.Rebuild, res rebuildResult) error {
 		}
 		res.Diffs[name] = report
 	}
-	err := w.app.print(res, func(out io.Writer) {
+	err := w.app.print(res, func(out *screen) {
 		fmt.Fprintf(out, "%s: %s\n", res.Name, res.State)
 		if r.Negative != nil {
-			fmt.Fprintf(out, "  %s\n", printable(r.Negative.Cause))
+			fmt.Fprintf(out, "  %s\n", r.Negative.Cause)
 			for _, m := range r.Negative.Found {
 				fmt.Fprintf(out, "  %s\n    claimed %s\n    found   %s\n", m.Name, m.Expected, m.Found)
 			}
@@ -196,5 +225,16 @@ func (w *workshop) showRebuild(r *builder.Rebuild, res rebuildResult) error {
 	status := map[attest.NegativeState]int{
 		attest.Differs: exitNotReproducible, attest.FailedToBuild: exitBuildFailed, attest.InputsMissing: exitInputsMissing,
 	}[r.Negative.State]
-	return withStatus(status, errSilent)
+	return hinted(withStatus(status, fmt.Errorf("rebuild %s: %s: %s", res.Name, res.State, r.Negative.Cause)), rebuildHint(r))
+}
+
+// rebuildHint tells what to do about a rebuild that did not reproduce.
+func rebuildHint(r *builder.Rebuild) string {
+	switch {
+	case r.Cause != nil:
+		return hintOf(r.Cause)
+	case len(r.Diffs) == 0:
+		return "put the original artifacts beside the receipt, and the difference is explained"
+	}
+	return "--keep DIR keeps what was built here, for arch diff"
 }

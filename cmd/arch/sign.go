@@ -4,16 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
-	"arch.network/builder"
 )
 
 func newSignCommand(a *app) *cobra.Command {
@@ -28,11 +27,7 @@ is the same.`,
 		Example: "  arch sign policy.yaml\n  arch sign --key release.key --out signed.yaml job.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			signer, err := a.signer(c.Context(), o.key, false)
-			if err != nil {
-				return err
-			}
-			return runSign(c.Context(), a, signer, args[0], out)
+			return runSign(c.Context(), a, o.key, args[0], out)
 		},
 	}
 	o.add(c)
@@ -40,39 +35,82 @@ is the same.`,
 	return c
 }
 
-func runSign(ctx context.Context, a *app, signer identity.Signer, path, out string) error {
-	src, err := readFileLimit(path, dsse.MaxEnvelope)
+// documentResult is what --json shows of a document that was written.
+type documentResult struct {
+	File string        `json:"file"`
+	Kind string        `json:"kind"`
+	Name string        `json:"name"`
+	ID   digest.SHA256 `json:"id"` // what signatures cover
+	By   string        `json:"by,omitempty"`
+}
+
+// written shows a document that was written to a file; of one that went to stdout there is nothing to add.
+func (a *app) written(path string, doc manifest.Document, by string) error {
+	if path == "-" {
+		return nil
+	}
+	id, err := manifest.ID(doc)
 	if err != nil {
 		return err
 	}
-	signed, err := signDocument(ctx, signer, src)
+	res := documentResult{File: path, Kind: doc.DocumentKind(), Name: doc.Head().Name, ID: id, By: by}
+	return a.print(res, func(s *screen) {
+		fmt.Fprintf(s, "%s: %s %s\n  id %s\n", res.File, res.Kind, res.Name, res.ID)
+		if res.By != "" {
+			fmt.Fprintf(s, "  signed by %s\n", res.By)
+		}
+	})
+}
+
+func runSign(ctx context.Context, a *app, key, path, out string) error {
+	src, err := a.readFile(path, dsse.MaxEnvelope)
+	if err != nil {
+		return err
+	}
+	doc, err := parseDocument(src) // before anyone is asked for a passphrase
+	if err != nil {
+		return manifest.InFile(err, path)
+	}
+	signer, err := a.signer(ctx, key, false)
+	if err != nil {
+		return err
+	}
+	signed, err := signDocument(ctx, signer, src, doc)
 	if err != nil {
 		return manifest.InFile(err, path)
 	}
 	if out == "" {
 		out = path
 	}
-	return a.writeOut(out, signed)
+	if err := a.writeOut(out, signed); err != nil {
+		return err
+	}
+	return a.written(out, doc, signer.Public().String())
 }
 
-// signDocument returns src, a YAML document or an envelope, with a signature more.
-func signDocument(ctx context.Context, signer identity.Signer, src []byte) ([]byte, error) {
+// parseDocument reads a valid document, YAML or an envelope. Nothing is verified.
+func parseDocument(src []byte) (manifest.Document, error) {
+	if !isEnvelope(src) {
+		return manifest.ReadYAML(src)
+	}
+	_, doc, err := openEnvelope(src)
+	if err == nil {
+		err = doc.Validate()
+	}
+	return doc, err
+}
+
+// signDocument returns src, a YAML document or an envelope of doc, with a signature more.
+func signDocument(ctx context.Context, signer identity.Signer, src []byte, doc manifest.Document) ([]byte, error) {
 	if isEnvelope(src) {
-		env, doc, err := openEnvelope(src)
+		env, err := dsse.Parse(src)
 		if err != nil {
-			return nil, err
-		}
-		if err := doc.Validate(); err != nil {
 			return nil, err
 		}
 		if err := env.Add(ctx, signer); err != nil {
 			return nil, err
 		}
 		return append(env.Marshal(), '\n'), nil
-	}
-	doc, err := manifest.ReadYAML(src)
-	if err != nil {
-		return nil, err
 	}
 	form, err := manifest.Canonical(doc)
 	if err != nil {
@@ -102,19 +140,6 @@ func openEnvelope(src []byte) (*dsse.Envelope, manifest.Document, error) {
 	return env, doc, err
 }
 
-// writeOut writes data to a file in one step, or to stdout for "-".
-func (a *app) writeOut(path string, data []byte) error {
-	if path == "-" {
-		_, err := a.out.Write(data)
-		return err
-	}
-	if err := builder.WriteFile(path, data); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	a.note("wrote %s", path)
-	return nil
-}
-
 func newWrapCommand(a *app) *cobra.Command {
 	var out string
 	c := &cobra.Command{
@@ -125,7 +150,7 @@ carries. Any DSSE tool can check it. unwrap goes back.`,
 		Example: "  arch wrap policy.yaml                 # writes policy.dsse.json\n  arch wrap --out - job.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			doc, err := readDocument(args[0])
+			doc, err := a.readDocument(args[0])
 			if err != nil {
 				return err
 			}
@@ -135,11 +160,17 @@ carries. Any DSSE tool can check it. unwrap goes back.`,
 			}
 			if out == "" {
 				out = strings.TrimSuffix(args[0], filepath.Ext(args[0])) + ".dsse.json"
+				if err := newFile(out); err != nil {
+					return err
+				}
 			}
-			return a.writeOut(out, append(env.Marshal(), '\n'))
+			if err := a.writeOut(out, append(env.Marshal(), '\n')); err != nil {
+				return err
+			}
+			return a.written(out, doc, "")
 		},
 	}
-	c.Flags().StringVarP(&out, "out", "o", "", "file to write (default: FILE with .dsse.json); - for stdout")
+	c.Flags().StringVarP(&out, "out", "o", "", "file to write (default: FILE with .dsse.json, if there is none); - for stdout")
 	return c
 }
 
@@ -151,7 +182,7 @@ func newUnwrapCommand(a *app) *cobra.Command {
 		Example: "  arch unwrap policy.dsse.json          # writes policy.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			src, err := readFileLimit(args[0], dsse.MaxEnvelope)
+			src, err := a.readFile(args[0], dsse.MaxEnvelope)
 			if err != nil {
 				return err
 			}
@@ -169,11 +200,14 @@ func newUnwrapCommand(a *app) *cobra.Command {
 			}
 			if out == "" {
 				out = strings.TrimSuffix(strings.TrimSuffix(args[0], ".json"), ".dsse") + ".yaml"
-				if _, err := os.Stat(out); err == nil {
-					return hinted(fmt.Errorf("%s exists already", out), "name another file with --out, or - for stdout")
+				if err := newFile(out); err != nil {
+					return err
 				}
 			}
-			return a.writeOut(out, text)
+			if err := a.writeOut(out, text); err != nil {
+				return err
+			}
+			return a.written(out, doc, "")
 		},
 	}
 	c.Flags().StringVarP(&out, "out", "o", "", "file to write (default: FILE with .yaml, if there is none); - for stdout")

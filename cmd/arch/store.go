@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,7 +37,7 @@ func describeObjects(objects []store.Object) []objectResult {
 	return out
 }
 
-func showObjects(w io.Writer, objects []objectResult) {
+func showObjects(w *screen, objects []objectResult) {
 	for _, o := range objects {
 		kept := ""
 		if len(o.Roots) > 0 {
@@ -70,7 +69,7 @@ func newStoreListCommand(a *app) *cobra.Command {
 					return err
 				}
 				res := describeObjects(objects)
-				return a.print(res, func(w io.Writer) { showObjects(w, res) })
+				return a.print(res, func(w *screen) { showObjects(w, res) })
 			})
 		},
 	}
@@ -86,6 +85,9 @@ what was fetched is not. It waits for running builds.`,
 		Example: "  arch store gc --dry-run\n  arch store gc --age 720h",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if opts.Age < 0 {
+				return usage("--age: %s is negative", opts.Age)
+			}
 			return a.withStore(func(s *store.Store) error { return a.runGC(c.Context(), s, opts) })
 		},
 	}
@@ -108,7 +110,7 @@ func (a *app) runGC(ctx context.Context, s *store.Store, opts store.GCOptions) e
 		Kept    int            `json:"kept"`
 		Freed   int64          `json:"freed"` // bytes
 	}{opts.DryRun, describeObjects(report.Removed), report.Kept, report.Freed}
-	return a.print(res, func(w io.Writer) {
+	return a.print(res, func(w *screen) {
 		verb := "removed"
 		if opts.DryRun {
 			verb = "would remove"
@@ -157,7 +159,7 @@ func (a *app) verifyStore(ctx context.Context, s *store.Store, repair bool) erro
 	for _, d := range report.Damaged {
 		res.Damaged = append(res.Damaged, damage(d))
 	}
-	err = a.print(res, func(w io.Writer) {
+	err = a.print(res, func(w *screen) {
 		for _, d := range res.Damaged {
 			fmt.Fprintf(w, "DAMAGED %s: %s\n", d.Path, d.Cause)
 			if d.Moved != "" {
@@ -169,5 +171,9 @@ func (a *app) verifyStore(ctx context.Context, s *store.Store, repair bool) erro
 	if err != nil || res.OK {
 		return err
 	}
-	return withStatus(exitVerification, errSilent)
+	err = withStatus(exitVerification, fmt.Errorf("verify store: %d of %d objects and records are damaged", len(res.Damaged), res.Objects+res.Records))
+	if repair {
+		return hinted(err, "they were moved away, and will be fetched or built again when they are needed")
+	}
+	return hinted(err, "--repair moves them out of the way, so that they are fetched or built again")
 }

@@ -1,9 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +18,6 @@ import (
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/attest/quorum"
-	"arch.network/builder"
 )
 
 // trustFile is the name of the default trust root in the configuration directory.
@@ -32,10 +32,10 @@ func newTrustCommand(a *app) *cobra.Command {
 		Short: "Show and edit the trust root: whose signatures count for what",
 		Long: `A trust root names principals, their keys, and how many of them must agree in each role.
 
-The one in the configuration directory is what arch verify uses unless told otherwise. It is a local file that you
-edit; a trust root that a node takes from others must be signed by the old and the new governance.`,
+The one in the configuration directory is what arch verify uses unless told otherwise. Add edits that file: it is yours.
+Update replaces it by a version that others made, if the governance of the old and of the new version signed that.`,
 	}
-	c.AddCommand(newTrustShowCommand(a), newTrustAddCommand(a))
+	c.AddCommand(newTrustShowCommand(a), newTrustAddCommand(a), newTrustCheckCommand(a), newTrustUpdateCommand(a))
 	return c
 }
 
@@ -44,31 +44,44 @@ func (a *app) trustPath() (string, error) {
 	return filepath.Join(dir, trustFile), err
 }
 
-// openTrust reads and compiles the trust root at path, or the default one. It is trusted because it lies where it lies.
+// openTrust reads and compiles the trust root at path, or the default one. It is trusted because it lies where it lies, so
+// it must not be one that anybody may change.
 func (a *app) openTrust(path string) (*manifest.TrustRoot, *attest.Trust, error) {
 	if path == "" {
 		var err error
 		if path, err = a.trustPath(); err != nil {
 			return nil, nil, err
 		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, hinted(fmt.Errorf("read trust root: %w", err),
-				"arch trust add DID --name NAME makes one that trusts a key, and arch key new followed by arch build --attest one that trusts your own")
-		}
 	}
-	doc, err := readDocument(path)
+	root, err := a.readTrust(path)
 	if err != nil {
 		return nil, nil, err
-	}
-	root, ok := doc.(*manifest.TrustRoot)
-	if !ok {
-		return nil, nil, fmt.Errorf("%s is a %s, not a TrustRoot", path, doc.DocumentKind())
 	}
 	compiled, err := attest.NewTrust(root)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read trust root %s: %w", path, err)
 	}
 	return root, compiled, nil
+}
+
+func (a *app) readTrust(path string) (*manifest.TrustRoot, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, hinted(fmt.Errorf("read trust root: %w", err),
+			"arch trust add KEY --name NAME makes one that trusts a key; the first arch build --attest makes one that trusts your own")
+	case err == nil && info.Mode().Perm()&0o002 != 0:
+		return nil, hinted(fmt.Errorf("read trust root %s: everybody may change it", path), "chmod o-w "+path)
+	}
+	doc, err := a.readDocument(path)
+	if err != nil {
+		return nil, err
+	}
+	root, ok := doc.(*manifest.TrustRoot)
+	if !ok {
+		return nil, hinted(fmt.Errorf("%s is a %s, not a TrustRoot", path, doc.DocumentKind()), "--trust names a document of kind TrustRoot")
+	}
+	return root, nil
 }
 
 // trustOwn makes a trust root that trusts key alone, unless there is a trust root already.
@@ -79,25 +92,29 @@ func (a *app) trustOwn(key identity.PublicKey) (path string, made bool, err erro
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return path, false, err
 	}
-	return path, true, writeTrust(path, newTrustRoot("self", "self", key.String()))
+	self := manifest.Principal{Name: "self", Operator: "self", Keys: []string{key.String()}}
+	roles := []string{manifest.RolePolicy, manifest.RoleBuilder, manifest.RoleRebuilder}
+	return path, true, writeTrust(path, newTrustRoot(self, roles))
 }
 
-// newTrustRoot returns a trust root with one principal, who has every role that concerns artifacts.
-func newTrustRoot(name, operator, key string) *manifest.TrustRoot {
-	one := manifest.TrustGroup{Threshold: 1, Of: []string{name}}
-	return &manifest.TrustRoot{
+// newTrustRoot returns a trust root with one principal, who has the given roles and the one that every root must have,
+// governance.
+func newTrustRoot(p manifest.Principal, roles []string) *manifest.TrustRoot {
+	one := manifest.TrustGroup{Threshold: 1, Of: []string{p.Name}}
+	root := &manifest.TrustRoot{
 		APIVersion: manifest.APIVersion, Kind: "TrustRoot",
 		Metadata: manifest.Metadata{
 			Name: "local", Expires: time.Now().Add(ownTrustLife).UTC().Truncate(time.Second).Format(time.RFC3339),
 		},
 		Spec: manifest.TrustRootSpec{
-			Version:    1,
-			Principals: []manifest.Principal{{Name: name, Operator: operator, Keys: []string{key}}},
-			Roles: map[string]manifest.TrustGroup{
-				manifest.RoleGovernance: one, manifest.RolePolicy: one, manifest.RoleBuilder: one, manifest.RoleRebuilder: one,
-			},
+			Version: 1, Principals: []manifest.Principal{p},
+			Roles: map[string]manifest.TrustGroup{manifest.RoleGovernance: one},
 		},
 	}
+	for _, role := range roles {
+		root.Spec.Roles[role] = one
+	}
+	return root
 }
 
 func writeTrust(path string, root *manifest.TrustRoot) error {
@@ -111,10 +128,7 @@ func writeTrust(path string, root *manifest.TrustRoot) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if err := builder.WriteFile(path, src); err != nil {
-		return fmt.Errorf("write trust root: %w", err)
-	}
-	return nil
+	return replaceFile(path, src)
 }
 
 func newTrustShowCommand(a *app) *cobra.Command {
@@ -132,12 +146,12 @@ func newTrustShowCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(root, func(w io.Writer) { showTrust(w, root) })
+			return a.print(root, func(w *screen) { showTrust(w, root) })
 		},
 	}
 }
 
-func showTrust(w io.Writer, root *manifest.TrustRoot) {
+func showTrust(w *screen, root *manifest.TrustRoot) {
 	fmt.Fprintf(w, "%s, version %d, expires %s\n", root.Metadata.Name, root.Spec.Version, root.Metadata.Expires)
 	for _, p := range root.Spec.Principals {
 		fmt.Fprintf(w, "  principal %s, operator %s\n", p.Name, p.Operator)
@@ -165,31 +179,20 @@ for several operators counts them once.`,
   arch trust add did:key:z6Mk… --name ci --role builder`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			key, err := identity.ParsePublicKey(args[0])
-			if err != nil {
-				s, loadErr := a.loadKey(c.Context(), args[0])
-				if loadErr != nil {
-					return err
-				}
-				key = s.Public()
-			}
-			if name == "" {
-				return usage("required flag(s) \"name\" not set")
-			}
-			if operator == "" {
-				operator = name
-			}
-			path := file
-			if path == "" {
-				if path, err = a.trustPath(); err != nil {
-					return err
-				}
-			}
-			root, err := a.addPrincipal(path, manifest.Principal{Name: name, Operator: operator, Keys: []string{key.String()}}, roles)
+			p, err := a.newPrincipal(c.Context(), args[0], name, operator, roles)
 			if err != nil {
 				return err
 			}
-			return a.print(root, func(w io.Writer) { showTrust(w, root) })
+			if file == "" {
+				if file, err = a.trustPath(); err != nil {
+					return err
+				}
+			}
+			root, err := a.addPrincipal(file, p, roles)
+			if err != nil {
+				return err
+			}
+			return a.print(root, func(s *screen) { showTrust(s, root) })
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the principal")
@@ -199,25 +202,58 @@ for several operators counts them once.`,
 	return c
 }
 
+// newPrincipal checks what trust add was given.
+func (a *app) newPrincipal(ctx context.Context, source, name, operator string, roles []string) (manifest.Principal, error) {
+	if name == "" {
+		return manifest.Principal{}, hinted(usage("--name is missing: who is it that you trust?"), "add --name NAME")
+	}
+	if len(roles) == 0 {
+		return manifest.Principal{}, usage("--role is empty: for what do you trust %s?", name)
+	}
+	for _, role := range roles {
+		if !slices.Contains(manifest.Roles(), role) {
+			return manifest.Principal{}, hinted(usage("--role: there is no role %q", role), "the roles are "+strings.Join(manifest.Roles(), ", "))
+		}
+	}
+	key, err := identity.ParsePublicKey(source)
+	if err != nil && !strings.HasPrefix(source, "did:") && !strings.HasPrefix(source, "openpgp:") {
+		var s identity.Signer
+		if s, err = a.loadKey(ctx, source); err == nil {
+			key = s.Public()
+		}
+	}
+	if err != nil {
+		return manifest.Principal{}, err
+	}
+	return manifest.Principal{Name: name, Operator: cmp.Or(operator, name), Keys: []string{key.String()}}, nil
+}
+
+// addPrincipal writes the trust root at path with one principal more, or a first one with that principal alone.
 func (a *app) addPrincipal(path string, p manifest.Principal, roles []string) (*manifest.TrustRoot, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		root := newTrustRoot(p.Name, p.Operator, p.Keys[0])
-		return root, writeTrust(path, root)
+		root := newTrustRoot(p, roles)
+		if err := writeTrust(path, root); err != nil {
+			return nil, err
+		}
+		a.note("made the trust root %s; %s, its only principal, also has the role governance", path, p.Name)
+		return root, nil
 	}
-	root, _, err := a.openTrust(path)
+	root, err := a.readTrust(path)
 	if err != nil {
 		return nil, err
 	}
-	root.Signatures = nil // they were for the version before
+	if len(root.Signatures) > 0 {
+		a.note("the signatures of version %d are dropped: they do not cover version %d", root.Spec.Version, root.Spec.Version+1)
+		root.Signatures = nil
+	}
 	root.Spec.Version++
 	root.Spec.Principals = append(root.Spec.Principals, p)
 	for _, role := range roles {
-		if !slices.Contains(manifest.Roles(), role) {
-			return nil, usage("role %q is not one of %s", role, strings.Join(manifest.Roles(), ", "))
-		}
 		g := root.Spec.Roles[role]
 		g.Threshold = max(g.Threshold, 1)
-		g.Of = append(g.Of, p.Name)
+		if !slices.Contains(g.Of, p.Name) {
+			g.Of = append(g.Of, p.Name)
+		}
 		root.Spec.Roles[role] = g
 	}
 	return root, writeTrust(path, root)

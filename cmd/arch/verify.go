@@ -3,20 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
-	"arch.network/attest/digest/nar"
-	"arch.network/attest/dsse"
+	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
-	"arch.network/builder/artifact"
 )
 
 const verifyHelp = `Verify checks an artifact against receipts, a trust root and, if given, a policy: who built it, from what, under which
@@ -58,7 +55,13 @@ func newVerifyCommand(a *app) *cobra.Command {
   arch verify result/hello -k 2 --operators 2 --vsa hello.vsa.intoto.jsonl    # two independent builders must agree
   arch verify result/hello --layout root.layout --layout-key alice.pub --links links/`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runVerify(c.Context(), a, o, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			at, err := o.check(c.Flags())
+			if err != nil {
+				return err
+			}
+			return runVerify(c.Context(), a, o, at, args[0])
+		},
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.receipts, "receipts", nil, "file or directory with receipts (repeatable; default: the artifact's directory)")
@@ -81,22 +84,42 @@ func newVerifyCommand(a *app) *cobra.Command {
 	return c
 }
 
-func runVerify(ctx context.Context, a *app, o verifyOptions, path string) error {
-	at := time.Now()
-	if o.at != "" {
-		var err error
-		if at, err = time.Parse(time.RFC3339, o.at); err != nil {
-			return usage("--at: %q is not an RFC 3339 time", o.at)
+// check refuses flags that contradict each other or make no sense, and reads --at.
+func (o *verifyOptions) check(f *pflag.FlagSet) (time.Time, error) {
+	for _, need := range []struct{ flag, of string }{
+		{"layout-key", "layout"}, {"links", "layout"}, {"skip-inspections", "layout"},
+		{"key", "vsa"}, {"resource", "vsa"}, {"verifier", "vsa"},
+	} {
+		if f.Changed(need.flag) && !f.Changed(need.of) {
+			return time.Time{}, hinted(usage("--%s has no meaning without --%s", need.flag, need.of), "add --"+need.of)
 		}
 	}
-	if _, err := os.Lstat(path); err != nil {
-		return err
+	if o.layout != "" && len(o.layoutKey) == 0 {
+		return time.Time{}, hinted(usage("--layout proves nothing without the keys that must have signed it"), "add --layout-key FILE")
 	}
-	receipt, err := readReceipts(o.receipts, path)
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"rebuilds", o.rebuilds}, {"operators", o.operators}} {
+		if f.Changed(n.flag) && (n.value < 1 || n.value > maxVotes) {
+			return time.Time{}, usage("--%s: %d is not between 1 and %d", n.flag, n.value, maxVotes)
+		}
+	}
+	return parseTime("--at", o.at)
+}
+
+// maxVotes bounds --rebuilds and --operators; attest.Verify accepts no more.
+const maxVotes = 256
+
+func runVerify(ctx context.Context, a *app, o verifyOptions, at time.Time, path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return hinted(fmt.Errorf("read artifact: %w", err), "name the file or directory to verify; arch build puts it into ./result")
+	}
+	receipt, err := a.readReceipts(o.receipts, path)
 	if err != nil {
 		return err
 	}
-	_, trust, err := a.openTrust(o.trust)
+	root, trust, err := a.openTrust(o.trust)
 	if err != nil {
 		return err
 	}
@@ -107,160 +130,43 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, path string) error 
 	if o.degraded {
 		in.BuilderIDs = []string{attest.BuilderHermetic, attest.BuilderDegraded}
 	}
-	summary := attest.SummaryOptions{
-		VerifierID: o.verifier, VerifierVersion: map[string]string{"arch": version}, ResourceURI: o.resource,
-		PolicyURI: "trust-root:" + trust.ID().String(), PolicyDigest: trust.ID(),
-	}
+	res := verifyResult{Rules: []ruleResult{{Kind: "TrustRoot", Name: root.Metadata.Name, Version: root.Spec.Version, ID: trust.ID()}}}
 	if o.policy != "" {
-		if in.Policy, summary.PolicyDigest, err = openPolicy(o.policy, in); err != nil {
+		var id digest.SHA256
+		if in.Policy, id, err = a.openPolicy(o.policy, in); err != nil {
 			return err
 		}
-		summary.PolicyURI = "policy:" + summary.PolicyDigest.String()
+		res.Rules = append(res.Rules, ruleResult{Kind: "Policy", Name: in.Policy.Metadata.Name, ID: id})
 	}
-	report, err := attest.Verify(ctx, in)
-	if err != nil {
+	var signer identity.Signer
+	if o.vsa != "" { // before the work: a missing key should not cost it
+		if signer, err = a.signer(ctx, o.key, false); err != nil {
+			return err
+		}
+	}
+	if res.Report, err = attest.Verify(ctx, in); err != nil {
 		return err
 	}
 	if o.layout != "" {
-		if err := checkLayout(ctx, o, report, at); err != nil {
+		if err := a.checkLayout(ctx, o, res.Report, at); err != nil {
 			return err
 		}
 	}
-	if o.vsa != "" {
-		if err := a.writeSummary(ctx, o, report, summary); err != nil {
+	if signer != nil {
+		if err := o.writeSummary(ctx, signer, res); err != nil {
 			return err
 		}
 	}
-	if err := a.print(report, func(w io.Writer) { a.showReport(w, report) }); err != nil {
+	res.Build = describeClaim(receipt, res.Report)
+	if err := a.print(res, res.text); err != nil {
 		return err
 	}
-	if err := report.Err(); err != nil {
-		return withStatus(verifyStatus(report.Class), errSilent)
-	}
-	return nil
-}
-
-// verifyStatus maps the class of a failed report to the exit status.
-func verifyStatus(c attest.Class) int {
-	switch c {
-	case attest.ClassPolicy:
-		return exitDenied
-	case attest.ClassDiffers:
-		return exitNotReproducible
-	}
-	return exitVerification
-}
-
-func (a *app) showReport(w io.Writer, r *attest.Report) {
-	colors := map[attest.Result]string{attest.Pass: "32", attest.Fail: "31", attest.Skip: "2"}
-	for line := range strings.Lines(r.Text()) {
-		word, rest, _ := strings.Cut(line, " ")
-		if code, ok := colors[attest.Result(word)]; ok {
-			line = a.paint(w, code, word) + " " + rest
-		}
-		io.WriteString(w, printable(line))
-	}
-	verdict := a.paint(w, "32", "verified")
-	if !r.OK {
-		verdict = a.paint(w, "31", "NOT verified") + ": " + string(r.Class)
-	}
-	fmt.Fprintf(w, "%s %s\n", r.Artifact, verdict)
-}
-
-// readReceipts merges every receipt found in the given files and directories.
-func readReceipts(from []string, artifact string) (*attest.Receipt, error) {
-	if len(from) == 0 {
-		from = []string{filepath.Dir(filepath.Clean(artifact))}
-	}
-	all := &attest.Receipt{}
-	for _, name := range from {
-		files, err := receiptFiles(name)
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			r, err := readReceipt(file)
-			if err != nil {
-				return nil, err
-			}
-			all.Merge(r)
-		}
-	}
-	return all, nil
-}
-
-func receiptFiles(name string) ([]string, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{name}, nil
-	}
-	entries, err := os.ReadDir(name)
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".receipt.jsonl") || strings.HasSuffix(e.Name(), ".intoto.jsonl") {
-			files = append(files, filepath.Join(name, e.Name()))
-		}
-	}
-	return files, nil
-}
-
-func readReceipt(path string) (*attest.Receipt, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r, err := attest.ReadReceipt(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
-}
-
-// openArtifact lets the verifier ask for the digests it needs.
-func openArtifact(path string) attest.Artifact {
-	return attest.Artifact{
-		Name: filepath.Base(path),
-		Hash: func(ctx context.Context, form attest.Form) (digest.SHA256, error) {
-			info, err := os.Lstat(path)
-			if err != nil {
-				return digest.SHA256{}, err
-			}
-			switch {
-			case form == attest.FormNAR:
-				sum, _, err := nar.Hash(ctx, path, nar.Options{})
-				return sum, err
-			case form == attest.FormFile && info.Mode().IsRegular():
-				return hashFile(path)
-			case form == attest.FormTar && info.IsDir():
-				return digest.SHA256{}, attest.ErrNoForm // a tree is matched by its NAR: its tar depends on the claim's epoch
-			case form == attest.FormOCI && info.IsDir():
-				return artifact.LayoutDigest(path)
-			}
-			return digest.SHA256{}, attest.ErrNoForm
-		},
-	}
-}
-
-func hashFile(path string) (digest.SHA256, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return digest.SHA256{}, err
-	}
-	defer f.Close()
-	sum, _, err := digest.OfReader(f)
-	return sum, err
+	return res.Err()
 }
 
 // openPolicy reads a policy and believes it only if the policy role signed it.
-func openPolicy(path string, in attest.VerifyInput) (*manifest.Policy, digest.SHA256, error) {
-	env, _, err := readSigned(path)
+func (a *app) openPolicy(path string, in attest.VerifyInput) (*manifest.Policy, digest.SHA256, error) {
+	env, _, err := a.readSigned(path)
 	if err != nil {
 		return nil, digest.SHA256{}, err
 	}
@@ -272,14 +178,14 @@ func openPolicy(path string, in attest.VerifyInput) (*manifest.Policy, digest.SH
 }
 
 // checkLayout adds the checks of an in-toto layout to the report.
-func checkLayout(ctx context.Context, o verifyOptions, r *attest.Report, at time.Time) error {
+func (a *app) checkLayout(ctx context.Context, o verifyOptions, r *attest.Report, at time.Time) error {
 	in := attest.LayoutInput{Name: r.Artifact, Digest: r.Digest, At: at, SkipInspections: o.skipInspections}
 	var err error
-	if in.Layout, err = readFileLimit(o.layout, maxLayoutFile); err != nil {
+	if in.Layout, err = a.readFile(o.layout, maxLayoutFile); err != nil {
 		return err
 	}
 	for _, name := range o.layoutKey {
-		key, err := readFileLimit(name, maxLayoutFile)
+		key, err := a.readFile(name, maxLayoutFile)
 		if err != nil {
 			return err
 		}
@@ -290,7 +196,7 @@ func checkLayout(ctx context.Context, o verifyOptions, r *attest.Report, at time
 		return err
 	}
 	for _, name := range names {
-		link, err := readFileLimit(name, maxLayoutFile)
+		link, err := a.readFile(name, maxLayoutFile)
 		if err != nil {
 			return err
 		}
@@ -311,20 +217,16 @@ func checkLayout(ctx context.Context, o verifyOptions, r *attest.Report, at time
 const maxLayoutFile = 16 << 20
 
 // writeSummary signs the verification summary, of a report that passed as of one that failed.
-func (a *app) writeSummary(ctx context.Context, o verifyOptions, r *attest.Report, opts attest.SummaryOptions) error {
-	signer, err := a.signer(ctx, o.key, false)
+func (o verifyOptions) writeSummary(ctx context.Context, signer identity.Signer, res verifyResult) error {
+	rule := res.Rules[len(res.Rules)-1]
+	stmt, err := res.VSA(attest.SummaryOptions{
+		VerifierID: o.verifier, VerifierVersion: map[string]string{"arch": version}, ResourceURI: o.resource,
+		PolicyURI: rule.uri(), PolicyDigest: rule.ID,
+	})
 	if err != nil {
 		return err
 	}
-	stmt, err := r.VSA(opts)
-	if err != nil {
-		return err
-	}
-	payload, err := stmt.Encode()
-	if err != nil {
-		return err
-	}
-	env, err := dsse.Sign(ctx, attest.PayloadType, payload, signer)
+	env, err := stmt.Sign(ctx, signer)
 	if err != nil {
 		return fmt.Errorf("sign verification summary: %w", err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -29,7 +28,7 @@ func newVersionCommand(a *app) *cobra.Command {
 			if info, ok := debug.ReadBuildInfo(); ok {
 				v.Module = info.Main.Path
 			}
-			return a.print(v, func(w io.Writer) {
+			return a.print(v, func(w *screen) {
 				fmt.Fprintf(w, "arch %s (%s, %s)\n", v.Version, v.Go, v.Platform)
 			})
 		},

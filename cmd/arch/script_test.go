@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"arch.network/runner/namespace"
+)
+
+// TestMain makes of this binary three programs: the tests, the arch of the scripts, and the first process of arch's
+// confinements.
+func TestMain(m *testing.M) {
+	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	testscript.Main(m, map[string]func(){"arch": func() { os.Exit(mainStatus()) }})
+}
+
+// TestScripts runs testdata/script. Each script has its own home, configuration and store below $WORK, and
+// finds there
+//
+//	$TOOL      the static program of testdata/tool
+//
+// Commands beside testscript's own:
+//
+//	status N COMMAND…         COMMAND ends with the exit status N
+//	manifest FILE NAME ARGV…  writes a Build with one step, which runs $TOOL, and one output NAME
+//	json FILE PATH VALUE      the JSON in FILE has VALUE at PATH, such as .outputs.0.name; VALUE * is anything
+//	edit FILE OLD NEW         replaces OLD, which must occur, by NEW in FILE
+//	flip FILE OFFSET          changes one byte
+//	await FILE TEXT           waits until FILE, a glob, holds TEXT
+//	gone TEXT                 no process has TEXT among its arguments
+//	empty DIR                 DIR holds nothing
+//	clean FILE                FILE has no byte that a terminal would act on
+func TestScripts(t *testing.T) {
+	tool := buildTool(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			for name, value := range map[string]string{
+				"TOOL": tool, "HOME": "$WORK/home", "XDG_CONFIG_HOME": "$WORK/config", "XDG_STATE_HOME": "$WORK/state",
+				"XDG_DATA_HOME": "$WORK/data", "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
+				"GOMAXPROCS": "2",
+			} {
+				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
+			}
+			return os.Mkdir(filepath.Join(env.WorkDir, "home"), 0o755)
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "root":
+				return os.Getuid() == 0, nil
+			case "multicore":
+				return runtime.NumCPU() > 1, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": cmdStatus, "manifest": cmdManifest, "json": cmdJSON, "edit": cmdEdit, "flip": cmdFlip,
+			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean,
+		},
+	})
+}
+
+// buildTool compiles the build tool of the scripts.
+func buildTool(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tool")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./testdata/tool")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("compile the scripts' tool: %v\n%s", err, out)
+	}
+	return path
+}
+
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: manifest FILE NAME ARGV...")
+	}
+	path := ts.MkAbs(args[0])
+	dir := filepath.Dir(path)
+	ts.Check(os.MkdirAll(dir, 0o755))
+	tool := filepath.Join(dir, "tool")
+	if _, err := os.Lstat(tool); err != nil {
+		data, err := os.ReadFile(ts.Getenv("TOOL"))
+		ts.Check(err)
+		ts.Check(os.WriteFile(tool, data, 0o755))
+	}
+	argv, err := json.Marshal(append([]string{"/bin/tool"}, args[2:]...))
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, fmt.Appendf(nil, `apiVersion: arch.network/v1
+kind: Build
+metadata: {name: %[1]s}
+spec:
+  platform: linux/%[2]s
+  sourceDateEpoch: 1767225600
+  inputs:
+    - {name: tool, path: tool, mount: /bin/tool}
+  steps:
+    - {argv: %[3]s}
+  outputs:
+    - {name: %[1]s, path: /build/out, type: file}
+`, args[1], runtime.GOARCH, argv), 0o644))
+}
+
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: json FILE PATH VALUE")
+	}
+	lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
+	var v any
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &v); err != nil {
+		ts.Fatalf("%s: its last line is no JSON: %v", args[0], err)
+	}
+	for name := range strings.SplitSeq(strings.TrimPrefix(args[1], "."), ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			v = at[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i >= len(at) {
+				ts.Fatalf("%s: no element %q in an array of %d", args[1], name, len(at))
+			}
+			v = at[i]
+		default:
+			v = nil
+		}
+	}
+	got := fmt.Sprint(v)
+	if text, ok := v.(float64); ok {
+		got = strconv.FormatFloat(text, 'f', -1, 64)
+	}
+	ok := v != nil && args[2] == "*" || v != nil && got == args[2]
+	if ok == neg {
+		ts.Fatalf("%s is %q, want %q (negated: %v)", args[1], got, args[2], neg)
+	}
+}
+
+func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s does not hold %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], strings.ReplaceAll(args[2], `\n`, "\n"), 1)), 0o644))
+}
+
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip FILE OFFSET")
+	}
+	data := []byte(ts.ReadFile(args[0]))
+	i, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	data[i] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE TEXT")
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		files, _ := filepath.Glob(ts.MkAbs(args[0]))
+		for _, file := range files {
+			if data, err := os.ReadFile(file); err == nil && bytes.Contains(data, []byte(args[1])) {
+				return
+			}
+		}
+	}
+	ts.Fatalf("%s never held %q", args[0], args[1])
+}
+
+// cmdGone gives the kernel a moment: a process that was killed is there until its parent has waited for it.
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: gone TEXT")
+	}
+	var left []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		left = nil
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range files {
+			if data, err := os.ReadFile(file); err == nil && bytes.Contains(data, []byte(args[0])) {
+				left = append(left, fmt.Sprintf("%s: %q", file, data))
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	ts.Fatalf("still there: %s", strings.Join(left, ", "))
+}
+
+func cmdEmpty(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: empty DIR")
+	}
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	ts.Check(err)
+	if (len(entries) == 0) == neg {
+		ts.Fatalf("%s holds %v", args[0], entries)
+	}
+}
+
+func cmdClean(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: clean FILE")
+	}
+	text := ts.ReadFile(args[0])
+	i := strings.IndexFunc(text, unprintable)
+	if (i < 0) == neg {
+		ts.Fatalf("%s: %q", args[0], text[max(i, 0):])
+	}
+}
