@@ -1,27 +1,10 @@
-// Package builder makes artifacts from Build manifests, bit for bit.
-//
-// A build has two phases. Fetch: every input is brought into the store and checked against its pin; only here is there a
-// network. Build: the steps run in a confinement that holds the listed inputs, each at its place and read-only, two
-// private file systems (/build and /tmp) and nothing else: no network, fixed environment, ids, names and clock. What the
-// manifest declares as outputs comes back as NAR streams, is put into the store, and is named by its NAR, tar, file and
-// OCI digests.
-//
-// A build is known by its id, the hash of its pinned manifest and complete dependencies. The same id is not built twice
-// unless asked for. With Vary, it is built again in deliberately different surroundings, and if the bits differ the
-// guilty factor is named. Rebuild starts from nothing but a receipt.
-//
-// The package starts no process itself (runner.Runner does), opens no socket (source.Fetcher does), and holds no key:
-// signers are handed in.
 package builder
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"runtime"
+	"slices"
 	"time"
 
 	"arch.network/attest"
@@ -38,7 +21,8 @@ type Fetcher interface {
 	FetchAll(ctx context.Context, inputs []manifest.BuildInput, base string) (map[string]source.Tree, error)
 }
 
-// Builder builds. Its fields are set once, before use; all are needed unless said otherwise.
+// Builder builds. Its fields are set once, before use; all are needed unless said otherwise. Its methods may be called
+// from several goroutines, if Events may.
 type Builder struct {
 	Store  *store.Store
 	Fetch  Fetcher
@@ -54,7 +38,7 @@ type Builder struct {
 // Stage is a part of a build's way.
 type Stage string
 
-// The stages, in order. A build that is answered from the store has only StageFetch.
+// The stages, in order. A build that is answered from the store has no StageBuild and no StageVary.
 const (
 	StageFetch   Stage = "fetch"   // Name is the number of inputs
 	StageBuild   Stage = "build"   // Name is the manifest's name
@@ -81,7 +65,7 @@ type Request struct {
 
 // Made is a finished build.
 type Made struct {
-	ID           digest.SHA256   // of the pinned manifest and the dependencies
+	ID           digest.SHA256   // of the pinned manifest, the dependencies and the normaliser
 	Manifest     *manifest.Build // with every local path replaced by the pin of its tree
 	Inputs       map[string]source.Tree
 	Dependencies []attest.ResourceDescriptor
@@ -89,25 +73,11 @@ type Made struct {
 	Cached       bool // nothing was built: the store had the answer
 }
 
-// Record is what the store remembers of a build.
-type Record struct {
-	Outputs     []Output           `json:"outputs"`
-	Confinement runner.Confinement `json:"confinement"`
-	Started     time.Time          `json:"started"`
-	Finished    time.Time          `json:"finished"`
-	Variation   *Variation         `json:"variation,omitempty"` // nil: built once
-}
-
-// Variation records a second build that gave the same bits.
-type Variation struct {
-	Factors []Factor `json:"factors"`
-	Missing []Factor `json:"missing,omitempty"` // asked for, but the runner could not vary them here
-}
-
 // Build fetches, builds and, if asked, builds again and compares.
 //
-// Its errors are a *BuildError if a step failed, a *NotReproducibleError if the second build differed, or what the
-// fetcher or the runner reported.
+// Its errors are a *PlatformError if the build is for another machine, a *BuildError if a step failed or an output is not
+// what the manifest declares, a *NotReproducibleError if the second build differed, or what the fetcher or the runner
+// reported.
 func (b *Builder) Build(ctx context.Context, req Request) (*Made, error) {
 	made, err := b.fetch(ctx, req.Manifest, req.Base)
 	if err != nil {
@@ -118,22 +88,47 @@ func (b *Builder) Build(ctx context.Context, req Request) (*Made, error) {
 			return nil, err
 		}
 	}
-	if !made.Cached {
-		if err := b.first(ctx, made); err != nil {
+	fresh := !made.Cached
+	if fresh {
+		if err := b.first(ctx, made, ""); err != nil {
+			return nil, err
+		}
+		if err := b.remember(made); err != nil {
 			return nil, err
 		}
 	}
-	if len(req.Vary) > 0 && (made.Record.Variation == nil || req.Force || !covers(made.Record.Variation.Factors, req.Vary)) {
+	if factors := toVary(made.Record, req.Vary); len(factors) > 0 {
 		made.Cached = false
-		if err := b.again(ctx, made, req.Vary); err != nil {
+		if err := b.again(ctx, made, factors, fresh); err != nil {
 			return nil, err
 		}
 	}
 	return made, nil
 }
 
+// toVary returns the factors for a second build of rec; none if that was made before. What was varied then is varied
+// again, so that the record of one build tells all.
+func toVary(rec Record, want []Factor) []Factor {
+	if rec.Variation == nil {
+		return want
+	}
+	all := slices.Clone(rec.Variation.Factors)
+	for _, f := range want {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	if len(all) == len(rec.Variation.Factors) {
+		return nil
+	}
+	return all
+}
+
 // fetch brings all inputs into the store and pins the manifest.
 func (b *Builder) fetch(ctx context.Context, doc *manifest.Build, base string) (*Made, error) {
+	if here := runtime.GOOS + "/" + runtime.GOARCH; doc.Spec.Platform != here {
+		return nil, &PlatformError{Build: doc.Metadata.Name, Want: doc.Spec.Platform, Here: here}
+	}
 	pinned := *doc
 	pinned.Signatures = nil
 	pinned.Spec.Inputs = nil
@@ -145,7 +140,10 @@ func (b *Builder) fetch(ctx context.Context, doc *manifest.Build, base string) (
 	end("all there")
 	made := &Made{Manifest: &pinned, Inputs: trees}
 	for _, in := range doc.Spec.Inputs {
-		tree := trees[in.Name]
+		tree, ok := trees[in.Name]
+		if !ok {
+			return nil, fmt.Errorf("fetch input %q: the fetcher did not deliver it", in.Name)
+		}
 		made.Dependencies = append(made.Dependencies, tree.Dependencies...)
 		pinned.Spec.Inputs = append(pinned.Spec.Inputs, tree.Pinned)
 	}
@@ -153,14 +151,15 @@ func (b *Builder) fetch(ctx context.Context, doc *manifest.Build, base string) (
 	return made, err
 }
 
-// buildID is the hash of all that decides a build's bits.
+// buildID is the hash of all that decides a build's bits and digests.
 func buildID(made *Made) (digest.SHA256, error) {
 	id, err := manifest.ID(made.Manifest)
 	if err != nil {
 		return digest.SHA256{}, err
 	}
 	data, err := canonical.Marshal(map[string]any{
-		"builder": attest.BuildType, "manifest": id, "resolvedDependencies": made.Dependencies,
+		"builder": attest.BuildType, "normalizer": attest.CurrentNormalizer(), "manifest": id,
+		"resolvedDependencies": made.Dependencies,
 	})
 	if err != nil {
 		return digest.SHA256{}, fmt.Errorf("name build: %w", err)
@@ -168,105 +167,31 @@ func buildID(made *Made) (digest.SHA256, error) {
 	return digest.Of(data), nil
 }
 
-// recordKind is under what the store remembers builds.
-const recordKind = "build"
-
-// recall looks for a finished build whose outputs are all still there.
-func (b *Builder) recall(made *Made) (bool, error) {
-	data, ok, err := b.Store.Recall(recordKind, made.ID.Hex())
-	if err != nil || !ok {
-		return false, err
-	}
-	var rec Record
-	if err := json.Unmarshal(data, &rec); err != nil {
-		return false, fmt.Errorf("read record of build %s: %w", made.ID, err)
-	}
-	for i := range rec.Outputs {
-		path, ok := b.Store.TreePath(rec.Outputs[i].NAR)
-		if !ok {
-			return false, nil
-		}
-		rec.Outputs[i].Path = path
-	}
-	// Degraded and hermetic results are never mixed.
-	if rec.degraded() && !b.Degraded {
-		return false, nil
-	}
-	made.Record = rec
-	return true, nil
-}
-
-func (b *Builder) remember(made *Made) error {
-	data, err := json.Marshal(made.Record)
-	if err != nil {
-		return err
-	}
-	return b.Store.Remember(recordKind, made.ID.Hex(), data)
-}
-
 // first builds in the standard surroundings.
-func (b *Builder) first(ctx context.Context, made *Made) error {
+func (b *Builder) first(ctx context.Context, made *Made, suffix string) error {
 	end := b.begin(StageBuild, made.Manifest.Metadata.Name)
-	started := b.Now().UTC().Truncate(time.Second)
-	ran, err := b.run(ctx, made, standard(), "")
+	started := b.now()
+	ran, err := b.run(ctx, made, standard(), suffix)
 	if err != nil {
 		return err
 	}
 	made.Record = Record{
-		Outputs: ran.outputs, Confinement: ran.result.Confinement,
-		Started: started, Finished: b.Now().UTC().Truncate(time.Second),
+		Outputs: ran.outputs, Confinement: ran.result.Confinement, Log: ran.log,
+		Started: started, Finished: b.notBefore(started),
 	}
 	end(ran.summary())
-	return b.remember(made)
+	return nil
 }
 
-// ran is one execution of a build's steps.
-type ran struct {
-	outputs []Output
-	result  runner.Result
-}
+// now is the time for a record, to the second.
+func (b *Builder) now() time.Time { return b.Now().UTC().Truncate(time.Second) }
 
-func (r ran) summary() string {
-	return fmt.Sprintf("%s CPU, %d MiB peak", r.result.CPU.Round(10*time.Millisecond), r.result.MemoryPeak>>20)
-}
-
-// run executes the steps in the given surroundings and puts the outputs into the store. The log goes to
-// <Logs>/<id><suffix>.log.
-func (b *Builder) run(ctx context.Context, made *Made, s surroundings, suffix string) (*ran, error) {
-	spec, err := plan(made.Manifest, made.Inputs, s)
-	if err != nil {
-		return nil, err
+// notBefore is the time now, or started if the clock was set back in between.
+func (b *Builder) notBefore(started time.Time) time.Time {
+	if now := b.now(); now.After(started) {
+		return now
 	}
-	log, err := b.openLog(made.ID.Hex() + suffix)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	got := map[string]digest.SHA256{}
-	spec.Stdout, spec.Stderr, spec.Degraded = log, log, b.Degraded
-	spec.Collect = func(out runner.Output, nar io.Reader) error {
-		d, err := b.Store.AddTree(ctx, nar, digest.SHA256{})
-		if err != nil {
-			return fmt.Errorf("store output %s: %w", out.Name, err)
-		}
-		got[out.Name] = d
-		return nil
-	}
-	result, err := b.Runner.Run(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	if !result.OK() {
-		if result.Reason == runner.ReasonCancelled && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, newBuildError(made, result, log)
-	}
-	outputs, err := b.describe(ctx, made.Manifest, got)
-	if err != nil {
-		return nil, err
-	}
-	return &ran{outputs, result}, log.Close()
+	return started
 }
 
 func (b *Builder) begin(stage Stage, name string) (end func(detail string)) {
@@ -278,20 +203,4 @@ func (b *Builder) begin(stage Stage, name string) (end func(detail string)) {
 	return func(detail string) {
 		b.Events(Event{Stage: stage, Name: name, Detail: detail, Done: true, Took: time.Since(start)})
 	}
-}
-
-// openLog makes the log file of a build; an earlier log of the same name is replaced.
-func (b *Builder) openLog(name string) (*buildLog, error) {
-	if err := os.MkdirAll(b.Logs, 0o755); err != nil {
-		return nil, fmt.Errorf("make directory for logs: %w", err)
-	}
-	path := filepath.Join(b.Logs, name+".log")
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("make log: %w", err)
-	}
-	return &buildLog{file: f}, nil
 }

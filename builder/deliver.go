@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/manifest"
@@ -24,12 +26,14 @@ func (b *Builder) Deliver(ctx context.Context, made *Made, dir string) ([]string
 	var paths []string
 	for i, out := range made.Record.Outputs {
 		path := filepath.Join(dir, out.Name)
+		end := b.begin(StageDeliver, out.Name)
 		write := func(temp string) error {
 			return writeOutput(ctx, made.Manifest, made.Manifest.Spec.Outputs[i], out, temp)
 		}
 		if err := replace(path, write); err != nil {
 			return nil, fmt.Errorf("deliver output %s: %w", out.Name, err)
 		}
+		end(path)
 		paths = append(paths, path)
 	}
 	return paths, nil
@@ -49,13 +53,13 @@ func writeOutput(ctx context.Context, doc *manifest.Build, decl manifest.BuildOu
 			return err
 		}
 		if sum.Sum() != out.Tar {
-			return fmt.Errorf("the tree in the store is damaged: its tar is %s, was %s", sum.Sum(), out.Tar)
+			return &DamagedError{Form: "tar", Want: out.Tar, Got: sum.Sum()}
 		}
 		return f.Close()
 	case manifest.OutputOCI:
 		got, err := imageOf(doc, decl).WriteLayout(ctx, temp, out.Path)
 		if err == nil && got != out.OCI {
-			err = fmt.Errorf("the tree in the store is damaged: its image is %s, was %s", got, out.OCI)
+			err = &DamagedError{Form: "image", Want: out.OCI, Got: got}
 		}
 		return err
 	}
@@ -96,7 +100,7 @@ func copyOut(ctx context.Context, out Output, temp string, epoch int64) error {
 		return err
 	}
 	if sum.Sum() != out.NAR {
-		return fmt.Errorf("the tree in the store is damaged: its NAR is %s, was %s", sum.Sum(), out.NAR)
+		return &DamagedError{Form: "NAR", Want: out.NAR, Got: sum.Sum()}
 	}
 	return nil
 }
@@ -112,8 +116,8 @@ func (t *teeReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// replace has write make something at a temporary name beside path, then gives it its name in one step. Where path is a
-// directory it is moved aside first, since no rename replaces one.
+// replace has write make something at a temporary name beside path, then gives it its name in one step. What was there
+// before goes away with the temporary directory.
 func replace(path string, write func(temp string) error) error {
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".arch-*")
 	if err != nil {
@@ -124,12 +128,31 @@ func replace(path string, write func(temp string) error) error {
 	if err := write(temp); err != nil {
 		return err
 	}
-	if info, err := os.Lstat(path); err == nil && info.IsDir() {
-		if err := os.Rename(path, filepath.Join(dir, "old")); err != nil {
-			return err
-		}
+	return swap(temp, path)
+}
+
+// swap moves temp to path. Where a directory is in the way or takes the place of something, which no plain rename
+// allows, the two change places; on a file system that cannot do this, the old one is moved aside first.
+func swap(temp, path string) error {
+	err := os.Rename(temp, path)
+	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.EISDIR) {
+		return err
 	}
-	return os.Rename(temp, path)
+	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		if err != nil {
+			return &os.LinkError{Op: "exchange", Old: temp, New: path, Err: err}
+		}
+		return nil
+	}
+	old := filepath.Join(filepath.Dir(temp), "old")
+	if err := os.Rename(path, old); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return errors.Join(err, os.Rename(old, path))
+	}
+	return nil
 }
 
 // removeAll removes a tree even if its directories are read-only.

@@ -3,6 +3,7 @@ package builder
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,11 @@ type Output struct {
 	attest.Output                     // its name and every digest it is known by
 	Type          manifest.OutputType // how it is delivered
 	Path          string              `json:"-"` // of its tree in the store
+}
+
+// isSingle reports whether an output of the type is one regular file.
+func isSingle(t manifest.OutputType) bool {
+	return t == manifest.OutputFile || t == manifest.OutputWasm
 }
 
 // describe checks each collected tree against its declared type and computes its digests.
@@ -42,18 +48,18 @@ func (b *Builder) describe(ctx context.Context, doc *manifest.Build, got map[str
 	return outputs, nil
 }
 
-// digests computes what an output is known by beside its NAR hash.
+// digests computes what an output is known by beside its NAR hash. An output that is not of its type is an *OutputError.
 func digests(ctx context.Context, doc *manifest.Build, decl manifest.BuildOutput, path string) (attest.Output, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return attest.Output{}, err
 	}
-	single := decl.Type == manifest.OutputFile || decl.Type == manifest.OutputWasm
+	single := isSingle(decl.Type)
 	switch {
 	case single && !info.Mode().IsRegular(), !single && !info.IsDir():
-		return attest.Output{}, &TypeError{Output: decl, Found: info.Mode()}
+		return attest.Output{}, &OutputError{decl.Name, &TypeError{Output: decl, Found: info.Mode()}}
 	case single:
-		sum, err := fileDigest(path, decl.Type)
+		sum, err := fileDigest(path, decl)
 		return attest.Output{File: sum}, err
 	}
 	var tar digest.Writer
@@ -75,21 +81,31 @@ func imageOf(doc *manifest.Build, decl manifest.BuildOutput) artifact.Image {
 // wasmMagic opens a WebAssembly module of version 1 (WebAssembly Core Specification 2.0, section 5.5.16).
 var wasmMagic = []byte("\x00asm\x01\x00\x00\x00")
 
-func fileDigest(path string, typ manifest.OutputType) (digest.SHA256, error) {
+func fileDigest(path string, decl manifest.BuildOutput) (digest.SHA256, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return digest.SHA256{}, err
 	}
 	defer f.Close()
-	if typ == manifest.OutputWasm {
-		head := make([]byte, len(wasmMagic))
-		if n, err := io.ReadFull(f, head); err != nil || !bytes.Equal(head, wasmMagic) {
-			return digest.SHA256{}, fmt.Errorf("it is no WebAssembly module: it starts with %x, not %x", head[:n], wasmMagic)
-		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
+	if decl.Type == manifest.OutputWasm {
+		if err := checkWasm(f, decl); err != nil {
 			return digest.SHA256{}, err
 		}
 	}
 	sum, _, err := digest.OfReader(f)
 	return sum, err
+}
+
+// checkWasm looks whether f begins like a WebAssembly module, and goes back to its start.
+func checkWasm(f *os.File, decl manifest.BuildOutput) error {
+	head := make([]byte, len(wasmMagic))
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	if !bytes.Equal(head[:n], wasmMagic) {
+		return &OutputError{decl.Name, fmt.Errorf("%s is no WebAssembly module: it starts with %x, not %x", decl.Path, head[:n], wasmMagic)}
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
 }

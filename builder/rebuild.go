@@ -18,6 +18,7 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder/diff"
 	"arch.network/builder/source"
+	"arch.network/runner"
 )
 
 // Rebuild is a third party's attempt at a claim.
@@ -30,7 +31,7 @@ type Rebuild struct {
 	Made *Made
 	// Negative is what went wrong; nil if every output came out as claimed.
 	Negative *attest.Negative
-	// Cause is the error behind a Negative that is not about differing bits.
+	// Cause is the error behind a Negative: what is missing, what failed, or why differing bits could not be explained.
 	Cause error
 	// Diffs are the comparisons with the original artifacts, where these were at hand, by output.
 	Diffs map[string]*diff.Report
@@ -57,6 +58,9 @@ func OpenClaim(r *attest.Receipt) (*Rebuild, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read claim: %w", err)
 	}
+	if err := checkKnown(claim); err != nil {
+		return nil, err
+	}
 	doc, err := claim.Document()
 	if err != nil {
 		return nil, fmt.Errorf("read claim: %w", err)
@@ -67,48 +71,121 @@ func OpenClaim(r *attest.Receipt) (*Rebuild, error) {
 	return &Rebuild{Claim: env, Subject: stmt, Build: doc}, nil
 }
 
+// ForeignError says that a claim is of a kind that this program cannot rebuild.
+type ForeignError struct {
+	What       string // "build type" or "normalizer"
+	Want, Have string // what the claim needs, and what this program has
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("the claim has the %s %q, this program has %q", e.What, e.Want, e.Have)
+}
+
+// Hint tells the way out.
+func (e *ForeignError) Hint() string { return "rebuild with the program that the claim was made with" }
+
+// checkKnown refuses a claim whose outputs this program would make or name in another way.
+func checkKnown(c *attest.Claim) error {
+	if c.BuildType != attest.BuildType {
+		return &ForeignError{"build type", c.BuildType, attest.BuildType}
+	}
+	if ours := attest.CurrentNormalizer(); c.Normalizer != ours {
+		return &ForeignError{"normalizer", c.Normalizer.Name + " " + c.Normalizer.Version, ours.Name + " " + ours.Version}
+	}
+	return nil
+}
+
 // Rebuild builds what the claim says from its pinned inputs alone, whatever the store remembers of it, and compares every
-// output. A failed build, missing inputs and differing bits are results, not errors.
+// output. A failed build, missing inputs and differing bits are results, not errors. A claim that does not say what its
+// own manifest gives is a *ClaimError, before anything is built. The store remembers nothing of a rebuild.
 //
 // originals are the artifacts as they were delivered, by output, where the caller has them; they explain differences.
 func (b *Builder) Rebuild(ctx context.Context, r *Rebuild, originals map[string]string) error {
 	made, err := b.fetch(ctx, r.Build, "")
 	if missing, ok := errors.AsType[*source.MissingError](err); ok {
 		r.Cause = err
-		r.Negative = b.negative(r, attest.InputsMissing, err.Error())
+		r.Negative = b.negative(r, attest.InputsMissing, err.Error(), runner.Confinement{})
 		r.Negative.Missing = missing.Inputs
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := b.first(ctx, made); err != nil {
-		if failed, ok := errors.AsType[*BuildError](err); ok {
-			r.Cause = err
-			r.Negative = b.negative(r, attest.FailedToBuild, failed.Error())
-			return nil
+	if err := checkClaim(r, made); err != nil {
+		return err
+	}
+	err = b.first(ctx, made, ".rebuild")
+	if failed, ok := errors.AsType[*BuildError](err); ok {
+		cause := failed.Error()
+		if last := failed.LastLine(); last != "" {
+			cause = fmt.Sprintf("%s; its log ends with %q", cause, last)
 		}
+		r.Cause = err
+		r.Negative = b.negative(r, attest.FailedToBuild, cause, failed.Result.Confinement)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	r.Made = made
 	return b.judge(ctx, r, originals)
 }
 
-func (b *Builder) negative(r *Rebuild, state attest.NegativeState, cause string) *attest.Negative {
-	if len(cause) > attest.MaxCause {
-		cause = cause[:attest.MaxCause]
-	}
+// negative begins a negative result of an attempt that was confined by c.
+func (b *Builder) negative(r *Rebuild, state attest.NegativeState, cause string, c runner.Confinement) *attest.Negative {
 	return &attest.Negative{
-		State: state, Cause: cause, Claim: r.Claim.ID(),
-		Tried: b.Now().UTC().Format(time.RFC3339),
-		By:    attest.Builder{ID: attest.BuilderHermetic},
+		State: state, Cause: strings.ToValidUTF8(cause, "\uFFFD"), Claim: r.Claim.ID(),
+		Tried: b.now().Format(time.RFC3339),
+		By:    attest.Builder{ID: builderID(c)},
 		Retry: state != attest.Differs,
 	}
 }
 
+// ClaimError says that a claim contradicts itself.
+type ClaimError struct {
+	Name  string
+	Cause string
+}
+
+func (e *ClaimError) Error() string {
+	return fmt.Sprintf("claim of %s is not honest: %s", e.Name, e.Cause)
+}
+
+// checkClaim compares everything that the claim says, but for the digests of its subjects, with what its manifest gives.
+func checkClaim(r *Rebuild, made *Made) error {
+	ours, err := claimOf(made, placeholders(r.Build))
+	if err != nil {
+		return err
+	}
+	sameName := func(a, b attest.ResourceDescriptor) bool { return a.Name == b.Name && a.MediaType == b.MediaType }
+	switch {
+	case !bytes.Equal(ours.Predicate, r.Subject.Predicate):
+		return &ClaimError{r.Build.Metadata.Name, "it lists other dependencies than its manifest gives"}
+	case !slices.EqualFunc(ours.Subject, r.Subject.Subject, sameName):
+		return &ClaimError{r.Build.Metadata.Name, "it names other outputs, or other forms of them, than its manifest declares"}
+	}
+	return nil
+}
+
+// placeholders are the outputs that doc declares, each with some digest in every form that it has.
+func placeholders(doc *manifest.Build) []attest.Output {
+	any := digest.Of(nil)
+	var list []attest.Output
+	for _, decl := range doc.Spec.Outputs {
+		o := attest.Output{Name: decl.Name, NAR: any}
+		if isSingle(decl.Type) {
+			o.File = any
+		} else {
+			o.Tar, o.OCI = any, any
+		}
+		list = append(list, o)
+	}
+	return list
+}
+
 // judge compares what came out with what was claimed.
 func (b *Builder) judge(ctx context.Context, r *Rebuild, originals map[string]string) error {
-	claim, err := claimOf(r.Made)
+	claim, err := claimOf(r.Made, r.Made.Record.names())
 	if err != nil {
 		return err
 	}
@@ -121,21 +198,12 @@ func (b *Builder) judge(ctx context.Context, r *Rebuild, originals map[string]st
 	}
 	mismatches := compareSubjects(r.Subject.Subject, claim.Subject)
 	if len(mismatches) == 0 {
-		return &ClaimError{Name: r.Build.Metadata.Name, Cause: "the outputs are as claimed, but the claim lists other dependencies, another normaliser or other forms than its manifest gives"}
+		return &ClaimError{r.Build.Metadata.Name, "it has other bytes than the claim of the same outputs"}
 	}
-	r.Negative = b.negative(r, attest.Differs, fmt.Sprintf("%d of %d digests of outputs are not as claimed", len(mismatches), len(r.Subject.Subject)))
+	cause := fmt.Sprintf("%d of %d digests of outputs are not as claimed", len(mismatches), len(r.Subject.Subject))
+	r.Negative = b.negative(r, attest.Differs, cause, r.Made.Record.Confinement)
 	r.Negative.Found = mismatches
 	return b.explain(ctx, r, originals)
-}
-
-// ClaimError says that a claim contradicts itself.
-type ClaimError struct {
-	Name  string
-	Cause string
-}
-
-func (e *ClaimError) Error() string {
-	return fmt.Sprintf("claim of %s is not honest: %s", e.Name, e.Cause)
 }
 
 // compareSubjects lists every claimed name that came out otherwise.
@@ -154,26 +222,32 @@ func compareSubjects(want, got []attest.ResourceDescriptor) []attest.Mismatch {
 	return list
 }
 
-// explain compares each output that differs with its original, where there is one.
+// explain compares each output that differs with its original, where there is one. What cannot be compared stays
+// unexplained: the result stands without it.
 func (b *Builder) explain(ctx context.Context, r *Rebuild, originals map[string]string) error {
 	dir, err := os.MkdirTemp("", "arch-rebuild-*")
 	if err != nil {
 		return err
 	}
 	defer removeAll(dir)
-	if _, err := b.Deliver(ctx, r.Made, dir); err != nil {
-		return err
-	}
 	r.Diffs = map[string]*diff.Report{}
-	for _, out := range r.Made.Record.Outputs {
+	for i, out := range r.Made.Record.Outputs {
 		original, ok := originals[out.Name]
 		differs := slices.ContainsFunc(r.Negative.Found, func(m attest.Mismatch) bool { return m.Name == out.Name })
 		if !ok || !differs {
 			continue
 		}
-		report, err := diff.Compare(ctx, original, filepath.Join(dir, out.Name), diff.Options{})
-		if err != nil {
+		ours := filepath.Join(dir, out.Name)
+		if err := writeOutput(ctx, r.Build, r.Build.Spec.Outputs[i], out, ours); err != nil {
 			return fmt.Errorf("explain output %s: %w", out.Name, err)
+		}
+		report, err := diff.Compare(ctx, original, ours, diff.Options{})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			r.Cause = fmt.Errorf("explain output %s: %w", out.Name, err)
+			continue
 		}
 		r.Diffs[out.Name] = report
 		summarize(r.Negative, out.Name, report)
@@ -183,15 +257,14 @@ func (b *Builder) explain(ctx context.Context, r *Rebuild, originals map[string]
 
 // summarize puts the first differences of a report into the negative result.
 func summarize(n *attest.Negative, output string, report *diff.Report) {
-	clip := func(s string) string { return s[:min(len(s), attest.MaxText)] }
 	n.Total += report.Total
 	for _, d := range report.Differences {
 		if len(n.Differences) == attest.MaxDifferences {
 			return
 		}
 		n.Differences = append(n.Differences, attest.Difference{
-			Output: output, Path: clip(strings.Join(append([]string{d.Path}, d.Members...), "//")), Offset: d.Offset,
-			Cause: string(d.Cause), Detail: clip(d.Sentence),
+			Output: output, Path: strings.Join(append([]string{d.Path}, d.Members...), "//"), Offset: d.Offset,
+			Cause: string(d.Cause), Detail: d.Sentence,
 		})
 	}
 }
@@ -206,18 +279,11 @@ func (b *Builder) Sign(ctx context.Context, r *Rebuild, signer identity.Signer, 
 		return b.receipt(ctx, r.Made, r.Claim, signer, v)
 	}
 	r.Negative.By.Version = map[string]string{v.Name: v.Number}
-	if r.Made != nil {
-		r.Negative.By = b.identity(r.Made, v)
-	}
-	stmt, err := attest.NewStatement(r.Subject.Subject, r.Negative)
+	stmt, err := attest.NewNegative(r.Subject, *r.Negative)
 	if err != nil {
 		return nil, err
 	}
-	payload, err := stmt.Encode()
-	if err != nil {
-		return nil, err
-	}
-	env, err := dsse.Sign(ctx, attest.PayloadType, payload, signer)
+	env, err := stmt.Sign(ctx, signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign negative result of %s: %w", r.Build.Metadata.Name, err)
 	}

@@ -6,11 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"time"
 
 	"arch.network/attest"
 	"arch.network/attest/canonical"
@@ -19,10 +15,11 @@ import (
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
+	"arch.network/runner"
 )
 
-// MaxCarried is the size, in bytes of NAR, up to which a local source travels within the receipt, so that the receipt
-// alone is enough to rebuild. Larger ones must reach the rebuilder by an archive directory.
+// MaxCarried is how many bytes of NAR the local sources of a build that travel within its receipt have together, so
+// that the receipt alone is enough to rebuild. A source that does not fit must reach the rebuilder by an archive directory.
 const MaxCarried = 16 << 20
 
 // Version names the program in provenance.
@@ -32,30 +29,31 @@ type Version struct {
 }
 
 // Attest signs what was made: the claim, which is the same at every honest builder, and this builder's provenance. The
-// receipt carries the local sources that are not over MaxCarried.
+// receipt carries the local sources that fit into MaxCarried, in the order of the manifest.
 func (b *Builder) Attest(ctx context.Context, made *Made, signer identity.Signer, v Version) (*attest.Receipt, error) {
-	claim, err := claimOf(made)
+	claim, err := claimOf(made, made.Record.names())
 	if err != nil {
 		return nil, err
 	}
-	payload, err := claim.Encode()
-	if err != nil {
-		return nil, err
-	}
-	env, err := dsse.Sign(ctx, attest.PayloadType, payload, signer)
+	env, err := claim.Sign(ctx, signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign claim of %s: %w", made.Manifest.Metadata.Name, err)
 	}
 	return b.receipt(ctx, made, env, signer, v)
 }
 
-// claimOf makes the claim of a build.
-func claimOf(made *Made) (*attest.Statement, error) {
+// claimOf makes the claim that a build gave outputs.
+func claimOf(made *Made, outputs []attest.Output) (*attest.Statement, error) {
+	return attest.NewClaim(made.Manifest, made.Dependencies, outputs)
+}
+
+// names returns what the outputs are known by.
+func (r Record) names() []attest.Output {
 	var outputs []attest.Output
-	for _, o := range made.Record.Outputs {
+	for _, o := range r.Outputs {
 		outputs = append(outputs, o.Output)
 	}
-	return attest.NewClaim(made.Manifest, made.Dependencies, outputs)
+	return outputs
 }
 
 // receipt bundles the signed claim with our provenance and the carried sources.
@@ -64,7 +62,7 @@ func (b *Builder) receipt(ctx context.Context, made *Made, claim *dsse.Envelope,
 	if err != nil {
 		return nil, err
 	}
-	env, err := dsse.Sign(ctx, attest.PayloadType, provenance, signer)
+	env, err := provenance.Sign(ctx, signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign provenance of %s: %w", made.Manifest.Metadata.Name, err)
 	}
@@ -74,8 +72,8 @@ func (b *Builder) receipt(ctx context.Context, made *Made, claim *dsse.Envelope,
 	return r, b.carry(ctx, made, r)
 }
 
-// provenance is the encoded statement of this builder. It repeats the claim's subjects and build definition.
-func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) ([]byte, error) {
+// provenance is this builder's statement. It repeats the claim's subjects and build definition.
+func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) (*attest.Statement, error) {
 	claim, err := attest.ParseStatement(env.Payload)
 	if err != nil {
 		return nil, err
@@ -84,36 +82,24 @@ func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	log, err := b.logDigest(made)
-	if err != nil {
-		return nil, err
-	}
-	stmt, err := attest.NewProvenance(claim, attest.Run{
-		Builder:      b.identity(made, v),
+	return attest.NewProvenance(claim, attest.Run{
+		Builder:      attest.Builder{ID: builderID(made.Record.Confinement), Version: map[string]string{v.Name: v.Number}},
 		InvocationID: fmt.Sprintf("%s@%d", made.ID.Hex(), made.Record.Started.Unix()),
 		Started:      made.Record.Started,
 		Finished:     made.Record.Finished,
 		Variations:   made.Record.variations(),
 		Confinement:  confinement,
-		Log:          log,
+		Log:          made.Record.Log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return stmt.Encode()
 }
 
-// identity names the way of building: what could not be enforced makes it another one.
-func (b *Builder) identity(made *Made, v Version) attest.Builder {
-	id := attest.BuilderHermetic
-	if made.Record.degraded() {
-		id = attest.BuilderDegraded
+// builderID names the way of building: what could not be enforced makes it another one.
+func builderID(c runner.Confinement) string {
+	if degraded(c) {
+		return attest.BuilderDegraded
 	}
-	return attest.Builder{ID: id, Version: map[string]string{v.Name: v.Number}}
+	return attest.BuilderHermetic
 }
-
-// degraded reports whether something that the build asked for was not enforced.
-func (r Record) degraded() bool { return len(r.Confinement.Missing) > 0 }
 
 // variations says in the words of provenance whether the build was repeated.
 func (r Record) variations() attest.Variations {
@@ -130,68 +116,72 @@ func (r Record) variations() attest.Variations {
 	return v
 }
 
-// logDigest hashes the log of the build; zero if there is none, because it was built long ago or the log was removed.
-func (b *Builder) logDigest(made *Made) (digest.SHA256, error) {
-	log, err := os.Open(filepath.Join(b.Logs, made.ID.Hex()+".log"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return digest.SHA256{}, nil
-	}
-	if err != nil {
-		return digest.SHA256{}, err
-	}
-	defer log.Close()
-	sum, _, err := digest.OfReader(log)
-	return sum, err
-}
-
-// carry puts the trees that only have a name of their own into the receipt.
+// carry puts the trees that only have a name of their own into the receipt, as long as they fit.
 func (b *Builder) carry(ctx context.Context, made *Made, r *attest.Receipt) error {
+	left := MaxCarried
 	for _, in := range made.Manifest.Spec.Inputs {
 		if in.Ref.Scheme != manifest.RefTree {
 			continue
 		}
-		var buf limitedBuffer
-		if err := nar.Dump(ctx, &buf, made.Inputs[in.Name].Path, nar.Options{}); err != nil {
-			return fmt.Errorf("carry input %s: %w", in.Name, err)
-		}
-		if buf.over {
+		content, err := dumpUpTo(ctx, made.Inputs[in.Name].Path, left)
+		if errors.Is(err, errOver) {
 			continue
 		}
-		s, err := attest.NewSource(attest.MediaNARZstd, in.Name, buf.Bytes())
+		if err != nil {
+			return fmt.Errorf("carry input %s: %w", in.Name, err)
+		}
+		s, err := attest.NewSource(attest.MediaNARZstd, in.Name, content)
 		if err != nil {
 			return err
 		}
+		if s.Digest != in.Ref.Digest {
+			return fmt.Errorf("carry input %s: %w", in.Name, &DamagedError{Form: "NAR", Want: in.Ref.Digest, Got: s.Digest})
+		}
 		r.AddSource(s)
+		left -= len(content)
 	}
 	return nil
 }
 
-// limitedBuffer keeps at most MaxCarried bytes, and says when there were more.
+// errOver says that a limitedBuffer is full.
+var errOver = errors.New("over the limit")
+
+// dumpUpTo returns the NAR of what is at path, or errOver.
+func dumpUpTo(ctx context.Context, path string, limit int) ([]byte, error) {
+	buf := limitedBuffer{left: limit}
+	if err := nar.Dump(ctx, &buf, path, nar.Options{}); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// limitedBuffer takes no more than left bytes.
 type limitedBuffer struct {
 	bytes.Buffer
-	over bool
+	left int
 }
 
 func (l *limitedBuffer) Write(p []byte) (int, error) {
-	if l.over || l.Len()+len(p) > MaxCarried {
-		l.over = true
-		return len(p), nil
+	if len(p) > l.left {
+		return 0, errOver
 	}
+	l.left -= len(p)
 	return l.Buffer.Write(p)
 }
 
 // receiptKind is under what the store remembers receipts, by build and key.
 const receiptKind = "receipt"
 
-// RecallReceipt returns the receipt that the key signed for this very build before. Whatever is wrong with it, it is
-// made anew: nothing is lost but a few milliseconds.
+// RecallReceipt returns the receipt that the key signed for this very record of the build before. Whatever is wrong with
+// it, it is made anew: nothing is lost but a few milliseconds.
 func (b *Builder) RecallReceipt(made *Made, key identity.PublicKey) (*attest.Receipt, bool) {
 	data, ok, err := b.Store.Recall(receiptKind, receiptName(made, key))
 	if err != nil || !ok {
 		return nil, false
 	}
 	var rec receiptRecord
-	if json.Unmarshal(data, &rec) != nil || !rec.Finished.Equal(made.Record.Finished) {
+	of, err := made.Record.digest()
+	if err != nil || json.Unmarshal(data, &rec) != nil || rec.Of != of {
 		return nil, false
 	}
 	blob, err := b.Store.OpenBlob(rec.Receipt)
@@ -205,8 +195,8 @@ func (b *Builder) RecallReceipt(made *Made, key identity.PublicKey) (*attest.Rec
 
 // receiptRecord names the receipt of a build.
 type receiptRecord struct {
-	Finished time.Time     `json:"finished"` // of the build it speaks of
-	Receipt  digest.SHA256 `json:"receipt"`  // blob
+	Of      digest.SHA256 `json:"of"`      // the Record that it speaks of
+	Receipt digest.SHA256 `json:"receipt"` // blob
 }
 
 // RememberReceipt keeps a receipt for RecallReceipt.
@@ -219,7 +209,11 @@ func (b *Builder) RememberReceipt(ctx context.Context, made *Made, key identity.
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(receiptRecord{made.Record.Finished, blob})
+	of, err := made.Record.digest()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(receiptRecord{of, blob})
 	if err != nil {
 		return err
 	}

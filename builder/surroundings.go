@@ -1,62 +1,6 @@
 package builder
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
-
-// Factor is one property of the surroundings of a build that must not show in its outputs.
-type Factor string
-
-// The factors, in the order in which they are tried when one of them is guilty.
-const (
-	FactorTime     Factor = "time"     // the clock and nothing else
-	FactorPath     Factor = "path"     // /build is called otherwise
-	FactorUID      Factor = "uid"      // user and group id
-	FactorHostname Factor = "hostname" //
-	FactorLocale   Factor = "locale"   // LC_ALL and LANG, unless the manifest fixes them
-	FactorTZ       Factor = "tz"       // TZ, unless the manifest fixes it
-	FactorUmask    Factor = "umask"    //
-	FactorCPUs     Factor = "cpus"     // one CPU instead of all
-	FactorOrder    Factor = "order"    // order in which the entries of writable inputs were created
-)
-
-// Factors returns all factors.
-func Factors() []Factor {
-	return []Factor{
-		FactorTime, FactorPath, FactorUID, FactorHostname, FactorLocale, FactorTZ, FactorUmask, FactorCPUs, FactorOrder,
-	}
-}
-
-// ParseFactors reads a comma-separated list of factors, "all", or "none".
-func ParseFactors(s string) ([]Factor, error) {
-	switch s {
-	case "all":
-		return Factors(), nil
-	case "none", "":
-		return nil, nil
-	}
-	var fs []Factor
-	for name := range strings.SplitSeq(s, ",") {
-		f := Factor(strings.TrimSpace(name))
-		if !slices.Contains(Factors(), f) {
-			return nil, fmt.Errorf("factor %q is not one of %s, all, none", name, joinFactors(Factors()))
-		}
-		if !slices.Contains(fs, f) {
-			fs = append(fs, f)
-		}
-	}
-	return fs, nil
-}
-
-func joinFactors(fs []Factor) string {
-	names := make([]string, len(fs))
-	for i, f := range fs {
-		names[i] = string(f)
-	}
-	return strings.Join(names, ", ")
-}
+import "strings"
 
 // surroundings are what a build runs in beside its inputs. The manifest does not name them, the claim does not
 // record them, and a reproducible build does not show them.
@@ -110,8 +54,8 @@ func (s surroundings) vary(fs []Factor) surroundings {
 	return s
 }
 
-// place moves every path below BuildDir that occurs in text to s's build directory. A path starts at the beginning of
-// text or after a character that cannot be part of one.
+// place moves every path at or below BuildDir that occurs in text to s's build directory. It knows arguments,
+// lists such as PATH, options with a value joined (-I/build/include, --prefix=/build/out), file URLs and shell commands.
 func (s surroundings) place(text string) string {
 	if s.buildDir == BuildDir {
 		return text
@@ -125,7 +69,7 @@ func (s surroundings) place(text string) string {
 			return out.String()
 		}
 		start, end := from+i, from+i+len(BuildDir)
-		if startsPath(text, start) && endsElement(text, end) {
+		if startsPath(text[:start]) && endsElement(text[end:]) {
 			out.WriteString(text[done:start])
 			out.WriteString(s.buildDir)
 			done = end
@@ -134,13 +78,30 @@ func (s surroundings) place(text string) string {
 	}
 }
 
-// startsPath reports whether an absolute path may start at text[i]: at the very start, after a separator, or after a
-// one-letter flag such as -I.
-func startsPath(text string, i int) bool {
-	return i == 0 || strings.IndexByte("=:,;'\"( \t\n", text[i-1]) >= 0 || i >= 2 && text[i-2] == '-'
+// startsPath reports whether an absolute path may start behind the text before: not in the middle of another path.
+func startsPath(before string) bool {
+	rest := strings.TrimRight(before, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	if len(rest) < len(before) { // behind letters: only those of an option, such as -I or -isystem
+		option, ok := strings.CutSuffix(rest, "-")
+		return ok && startsPath(strings.TrimSuffix(option, "-"))
+	}
+	if before == "" || strings.HasSuffix(before, "://") {
+		return true
+	}
+	c := before[len(before)-1]
+	return !isNameByte(c) && strings.IndexByte("/*?[]{})\\", c) < 0
 }
 
-// endsElement reports whether a path element ends before text[i].
-func endsElement(text string, i int) bool {
-	return i == len(text) || strings.IndexByte("/=:,;'\") \t\n", text[i]) >= 0
+// endsElement reports whether a path element ends before the text after.
+func endsElement(after string) bool {
+	return after == "" || !isNameByte(after[0]) && strings.IndexByte("*?[{", after[0]) < 0
+}
+
+// isNameByte reports whether c is common in names of files.
+func isNameByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c >= 0x80:
+		return true
+	}
+	return strings.IndexByte("._-+~%", c) >= 0
 }

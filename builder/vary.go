@@ -2,71 +2,78 @@ package builder
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
 	"slices"
-	"strings"
+	"time"
+
+	"arch.network/builder/diff"
+	"arch.network/runner"
 )
 
-func covers(have, want []Factor) bool {
-	for _, f := range want {
-		if !slices.Contains(have, f) {
-			return false
-		}
-	}
-	return true
-}
+// clockOffset is what a runner calls a clock that it has set apart, in Confinement.Enforced, or could not, in Missing.
+const clockOffset = "clock-offset"
 
 // again builds a second time with the factors varied and compares. If the bits differ it looks for the guilty factor.
-func (b *Builder) again(ctx context.Context, made *Made, factors []Factor) error {
+// fresh says that the first build has ended just now.
+func (b *Builder) again(ctx context.Context, made *Made, factors []Factor, fresh bool) error {
 	end := b.begin(StageVary, joinFactors(factors))
-	second, err := b.run(ctx, made, standard().vary(factors), ".varied")
+	if fresh && slices.Contains(factors, FactorTime) {
+		if err := nextSecond(ctx); err != nil {
+			return err
+		}
+	}
+	second, err := b.try(ctx, made, factors, ".varied")
 	if err != nil {
 		return err
 	}
-	differ := compare(made.Record.Outputs, second.outputs)
-	if len(differ) > 0 {
-		return b.accuse(ctx, made, factors, differ)
+	missing, err := unvaried(made, factors, second.confinement)
+	if err != nil {
+		return err
 	}
-	v := &Variation{Factors: factors}
-	for _, missing := range second.result.Confinement.Missing {
-		if strings.HasPrefix(missing, "clock-offset") {
-			v.Missing = append(v.Missing, FactorTime)
-		}
+	if !second.same() {
+		return b.accuse(ctx, made, factors, missing, second)
 	}
-	made.Record.Variation = v
-	made.Record.Finished = b.Now().UTC().Truncate(1e9)
+	made.Record.Variation = &Variation{Factors: factors, Missing: missing}
+	made.Record.Finished = b.notBefore(made.Record.Finished)
 	end("same bits")
 	return b.remember(made)
 }
 
-// accuse finds what makes the outputs differ: first nothing is varied, then each factor alone.
-func (b *Builder) accuse(ctx context.Context, made *Made, factors []Factor, differ []Mismatch) error {
-	e := &NotReproducibleError{
-		Build: made.Manifest.Metadata.Name, ID: made.ID, Factors: factors, Differ: differ,
+// nextSecond waits, for at most a second, until the second of the wall clock that it is called in is over.
+func nextSecond(ctx context.Context) error {
+	now := time.Now()
+	timer := time.NewTimer(now.Truncate(time.Second).Add(time.Second).Sub(now))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	end := b.begin(StageVary, "nothing, as a control")
-	control, err := b.run(ctx, made, standard(), ".control")
+}
+
+// trial is what came of building again.
+type trial struct {
+	differ      []Mismatch
+	broken      *BuildError // it failed; nil: it did not
+	confinement runner.Confinement
+}
+
+func (t trial) same() bool { return t.broken == nil && len(t.differ) == 0 }
+
+// try builds with the factors varied, and compares with the first build. That it fails is a result.
+func (b *Builder) try(ctx context.Context, made *Made, factors []Factor, suffix string) (trial, error) {
+	ran, err := b.run(ctx, made, standard().vary(factors), suffix)
+	if broken, ok := errors.AsType[*BuildError](err); ok {
+		return trial{broken: broken, confinement: broken.Result.Confinement}, nil
+	}
 	if err != nil {
-		return err
+		return trial{}, err
 	}
-	if d := compare(made.Record.Outputs, control.outputs); len(d) > 0 {
-		e.Random, e.Differ = true, d
-		return e
-	}
-	end("same bits")
-	for _, f := range factors {
-		end := b.begin(StageVary, string(f)+" alone")
-		single, err := b.run(ctx, made, standard().vary([]Factor{f}), "."+string(f))
-		if err != nil {
-			return err
-		}
-		if len(compare(made.Record.Outputs, single.outputs)) > 0 {
-			e.Guilty = append(e.Guilty, f)
-			end("other bits")
-			continue
-		}
-		end("same bits")
-	}
-	return e
+	return trial{differ: compare(made.Record.Outputs, ran.outputs), confinement: ran.result.Confinement}, nil
 }
 
 // compare returns every output whose tree differs.
@@ -80,4 +87,147 @@ func compare(first, second []Output) []Mismatch {
 		}
 	}
 	return differ
+}
+
+// unvaried returns the factors that did not really vary in a run with the given confinement: those that the manifest or
+// the machine fixes, and those that the runner did not enforce. A runner that says nothing of the clock did not offset it.
+func unvaried(made *Made, factors []Factor, c runner.Confinement) ([]Factor, error) {
+	var missing []Factor
+	for _, f := range factors {
+		effect, err := hasEffect(made, f)
+		if err != nil {
+			return nil, err
+		}
+		if !effect || !enforces(c, f) {
+			missing = append(missing, f)
+		}
+	}
+	return missing, nil
+}
+
+// hasEffect reports whether varying f changes at all what the runner is asked for.
+func hasEffect(made *Made, f Factor) (bool, error) {
+	if f == FactorCPUs && runtime.NumCPU() == 1 {
+		return false, nil
+	}
+	plain, err := plan(made.Manifest, made.Inputs, standard())
+	if err != nil {
+		return false, err
+	}
+	varied, err := plan(made.Manifest, made.Inputs, standard().vary([]Factor{f}))
+	return !reflect.DeepEqual(plain, varied), err
+}
+
+// enforces reports whether a runner with this confinement gave the commands the f that they were to have.
+func enforces(c runner.Confinement, f Factor) bool {
+	has := func(list []string, name string) bool {
+		return slices.ContainsFunc(list, func(entry string) bool { return names(entry, name) })
+	}
+	switch f {
+	case FactorTime:
+		return has(c.Enforced, clockOffset) && !has(c.Missing, clockOffset)
+	case FactorHostname:
+		return !has(c.Missing, "host-name")
+	case FactorUID:
+		return !has(c.Missing, "ids")
+	case FactorCPUs:
+		return !has(c.Missing, "cpus")
+	}
+	return true
+}
+
+// accuse finds what makes the outputs of the second build differ: see the package documentation.
+func (b *Builder) accuse(ctx context.Context, made *Made, factors, missing []Factor, second trial) error {
+	e := &NotReproducibleError{
+		Build: made.Manifest.Metadata.Name, ID: made.ID, Factors: factors, Differ: second.differ, Broken: second.broken,
+	}
+	control, err := b.observe(ctx, made, nil, "nothing, as a control", ".control")
+	if err != nil {
+		return err
+	}
+	if !control.same() {
+		e.Differ, e.Broken = control.differ, control.broken
+		return b.blameTime(ctx, e)
+	}
+	effective := slices.DeleteFunc(slices.Clone(factors), func(f Factor) bool { return slices.Contains(missing, f) })
+	for _, f := range effective {
+		single, err := b.observe(ctx, made, []Factor{f}, string(f)+" alone", "."+string(f))
+		if err != nil {
+			return err
+		}
+		if !single.same() {
+			e.Guilty = append(e.Guilty, f)
+		}
+	}
+	if len(e.Guilty) == 0 {
+		if err := b.combine(ctx, made, effective, e); err != nil {
+			return err
+		}
+	}
+	return e
+}
+
+// observe is try, with events.
+func (b *Builder) observe(ctx context.Context, made *Made, factors []Factor, what, suffix string) (trial, error) {
+	end := b.begin(StageVary, what)
+	t, err := b.try(ctx, made, factors, suffix)
+	switch {
+	case err != nil:
+		return t, err
+	case t.broken != nil:
+		end("fails")
+	case !t.same():
+		end("other bits")
+	default:
+		end("same bits")
+	}
+	return t, nil
+}
+
+// blameTime decides about a build that differs even when nothing is varied: if all that differs are dates and times, it
+// is the time, which no two builds have in common; else it is random.
+func (b *Builder) blameTime(ctx context.Context, e *NotReproducibleError) error {
+	e.Random = e.Broken != nil
+	for _, d := range e.Differ {
+		report, err := diff.Compare(ctx, d.A, d.B, diff.Options{})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		e.Random = e.Random || err != nil || !onlyTimes(report)
+	}
+	if !e.Random {
+		e.Guilty = []Factor{FactorTime}
+	}
+	return e
+}
+
+func onlyTimes(r *diff.Report) bool {
+	other := func(c diff.CauseCount) bool { return c.Cause != diff.Timestamp && c.Cause != diff.Mtime }
+	return len(r.Causes) > 0 && !slices.ContainsFunc(r.Causes, other)
+}
+
+// combine looks for the smallest set of factors that is guilty together, by leaving out one after the other. If all of
+// them together change nothing any more, the difference comes and goes by itself.
+func (b *Builder) combine(ctx context.Context, made *Made, factors []Factor, e *NotReproducibleError) error {
+	all, err := b.observe(ctx, made, factors, "all once more", ".together")
+	if err != nil {
+		return err
+	}
+	if all.same() {
+		e.Random = true
+		return nil
+	}
+	set := factors
+	for _, f := range factors {
+		rest := without(set, f)
+		t, err := b.observe(ctx, made, rest, fmt.Sprintf("all but %s", f), ".without-"+string(f))
+		if err != nil {
+			return err
+		}
+		if !t.same() {
+			set = rest
+		}
+	}
+	e.Together = set
+	return nil
 }
