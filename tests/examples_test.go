@@ -1,0 +1,280 @@
+package tests
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"filippo.io/age"
+	"github.com/google/go-cmp/cmp"
+
+	"arch.network/attest"
+	"arch.network/attest/digest"
+)
+
+// TestExamples builds every example with the compiled program, as its README says.
+func TestExamples(t *testing.T) {
+	if testing.Short() {
+		t.Skip("cannot run here: the examples take minutes, and -short was given")
+	}
+	w := newWorld(t)
+	for _, tt := range []struct {
+		name string
+		test func(*testing.T, *world)
+	}{ // the longest first: they run side by side
+		{"arch-itself", testArchItself},
+		{"go-toolchain", testGoToolchain},
+		{"age", testAge},
+		{"gofumpt", testGofumpt},
+		{"hello", testHello},
+		{"c", testC},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tt.test(t, w)
+		})
+	}
+}
+
+// TestExamplesListed wants each example in the README, with a comment that says what it shows.
+func TestExamplesListed(t *testing.T) {
+	readme, err := os.ReadFile("examples/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := filepath.Glob("examples/*/build.yaml")
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("%d examples: %v", len(manifests), err)
+	}
+	for _, path := range manifests {
+		name := filepath.Base(filepath.Dir(path))
+		if !bytes.Contains(readme, []byte("| `"+name+"` |")) {
+			t.Errorf("example %s is not in the README of the examples", name)
+		}
+		if src, err := os.ReadFile(path); err != nil || !bytes.HasPrefix(src, []byte("# ")) {
+			t.Errorf("%s does not begin with a comment that says what it shows: %v", path, err)
+		}
+	}
+}
+
+func example(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("examples", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// buildTwice builds an example with all factors varied, has it rebuilt by another operator, and wants both to agree.
+func buildTwice(t *testing.T, w *world, name string) string {
+	t.Helper()
+	needModules(t)
+	made := w.builder.build(t, example(t, name))
+	cosigned := w.reproduce(t, made.Receipt)
+	artifact := made.path(t, name)
+	wantReproduced(t, w.agree(t, artifact, made.Receipt, cosigned))
+	return artifact
+}
+
+func wantReproduced(t *testing.T, levels []string) {
+	t.Helper()
+	if !slices.Contains(levels, attest.LevelReproduced) {
+		t.Errorf("the summary claims %q, not %s", levels, attest.LevelReproduced)
+	}
+}
+
+func testHello(t *testing.T, w *world) {
+	hello := buildTwice(t, w, "hello")
+	if got := command(t, ".", nil, hello); !strings.HasPrefix(got, "hello") {
+		t.Errorf("hello says %q", got)
+	}
+	// One builder alone is not two, and a changed bit is not what was built.
+	if got := w.verifier.try(t, "verify", hello, "-k", "2"); got.status != 3 {
+		t.Errorf("verify -k 2 with one receipt: exit status %d, want 3 (denied)\n%s", got.status, got.stdout)
+	}
+	data, err := os.ReadFile(hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(hello, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.verifier.try(t, "verify", hello); got.status != 4 {
+		t.Errorf("verify of a changed artifact: exit status %d, want 4 (verification failed)\n%s", got.status, got.stdout)
+	}
+}
+
+// testAge encrypts with the program that was built, and decrypts with age's library.
+func testAge(t *testing.T, w *world) {
+	program := buildTwice(t, w, "age")
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, []byte("the same bits"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := age.Decrypt(strings.NewReader(command(t, ".", nil, program, "-r", id.Recipient().String(), plain)), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || string(got) != "the same bits" {
+		t.Errorf("decrypted %q, %v", got, err)
+	}
+}
+
+func testGofumpt(t *testing.T, w *world) {
+	program := buildTwice(t, w, "gofumpt")
+	file := filepath.Join(t.TempDir(), "ugly.go")
+	if err := os.WriteFile(file, []byte("package  ugly\n\nfunc f() {\n\n\tvar x   = 1\n\t_ = x\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "package ugly\n\nfunc f() {\n\tx := 1\n\t_ = x\n}\n"
+	if diff := cmp.Diff(want, command(t, ".", nil, program, file)); diff != "" {
+		t.Errorf("formatted (-want +got):\n%s", diff)
+	}
+}
+
+// testGoToolchain compares with the programs of the very tree that was the build's input.
+func testGoToolchain(t *testing.T, w *world) {
+	needModules(t)
+	made := w.builder.build(t, example(t, "go-toolchain"), "--once")
+	trees, err := filepath.Glob(filepath.Join(w.builder.home, ".local/share/arch/store/trees/*/tree/pkg/tool/linux_amd64"))
+	if err != nil || len(trees) != 1 {
+		t.Fatalf("the store holds %d toolchains, want the pinned one: %v", len(trees), err)
+	}
+	tools := trees[0]
+	for name, original := range map[string]string{
+		"go":      filepath.Join(tools, "../../../bin/go"),
+		"compile": filepath.Join(tools, "compile"),
+		"link":    filepath.Join(tools, "link"),
+		"asm":     filepath.Join(tools, "asm"),
+	} {
+		if want, got := sum(t, original), sum(t, made.path(t, name)); want != got {
+			t.Errorf("%s: built %s, the toolchain's is %s", name, got, want)
+		}
+	}
+	w.verifier.run(t, "verify", made.path(t, "go"), "--receipts", made.Receipt)
+}
+
+func sum(t *testing.T, path string) digest.SHA256 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d, _, err := digest.OfReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// otherUser is the "nobody" that every Linux has.
+const otherUser = 65534
+
+// testArchItself builds this repository twice: as who runs the test, and, where that is root, as another user; each from
+// a copy of its own in another place, with other things around it that do not matter.
+func testArchItself(t *testing.T, w *world) {
+	needModules(t)
+	one, two := filepath.Join(w.dir, "one"), filepath.Join(w.dir, "another/place/of/the/repository")
+	copyTree(t, "..", one)
+	copyTree(t, one, two)
+	for name, text := range map[string]string{
+		"README.md": "another README", "cmd/arch/more_test.go": "package main", "result/arch": "an old result",
+		"attest/testdata/more": "more", ".git/HEAD": "ref: refs/heads/other",
+	} {
+		path := filepath.Join(two, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := w.builder.build(t, filepath.Join(one, "tests/examples/arch-itself"), "--once")
+	binary := first.path(t, "arch")
+	t.Run("plain", func(t *testing.T) { testPlainBuild(t, one, binary) })
+	t.Run("another user", func(t *testing.T) {
+		if os.Getuid() != 0 {
+			t.Skip("cannot run here: only root can become another user")
+		}
+		nobody := w.person(t, "nobody")
+		nobody.become(t, otherUser)
+		second := nobody.build(t, filepath.Join(two, "tests/examples/arch-itself"), "--once", "--out", filepath.Join(nobody.home, "result"))
+		if first.Claim != second.Claim {
+			t.Errorf("two users, two claims: %s and %s", first.Claim, second.Claim)
+		}
+		if a, b := sum(t, binary), sum(t, second.path(t, "arch")); a != b {
+			t.Errorf("two users, two binaries: %s and %s", a, b)
+		}
+		w.verifier.trust(t, nobody, "nobody", "c.example")
+		wantReproduced(t, w.agree(t, binary, first.Receipt, second.Receipt))
+	})
+}
+
+// become gives p and all that is p's to another user. What only root can read, that user no longer looks for.
+func (p *person) become(t *testing.T, uid int) {
+	t.Helper()
+	p.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	p.env = slices.DeleteFunc(p.env, func(kv string) bool { return strings.HasPrefix(kv, "GOMODCACHE=") })
+	err := filepath.WalkDir(p.home, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, uid)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copyTree copies what is in a repository, but not its history.
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		switch dst := filepath.Join(to, rel); {
+		case rel == ".git" || rel == "result":
+			return filepath.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(dst, 0o755)
+		case d.Type().IsRegular():
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(dst, data, 0o644)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testPlainBuild compiles the repository with nothing but Go and the example's settings.
+func testPlainBuild(t *testing.T, repository, binary string) {
+	out := filepath.Join(t.TempDir(), "arch")
+	env := append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1", "GOENV=off", "GOFLAGS=-trimpath -buildvcs=false",
+		"GOTOOLCHAIN=go1.26.8", "GOARCH=amd64", "GOOS=linux", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off")
+	command(t, repository, env, "go", "build", "-ldflags=-s -w", "-o", out, "./cmd/arch")
+	if want, got := sum(t, out), sum(t, binary); want != got {
+		t.Errorf("arch build made %s, go build %s", got, want)
+	}
+}
