@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -127,42 +126,10 @@ func (t toolchain) installed(goroot string) bool {
 	return err == nil && strings.TrimSpace(line) == t.version
 }
 
-// fileSum is a line of a directory hash.
-type fileSum struct {
-	name string
-	sum  [sha256.Size]byte
-}
-
 // copy copies the files that the module has from goroot to dir, and compares their hash with the pin. What is hashed
 // is what was copied, so that goroot may change at any time.
 func (t toolchain) copy(ctx context.Context, goroot, dir string, p goPin) error {
-	root, err := os.OpenRoot(goroot)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	var sums []fileSum
-	err = fs.WalkDir(root.FS(), ".", func(rel string, d fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil || rel == "." {
-			return err
-		}
-		if d.IsDir() {
-			return skipUnshipped(t, rel)
-		}
-		if !t.ships(rel) {
-			return nil
-		}
-		sum, err := copyFile(root, rel, filepath.Join(dir, rel))
-		name := rel
-		if path.Base(rel) == "go.mod" {
-			name = path.Join(path.Dir(rel), "_go.mod")
-		}
-		sums = append(sums, fileSum{p.Path + "@" + p.Version.Version + "/" + name, sum})
-		return err
-	})
+	sums, err := copyGoroot(ctx, t, goroot, dir, p.Path+"@"+p.Version.Version+"/")
 	if err != nil {
 		return err
 	}
@@ -193,42 +160,10 @@ func restoreGoEnv(dir string, sums []fileSum, p goPin) error {
 	return os.WriteFile(name, data, 0o644)
 }
 
-func skipUnshipped(t toolchain, rel string) error {
-	if !strings.Contains(rel, "/") && !t.ships(rel) {
-		return fs.SkipDir
-	}
-	return nil
-}
-
-// copyFile copies a regular file and returns the hash of what was copied.
-func copyFile(root *os.Root, rel, target string) (sum [sha256.Size]byte, err error) {
-	info, err := root.Lstat(rel)
-	if err != nil {
-		return sum, err
-	}
-	if !info.Mode().IsRegular() {
-		return sum, fmt.Errorf("%s is no regular file", rel)
-	}
-	from, err := root.Open(rel)
-	if err != nil {
-		return sum, err
-	}
-	defer from.Close()
-	perm := fs.FileMode(0o644)
-	if isToolchainProgram(rel) {
-		perm = 0o755
-	}
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return sum, err
-	}
-	to, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return sum, err
-	}
-	h := sha256.New()
-	_, err = io.Copy(io.MultiWriter(to, h), from)
-	h.Sum(sum[:0])
-	return sum, errors.Join(err, to.Close())
+// fileSum is a line of a directory hash.
+type fileSum struct {
+	name string
+	sum  [sha256.Size]byte
 }
 
 // hash1 is golang.org/x/mod/sumdb/dirhash.Hash1 of files whose hashes are known.
