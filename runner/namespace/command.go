@@ -21,14 +21,7 @@ func (e *notFoundError) Error() string { return e.what }
 // start forks c from the calling thread, which must be locked and restricted, with stdin empty and the thread's own
 // stdout and stderr. The error is a *notFoundError, or an errno of execve for a program that cannot be executed.
 func start(c runner.Command, stdin int) (pid int, err error) {
-	dir := c.Dir
-	if dir == "" {
-		dir = "/"
-	}
-	if err := accessDir(dir); err != nil {
-		return 0, err
-	}
-	program, err := lookPath(c.Argv[0], dir, searchPath(c.Env))
+	program, dir, err := find(c)
 	if err != nil {
 		return 0, err
 	}
@@ -38,13 +31,31 @@ func start(c runner.Command, stdin int) (pid int, err error) {
 		Files: []uintptr{uintptr(stdin), 1, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
+	return pid, describeExec(program, err)
+}
+
+// find returns the file to execute for c, and the directory in which to do so.
+func find(c runner.Command) (program, dir string, err error) {
+	dir = c.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	if err := accessDir(dir); err != nil {
+		return "", "", err
+	}
+	program, err = lookPath(c.Argv[0], dir, searchPath(c.Env))
+	return program, dir, err
+}
+
+// describeExec says what err, of execve, means for program.
+func describeExec(program string, err error) error {
 	if errors.Is(err, syscall.ENOENT) {
-		return 0, &notFoundError{fmt.Sprintf("program %q exists, but its interpreter does not", program)}
+		return &notFoundError{fmt.Sprintf("program %q exists, but its interpreter does not", program)}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("execute %q: %w", program, err)
+		return fmt.Errorf("execute %q: %w", program, err)
 	}
-	return pid, nil
+	return nil
 }
 
 func accessDir(dir string) error {

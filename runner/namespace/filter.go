@@ -110,6 +110,15 @@ const (
 	dataArgument = 16 // of argument 0; eight bytes each
 )
 
+// Instructions of filters (linux/bpf_common.h).
+const (
+	filterLoad    = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+	filterAnd     = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+	filterReturn  = unix.BPF_RET | unix.BPF_K
+	filterEqual   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	filterGreater = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
+)
+
 // loadGate adds what the library's filter cannot say. It lets foreign architectures (32-bit calls on amd64) through,
 // which would undo the list above: they kill the process here. It compares all 64 bits of an argument where the
 // kernel looks at 32, so that ioctl(TIOCSTI) would pass with a higher bit set. And calls newer than its table must not
@@ -120,28 +129,26 @@ func loadGate() error {
 		return err
 	}
 	newest := slices.Max(slices.Collect(maps.Keys(info.SyscallNumbers)))
-	const (
-		load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		ret  = unix.BPF_RET | unix.BPF_K
-		jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		jgt  = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
-	)
 	low := uint32(dataArgument + 8) // the low half of argument 1: the supported architectures are little-endian
-	program := []unix.SockFilter{
-		{Code: load, K: dataArch},
-		{Code: jeq, K: uint32(info.ID), Jt: 1},
-		{Code: ret, K: unix.SECCOMP_RET_KILL_PROCESS},
-		{Code: load, K: dataNumber},
-		{Code: jgt, K: uint32(newest), Jf: 1},
-		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
-		{Code: jeq, K: uint32(unix.SYS_IOCTL), Jf: 5},
-		{Code: load, K: low},
-		{Code: jeq, K: unix.TIOCSTI, Jt: 2},
-		{Code: jeq, K: unix.TIOCLINUX, Jt: 1},
-		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
-		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
-	}
+	return loadProgram([]unix.SockFilter{
+		{Code: filterLoad, K: dataArch},
+		{Code: filterEqual, K: uint32(info.ID), Jt: 1},
+		{Code: filterReturn, K: unix.SECCOMP_RET_KILL_PROCESS},
+		{Code: filterLoad, K: dataNumber},
+		{Code: filterGreater, K: uint32(newest), Jf: 1},
+		{Code: filterReturn, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+		{Code: filterEqual, K: uint32(unix.SYS_IOCTL), Jf: 5},
+		{Code: filterLoad, K: low},
+		{Code: filterEqual, K: unix.TIOCSTI, Jt: 2},
+		{Code: filterEqual, K: unix.TIOCLINUX, Jt: 1},
+		{Code: filterReturn, K: unix.SECCOMP_RET_ALLOW},
+		{Code: filterReturn, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: filterReturn, K: unix.SECCOMP_RET_ALLOW},
+	})
+}
+
+// loadProgram puts one more filter on the calling thread; of all filters the strictest answer counts.
+func loadProgram(program []unix.SockFilter) error {
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(program)

@@ -9,10 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
@@ -29,10 +32,12 @@ type helper struct {
 	Mounts   []runner.Mount
 	Limits   runner.Limits
 	Degraded bool
+	Offset   time.Duration
 
 	Mask   bool // cover a part of /proc first, as container engines do it
 	Refuse bool // set user.max_user_namespaces to 0 first: in a user namespace of its own, where that may be done
 	Weak   bool // then give up all capabilities
+	Tame   bool // refuse ptrace, as seccomp filters of container engines did
 }
 
 // answer is what a helper process prints.
@@ -68,13 +73,22 @@ func help(text string) int {
 			panic(err)
 		}
 	}
+	if h.Tame {
+		filter := seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+			DefaultAction: seccomp.ActionAllow,
+			Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno, Names: []string{"ptrace"}}},
+		}}
+		if err := seccomp.LoadFilter(filter); err != nil {
+			panic(err)
+		}
+	}
 	r, err := namespace.New(namespace.Options{})
 	if err != nil {
 		panic(err)
 	}
 	var out bytes.Buffer
-	spec := runner.Spec{Commands: h.Commands, Mounts: h.Mounts, Limits: h.Limits, Degraded: h.Degraded, Stdout: &out}
-	if !h.Refuse && !h.Mask {
+	spec := runner.Spec{Commands: h.Commands, Mounts: h.Mounts, Limits: h.Limits, Degraded: h.Degraded, ClockOffset: h.Offset, Stdout: &out}
+	if !h.Refuse && !h.Mask && !h.Tame {
 		spec.Stdout = os.Stdout
 	}
 	result, err := r.Run(context.Background(), spec)
@@ -92,6 +106,7 @@ func help(text string) int {
 func helperCommand(t *testing.T, spec runner.Spec, h helper) *exec.Cmd {
 	t.Helper()
 	h.Commands, h.Mounts, h.Limits, h.Degraded = spec.Commands, spec.Mounts, spec.Limits, spec.Degraded
+	h.Offset = spec.ClockOffset
 	text, err := json.Marshal(h)
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +256,41 @@ func TestDegraded(t *testing.T) {
 			t.Errorf("got %+v", a)
 		}
 	})
+}
+
+// TestClockThatCannotBeShifted must not hinder the run, and must be told apart from a weaker confinement.
+func TestClockThatCannotBeShifted(t *testing.T) {
+	needRoot(t)
+	const offset = 10000 * time.Hour
+	tests := []struct {
+		name    string
+		host    helper
+		missing string
+	}{
+		{"ptrace is refused", helper{Tame: true}, "clock-offset: ptrace: operation not permitted"},
+		{"no namespaces, no privilege", helper{Refuse: true, Weak: true}, "clock-offset: ptrace: operation not permitted"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			spec := samePlace(t, "time", "once")
+			spec.Degraded, spec.ClockOffset = true, offset
+			before := time.Now().Unix()
+			a := onHost(t, spec, test.host)
+			if !a.Result.OK() {
+				t.Fatalf("got %+v", a)
+			}
+			if !slices.Contains(a.Result.Confinement.Missing, test.missing) {
+				t.Errorf("missing: %q", a.Result.Confinement.Missing)
+			}
+			if slices.Contains(a.Result.Confinement.Enforced, "clock-offset") {
+				t.Errorf("enforced: %q", a.Result.Confinement.Enforced)
+			}
+			first, _, _ := strings.Cut(a.Out, "\n")
+			if got := atoi(t, strings.TrimPrefix(first, "once: time.Now: ")); int64(got) < before || int64(got) > time.Now().Unix() {
+				t.Errorf("the probe's time is %d, the host's was %d", got, before)
+			}
+		})
+	}
 }
 
 func command(spec runner.Spec, args ...string) runner.Command {

@@ -113,6 +113,9 @@ type initProcess struct {
 	stdin  int
 	pids   *os.File // sets the process id that is given next; nil if the kernel cannot
 	watch  watchdog
+
+	clock      *clock // nil: the commands see the host's
+	clockError error  // why they do, although the order says otherwise
 }
 
 // step is one step of making the confinement.
@@ -136,9 +139,9 @@ func (i *initProcess) confine() (readiness, error) {
 	syscall.Umask(i.order.Umask)
 	i.startWatchdog()
 	if i.order.Mode == modeLandlock {
-		return landlockReadiness(), nil
+		return i.withClock(landlockReadiness()), nil
 	}
-	return readiness{Enforced: i.enforced()}, nil
+	return i.withClock(readiness{Enforced: i.enforced()}), nil
 }
 
 func (i *initProcess) namespaceSteps() []step {
@@ -150,8 +153,10 @@ func (i *initProcess) namespaceSteps() []step {
 		{"make file system", i.makeRoot},
 		{"open /dev/null", i.openStdin},
 		{"set resource limits", setLimits},
+		{"prepare clock", i.prepareClock},
 		{"limit processes", i.limitProcesses},
 		{"drop privileges", func() error { return restrictThread(o) }},
+		{"shift clock", i.shiftClock},
 	}
 }
 
@@ -306,15 +311,23 @@ const firstPID = 300
 // command runs c and returns when it and everything it started is dead.
 func (i *initProcess) command(c runner.Command) (syscall.WaitStatus, error) {
 	i.resetPIDs()
-	pid, err := start(c, i.stdin)
-	if err != nil {
-		return 0, err
-	}
-	ws, err := reap(pid)
+	ws, err := i.execute(c)
 	if err != nil {
 		return 0, err
 	}
 	return ws, i.killAll()
+}
+
+// execute runs c and returns when its own process is dead.
+func (i *initProcess) execute(c runner.Command) (syscall.WaitStatus, error) {
+	if i.clock != nil {
+		return i.clock.execute(c, i.stdin)
+	}
+	pid, err := start(c, i.stdin)
+	if err != nil {
+		return 0, err
+	}
+	return reap(pid)
 }
 
 // resetPIDs makes firstPID the next process id. The thread that forks may not do it any more.

@@ -72,7 +72,9 @@ func (i *initProcess) landlockSteps() []step {
 		{"open /dev/null", i.openStdin},
 		{"set resource limits", setLimits},
 		{"restrict files", func() error { return restrictFiles(i.order.Mounts) }},
+		{"prepare clock", i.prepareClock},
 		{"drop privileges", func() error { return restrictThread(i.order) }},
+		{"shift clock", i.shiftClock},
 	}
 }
 

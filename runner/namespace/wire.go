@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"arch.network/runner"
 )
@@ -30,6 +31,8 @@ type order struct {
 	Umask    int
 	CPUs     int
 	Scratch  int64 // bytes of a tmpfs without a size; zero: the kernel's default
+
+	ClockOffset time.Duration // zero: the clock is not touched
 
 	WatchMemory    int64 // bytes; not zero: sample the memory of all processes and stop above this
 	WatchProcesses int   // not zero: count all processes and threads and stop above this

@@ -28,7 +28,7 @@ const ProbeVariable = "ARCH_TEST_PROBE"
 // Run runs the suite against the drivers that make returns, one for each case.
 func Run(t *testing.T, make func(t *testing.T) runner.Runner) {
 	probe := Probe(t)
-	for _, group := range [][]testCase{exits(), surroundings(), files(), escapes(), limits(), outputs()} {
+	for _, group := range [][]testCase{exits(), surroundings(), files(), escapes(), limits(), outputs(), clocks()} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				c.run(&harness{T: t, runner: make(t), probe: probe})
