@@ -123,7 +123,7 @@ func replace(path string, write func(temp string) error) error {
 	if err != nil {
 		return err
 	}
-	defer removeAll(dir)
+	defer nar.RemoveAll(dir)
 	temp := filepath.Join(dir, "new")
 	if err := write(temp); err != nil {
 		return err
@@ -153,17 +153,6 @@ func swap(temp, path string) error {
 		return errors.Join(err, os.Rename(old, path))
 	}
 	return nil
-}
-
-// removeAll removes a tree even if its directories are read-only.
-func removeAll(dir string) {
-	filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() {
-			os.Chmod(p, 0o755)
-		}
-		return nil
-	})
-	os.RemoveAll(dir)
 }
 
 // WriteFile writes data at path in one step: readers see the old content or the new one.

@@ -13,6 +13,7 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
@@ -229,7 +230,7 @@ func (b *Builder) explain(ctx context.Context, r *Rebuild, originals map[string]
 	if err != nil {
 		return err
 	}
-	defer removeAll(dir)
+	defer nar.RemoveAll(dir)
 	r.Diffs = map[string]*diff.Report{}
 	for i, out := range r.Made.Record.Outputs {
 		original, ok := originals[out.Name]

@@ -9,7 +9,6 @@ package artifact
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -97,11 +96,12 @@ func (t *tarWriter) writeEntry(name string) error {
 	return nil
 }
 
-// writeHeader writes h as USTAR if that can hold it, else as PAX.
+// writeHeader writes h as USTAR if that can hold it, else as PAX. A header that does not fit leaves the writer as it was;
+// an error of the writer below stays, so that the second try returns it again.
 func (t *tarWriter) writeHeader(h *tar.Header) error {
 	h.Format = tar.FormatUSTAR
 	err := t.tw.WriteHeader(h)
-	if errors.Is(err, tar.ErrHeader) {
+	if err != nil {
 		h.Format = tar.FormatPAX
 		err = t.tw.WriteHeader(h)
 	}
