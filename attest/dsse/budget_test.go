@@ -62,7 +62,7 @@ func TestWorkIsBounded(t *testing.T) {
 		"all 16 without hints, of 16 keys": {16, allOf(16, good), 16, 136},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := verify(&Envelope{PayloadType: "t", Payload: []byte("p"), Signatures: c.sigs}, keys[:c.keys])
+			v := verify(&Envelope{PayloadType: "t", Payload: []byte("p"), Signatures: c.sigs}, keys[:c.keys], nil)
 			signed := 0
 			for _, k := range v.keys {
 				if k.signed {
@@ -99,4 +99,48 @@ func allOf(n int, good func(int, string) Signature) []Signature {
 		out = append(out, good(n-1-i, ""))
 	}
 	return out
+}
+
+// A budget stops the work of many envelopes, says so, and never gives a key that did not sign.
+func TestBudget(t *testing.T) {
+	var keys []identity.PublicKey
+	for i := range 600 {
+		keys = append(keys, numbered(t, i).Public())
+	}
+	signed := func(payload []byte) *Envelope {
+		sig, err := numbered(t, 3).Sign(t.Context(), PAE("t", payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Envelope{PayloadType: "t", Payload: payload, Signatures: []Signature{{KeyID: keys[3].String(), Sig: sig}}}
+	}
+	short, long := signed([]byte("p")), signed(make([]byte, 10*bytesPerUnit))
+	bomb := &Envelope{PayloadType: "t", Payload: []byte("p"), Signatures: []Signature{{Sig: make([]byte, 64)}}}
+	for name, c := range map[string]struct {
+		units, keys int
+		envelopes   []*Envelope
+		found       int
+		exhausted   bool
+	}{
+		"enough":                    {4, 5, []*Envelope{short, short}, 2, false},
+		"one too few":               {3, 5, []*Envelope{short, short}, 1, true},
+		"long messages cost more":   {21, 5, []*Envelope{long}, 0, true},
+		"and no more than that":     {22, 5, []*Envelope{long}, 1, false},
+		"many keys cost more":       {3, 600, []*Envelope{short}, 0, true},
+		"and no more than they do":  {4, 600, []*Envelope{short}, 1, false},
+		"a bomb costs each check":   {1 + 5, 5, []*Envelope{bomb}, 0, false},
+		"and leaves nothing behind": {1 + 5, 5, []*Envelope{bomb, short}, 0, true},
+		"no budget":                 {0, 5, []*Envelope{short}, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBudget(c.units)
+			found := 0
+			for _, e := range c.envelopes {
+				found += len(e.VerifiedWithin(keys[:c.keys], b))
+			}
+			if found != c.found || b.Exhausted() != c.exhausted {
+				t.Errorf("found %d, exhausted %v; want %d, %v", found, b.Exhausted(), c.found, c.exhausted)
+			}
+		})
+	}
 }

@@ -24,7 +24,7 @@ const (
 	MaxEnvelope      = 64 << 10 // bytes of the JSON of a document's envelope
 	MaxReceipt       = 16 << 20 // bytes of the JSON of a receipt's envelope
 	MaxSignatures    = 16       // good and bad ones together
-	MaxVerifications = 256      // cryptographic checks that one call of Envelope.Verified makes at most
+	MaxVerifications = 256      // cryptographic checks that one call of Envelope.Verified makes at most; see also Budget
 )
 
 // Envelope is a payload with signatures over PAE(PayloadType, Payload).

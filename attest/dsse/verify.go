@@ -23,20 +23,15 @@ import (
 // returned if it verifies. A trust root that lists both is refused by attest/quorum; whoever counts by hand compares
 // identity.PublicKey.Components.
 func (e *Envelope) Verified(keys []identity.PublicKey) []identity.PublicKey {
-	var signed []identity.PublicKey
-	for _, k := range verify(e, keys).keys {
-		if k.signed {
-			signed = append(signed, k.PublicKey)
-		}
-	}
-	return signed
+	return verify(e, keys, nil).signed()
 }
 
-func verify(e *Envelope, keys []identity.PublicKey) *verification {
+func verify(e *Envelope, keys []identity.PublicKey, total *Budget) *verification {
 	v := &verification{
 		message: PAE(e.PayloadType, e.Payload),
 		keys:    candidates(keys),
 		budget:  MaxVerifications,
+		total:   total,
 	}
 	v.tryOthers(v.tryHinted(attempts(e.Signatures)))
 	return v
@@ -46,7 +41,19 @@ func verify(e *Envelope, keys []identity.PublicKey) *verification {
 type verification struct {
 	message []byte
 	keys    []candidate
-	budget  int // checks left
+	budget  int     // checks left
+	total   *Budget // of all envelopes together; nil: no bound
+}
+
+// signed returns the keys of which a signature was found.
+func (v *verification) signed() []identity.PublicKey {
+	var out []identity.PublicKey
+	for _, k := range v.keys {
+		if k.signed {
+			out = append(out, k.PublicKey)
+		}
+	}
+	return out
 }
 
 // candidate is one distinct key.
@@ -135,6 +142,9 @@ func (v *verification) tryOthers(open []attempt) {
 
 // try checks one signature with one key, and notes success.
 func (v *verification) try(key *candidate, sig []byte) bool {
+	if v.total != nil && !v.total.spend(1+len(v.message)/bytesPerUnit) {
+		return false
+	}
 	v.budget--
 	key.signed = key.Verify(v.message, sig) == nil
 	return key.signed
