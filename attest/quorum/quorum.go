@@ -68,6 +68,25 @@ func (r *Root) Evaluate(role string, verified []identity.PublicKey, at time.Time
 	return d
 }
 
+// Signers returns the principals of a role who signed, each for itself: with any of its keys, or with every one if it is a
+// hybrid, and none of them revoked. It does not ask whether they are enough, in the role or in a group of it: one voice may be too
+// few to allow something, but it is enough to object. Sorted; the root's expiry does not matter.
+func (r *Root) Signers(role string, verified []identity.PublicKey, at time.Time, opts Options) []string {
+	g, ok := r.roles[role]
+	if !ok {
+		return nil
+	}
+	e := newEvaluation(r, verified, at, opts)
+	var out []string
+	for _, p := range g.all(nil) {
+		if e.principal(p) {
+			out = append(out, p.name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // evaluation is the work of one Evaluate.
 type evaluation struct {
 	root    *Root
