@@ -2,8 +2,7 @@ package attest
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
+	"arch.network/attest/manifest"
 )
 
 // vote is a principal that signed the claim and a provenance that agrees with it.
@@ -26,53 +26,91 @@ type account struct {
 }
 
 // checkProvenances checks every provenance of someone trusted that speaks of the claim's manifest, and returns those who
-// signed both it and the claim, each principal once, sorted.
-func (v *verification) checkProvenances(ctx context.Context, r *Report, c *trustedClaim) []vote {
-	votes := map[string]vote{}
-	found, foreign := 0, 0
-	for _, group := range byStatement(v.Receipt.Provenances) {
-		if ctx.Err() != nil {
-			break // Verify returns the error
-		}
-		by := v.trust.signed(group)
-		if len(by.principals) == 0 {
-			foreign++
+// signed both it and the claim, each principal once and each provenance for one principal only, sorted.
+func (v *verification) checkProvenances(r *Report, c *trustedClaim) []vote {
+	var agreeing []*trustedProvenance
+	found := 0
+	for _, p := range v.provenances {
+		key := p.by.String()
+		if p.err != nil {
+			r.fail(ClassVerification, CheckProvenance, key, "", "provenance %s is signed, but wrong: %v", p.id, p.err)
 			continue
 		}
-		key, id := by.String(), group[0].ID()
-		s, a, err := readAccount(group[0].Payload)
-		if err != nil {
-			r.fail(ClassVerification, CheckProvenance, key, "", "provenance %s is signed, but wrong: %v", id, err)
-			continue
-		}
-		if a.manifestID() != c.claim.ExternalParameters.ManifestID {
+		if p.account.manifestID() != c.claim.ExternalParameters.ManifestID {
 			continue // of another build: says nothing here
 		}
 		found++
-		r.addInput(ProvenanceType, id)
-		r.pass(CheckProvenance, key, "provenance %s is signed", id)
-		if !v.checkAccount(r, c, s, a, key) {
-			continue
+		r.addInput(ProvenanceType, p.id)
+		r.pass(CheckProvenance, key, "provenance %s is signed", p.id)
+		if v.checkAccount(r, c, p.statement, p.account, key) {
+			agreeing = append(agreeing, p)
 		}
-		for _, p := range by.principals {
-			if !slices.Contains(c.by.principals, p) {
-				r.skip(CheckAgreement, "%s signed a provenance that agrees, but not the claim: it does not count", p)
-				continue
-			}
-			votes[p] = vote{
-				BuilderVote: BuilderVote{Principal: p, Operator: v.trust.operators[p], BuilderID: a.RunDetails.Builder.ID},
-				roles:       c.by.roles[p],
+	}
+	votes := v.count(r, c, agreeing)
+	makers := v.makers(votes)
+	switch {
+	case found == 0:
+		r.fail(ClassVerification, CheckProvenance, "", "ask for the receipt with the builder's provenance",
+			"no one trusted tells how the claim came about (%s by others)", count(len(v.Receipt.Provenances)-len(v.provenances), "provenance"))
+	case len(agreeing) > 0 && len(makers) == 0:
+		r.fail(ClassVerification, CheckAgreement, "", "ask for the receipt with the builder's provenance",
+			"no builder who signed the claim tells how it came about")
+	}
+	for _, m := range makers {
+		r.Builders = append(r.Builders, m.BuilderVote)
+	}
+	return votes
+}
+
+// count gives each provenance to one of its signers who signed the claim, too, and has none yet: two who sign the account of
+// one build have not built twice. Provenances with fewer signers come first.
+func (v *verification) count(r *Report, c *trustedClaim, agreeing []*trustedProvenance) []vote {
+	slices.SortFunc(agreeing, func(a, b *trustedProvenance) int {
+		return cmp.Or(cmp.Compare(len(a.by.principals), len(b.by.principals)), bytes.Compare(a.id[:], b.id[:]))
+	})
+	votes := map[string]vote{}
+	var rest []string
+	for _, p := range agreeing {
+		given := false
+		for _, name := range p.by.principals {
+			_, has := votes[name]
+			switch {
+			case !slices.Contains(c.by.principals, name):
+				r.skip(CheckAgreement, "%s signed a provenance that agrees, but not the claim: it does not count", name)
+			case given || has:
+				rest = append(rest, name)
+			default:
+				given = true
+				votes[name] = vote{
+					BuilderVote: BuilderVote{Principal: name, Operator: v.trust.operators[name], BuilderID: p.account.RunDetails.Builder.ID},
+					roles:       c.by.roles[name],
+				}
 			}
 		}
 	}
-	if found == 0 {
-		r.fail(ClassVerification, CheckProvenance, "", "ask for the receipt with the builder's provenance",
-			"no one trusted tells how the claim came about (%s by others)", count(foreign, "provenance"))
+	slices.Sort(rest)
+	for _, name := range slices.Compact(rest) {
+		if _, has := votes[name]; !has {
+			r.skip(CheckAgreement, "%s signed only another's provenance: it does not count", name)
+		}
 	}
 	out := make([]vote, 0, len(votes))
 	for _, name := range slices.Sorted(maps.Keys(votes)) {
 		out = append(out, votes[name])
-		r.Builders = append(r.Builders, votes[name].BuilderVote)
+	}
+	return out
+}
+
+// makers returns the votes of those who are trusted to make artifacts. A policy's rules may count others, for themselves.
+func (v *verification) makers(votes []vote) []vote {
+	makes := func(role string) bool {
+		return role == manifest.RoleBuilder || role == manifest.RoleRebuilder || role == v.Role
+	}
+	var out []vote
+	for _, vote := range votes {
+		if slices.ContainsFunc(vote.roles, makes) {
+			out = append(out, vote)
+		}
 	}
 	return out
 }
@@ -219,7 +257,7 @@ func (v *verification) checkCompleteness(r *Report, a *account, key string) bool
 		err = canonical.Check(content)
 	}
 	if err == nil {
-		err = json.Unmarshal(content, &c)
+		err = decodeExact(content, &c)
 	}
 	if err != nil {
 		r.fail(ClassVerification, CheckCompleteness, key, "", "the provenance does not tell the confinement: %v", err)
@@ -285,33 +323,20 @@ func (v *verification) checkRebuilds(r *Report, votes []vote) {
 
 // checkNegatives looks for results of someone trusted that contradict the claim. Whoever could not build it (but did so
 // later, and signed the claim) contradicts nothing.
-func (v *verification) checkNegatives(ctx context.Context, r *Report, c *trustedClaim) {
+func (v *verification) checkNegatives(r *Report, c *trustedClaim) {
 	found := false
-	for _, group := range byStatement(v.Receipt.Negatives) {
-		if ctx.Err() != nil {
-			break // Verify returns the error
-		}
-		by := v.trust.signed(group)
-		if len(by.principals) == 0 {
-			continue
-		}
-		key := by.String()
-		s, err := ParseStatement(group[0].Payload)
-		var n *Negative
-		if err == nil {
-			n, err = s.Negative()
-		}
-		if err != nil {
+	for _, n := range v.negatives {
+		if n.err != nil {
 			found = true
-			r.fail(ClassVerification, CheckNegative, key, "", "negative result %s is signed, but wrong: %v", group[0].ID(), err)
+			r.fail(ClassVerification, CheckNegative, n.by.String(), "", "negative result %s is signed, but wrong: %v", n.id, n.err)
 			continue
 		}
-		if n.Claim != c.id {
+		if n.negative.Claim != c.id {
 			continue
 		}
 		found = true
-		r.addInput(NegativeType, group[0].ID())
-		v.judgeNegative(r, c, n, by)
+		r.addInput(NegativeType, n.id)
+		v.judgeNegative(r, c, n.negative, n.by)
 	}
 	if !found {
 		r.pass(CheckNegative, "", "no one trusted reports a negative result")
@@ -326,6 +351,7 @@ func (v *verification) judgeNegative(r *Report, c *trustedClaim, n *Negative, by
 	case later:
 		r.skip(CheckNegative, "%s, but %s has signed the claim since", detail, key)
 	case v.AllowNegative:
+		r.Disputed = true
 		r.skip(CheckNegative, "allowed: %s [%s]", detail, key)
 	case n.State == Differs:
 		r.fail(ClassDiffers, CheckNegative, key, "compare the two artifacts with `arch diff A B`", "%s", detail)

@@ -46,7 +46,8 @@ func OpenPolicy(env *dsse.Envelope, t *Trust, at time.Time, options quorum.Optio
 	return policy, env.ID(), nil
 }
 
-// checkPolicy holds the artifact to every attestation rule of the policy that matches it.
+// checkPolicy holds the artifact to every attestation rule of the policy that matches it, under the name that it has here
+// or under the one that the claim gives it: a new name does not rid it of a rule.
 func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {
 	if v.Policy == nil {
 		r.skip(CheckPolicy, "no policy was given")
@@ -54,7 +55,7 @@ func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {
 	}
 	matched := 0
 	for i, rule := range v.Policy.Spec.Attestations {
-		if !v.matches(rule) {
+		if !v.matches(rule) && !matchPattern(rule.Match, baseName(v.subjectOf(c))) {
 			continue
 		}
 		matched++
@@ -84,7 +85,12 @@ func (v *verification) checkRule(r *Report, name string, rule manifest.PolicyAtt
 	}
 	quorate := rule.Threshold > 0
 	if !quorate { // the role's own threshold
-		quorate = v.trust.decide(rule.Role, keysOf(c, counted)).OK
+		quorate = v.trust.decide(rule.Role, c.id, keysOf(c, counted)).OK
+	}
+	if rule.Reproduced && r.Disputed {
+		r.fail(ClassPolicy, CheckPolicy, principalsOf(counted), "compare the two artifacts with `arch diff A B`",
+			"%s asks for a reproduced artifact, but someone trusted reports another result", name)
+		return
 	}
 	by := operators(counted)
 	found := fmt.Sprintf("%s of role %s by %s", count(len(counted), "principal"), rule.Role, count(len(by), "operator"))

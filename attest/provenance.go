@@ -229,16 +229,22 @@ func formatTime(t time.Time) string {
 
 // Byproduct returns the embedded content of a record of ours, after checking its hash.
 func (p *Provenance) Byproduct(name string) ([]byte, error) {
+	var found []ResourceDescriptor
 	for _, d := range p.RunDetails.Byproducts {
-		if d.Name != name {
-			continue
+		if d.Name == name {
+			found = append(found, d)
 		}
-		if sum, ok := d.SHA256(); !ok || sum != digest.Of(d.Content) {
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("provenance has no byproduct %s", name)
+	case 1:
+		if sum, ok := found[0].SHA256(); !ok || sum != digest.Of(found[0].Content) {
 			return nil, fmt.Errorf("byproduct %s: its content does not have its digest", name)
 		}
-		return d.Content, nil
+		return found[0].Content, nil
 	}
-	return nil, fmt.Errorf("provenance has no byproduct %s", name)
+	return nil, fmt.Errorf("provenance has %d byproducts %s, which may say different things", len(found), name)
 }
 
 // Variations returns the record of the double build.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 )
@@ -111,37 +112,71 @@ func (r *Receipt) Add(env *dsse.Envelope) bool { return newCollector(r).add(env)
 type collector struct {
 	*Receipt
 	seed  maphash.Seed
-	known map[uint64][]*dsse.Envelope // by hash of the payload
+	known map[uint64][]*bundled // by hash of the payload
+}
+
+// bundled is a statement that is in the receipt, in one envelope or in several.
+type bundled struct {
+	payload    []byte
+	signatures map[string]bool // that are there, by keyOf
+	last       *dsse.Envelope  // into which more signatures go as long as they fit
 }
 
 func newCollector(r *Receipt) *collector {
-	c := &collector{Receipt: r, seed: maphash.MakeSeed(), known: map[uint64][]*dsse.Envelope{}}
+	c := &collector{Receipt: r, seed: maphash.MakeSeed(), known: map[uint64][]*bundled{}}
 	for _, list := range r.envelopes() {
 		for _, env := range list {
-			c.know(env)
+			c.know(c.statement(env.Payload), env)
 		}
 	}
 	return c
 }
 
-func (r *collector) know(env *dsse.Envelope) {
-	hash := maphash.Bytes(r.seed, env.Payload)
-	r.known[hash] = append(r.known[hash], env)
+// statement returns what is known of a payload.
+func (r *collector) statement(payload []byte) *bundled {
+	hash := maphash.Bytes(r.seed, payload)
+	for _, s := range r.known[hash] {
+		if bytes.Equal(s.payload, payload) {
+			return s
+		}
+	}
+	s := &bundled{payload: payload, signatures: map[string]bool{}}
+	r.known[hash] = append(r.known[hash], s)
+	return s
 }
+
+func (r *collector) know(s *bundled, env *dsse.Envelope) {
+	s.last = env
+	for _, sig := range env.Signatures {
+		s.signatures[keyOf(sig)] = true
+	}
+}
+
+// keyOf tells signatures apart; the length keeps the end of the hint from being taken for the beginning of the signature.
+func keyOf(s dsse.Signature) string { return fmt.Sprintf("%d:%s%s", len(s.KeyID), s.KeyID, s.Sig) }
 
 func (r *collector) add(env *dsse.Envelope) bool {
 	list := r.list(env)
 	if list == nil {
 		return false
 	}
-	for _, have := range r.known[maphash.Bytes(r.seed, env.Payload)] {
-		if bytes.Equal(have.Payload, env.Payload) && mergeSignatures(have, env) {
-			return true
+	s := r.statement(env.Payload)
+	first := s.last == nil
+	var lacking []dsse.Signature
+	for _, sig := range env.Signatures {
+		if key := keyOf(sig); !s.signatures[key] {
+			s.signatures[key] = true
+			lacking = append(lacking, sig)
 		}
 	}
-	added := &dsse.Envelope{PayloadType: env.PayloadType, Payload: env.Payload, Signatures: slices.Clone(env.Signatures)}
-	*list = append(*list, added)
-	r.know(added)
+	switch {
+	case !first && len(lacking) == 0:
+	case !first && len(s.last.Signatures)+len(lacking) <= MaxSignatures:
+		s.last.Signatures = append(s.last.Signatures, lacking...)
+	default:
+		s.last = &dsse.Envelope{PayloadType: env.PayloadType, Payload: env.Payload, Signatures: lacking}
+		*list = append(*list, s.last)
+	}
 	return true
 }
 
@@ -171,44 +206,39 @@ func peekPredicateType(payload []byte) string {
 	if t, ok := peekCanonical(payload); ok {
 		return t
 	}
-	var head struct {
-		Type          string `json:"_type"`
-		PredicateType string `json:"predicateType"`
-	}
-	if json.Unmarshal(payload, &head) != nil || head.Type != StatementType {
+	r, err := canonical.NewReader(payload)
+	if err != nil {
 		return ""
 	}
-	return head.PredicateType
-}
-
-// peekCanonical is the short way for a statement in canonical form, whose last members are predicateType and subject.
-func peekCanonical(payload []byte) (string, bool) {
-	if !bytes.HasPrefix(payload, []byte(`{"_type":"`+StatementType+`","predicate":`)) {
-		return "", false
-	}
-	member := []byte(`,"predicateType":"`)
-	i := bytes.LastIndex(payload, member)
-	if i < 0 {
-		return "", false
-	}
-	value, _, ok := bytes.Cut(payload[i+len(member):], []byte(`","subject":[{`))
-	return string(value), ok && bytes.IndexByte(value, '"') < 0
-}
-
-// mergeSignatures adds the signatures of from that into lacks; false, and no change, if they would be too many.
-func mergeSignatures(into, from *dsse.Envelope) bool {
-	var lacking []dsse.Signature
-	for _, s := range from.Signatures {
-		same := func(o dsse.Signature) bool { return o.KeyID == s.KeyID && bytes.Equal(o.Sig, s.Sig) }
-		if !slices.ContainsFunc(into.Signatures, same) && !slices.ContainsFunc(lacking, same) {
-			lacking = append(lacking, s)
+	head := map[string]string{}
+	// What is malformed behind these members is for Verify to say.
+	_ = r.Object(func(name string) error {
+		if name != "_type" && name != "predicateType" {
+			return r.Skip()
 		}
+		text, err := r.Text()
+		head[name] = string(text)
+		return err
+	})
+	if head["_type"] != StatementType {
+		return ""
 	}
-	if len(into.Signatures)+len(lacking) > MaxSignatures {
-		return false
+	return head["predicateType"]
+}
+
+// peekCanonical is the short way for a statement in canonical form, in which the predicate is followed by predicateType. It steps
+// over the predicate, so that nothing within it or within a subject can be taken for the statement's own member.
+func peekCanonical(payload []byte) (string, bool) {
+	rest, ok := bytes.CutPrefix(payload, []byte(`{"_type":"`+StatementType+`","predicate":`))
+	if !ok {
+		return "", false
 	}
-	into.Signatures = append(into.Signatures, lacking...)
-	return true
+	rest, ok = bytes.CutPrefix(rest[valueLen(rest):], []byte(`,"predicateType":"`))
+	if !ok {
+		return "", false
+	}
+	value, _, ok := bytes.Cut(rest, []byte(`"`))
+	return string(value), ok && bytes.IndexByte(value, '\\') < 0
 }
 
 // AddSource adds a carried source; one with the same digest and type is kept once.

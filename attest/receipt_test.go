@@ -121,7 +121,7 @@ func TestReceiptMerge(t *testing.T) {
 	a, b := w.receipt(w.alice), w.receipt(w.bob)
 	a.Merge(b)
 	a.Merge(b)
-	if len(a.Claims) != 1 || len(a.Claims[0].Signatures) != 2 || len(a.Provenances) != 1 {
+	if len(a.Claims) != 1 || len(a.Claims[0].Signatures) != 2 || len(a.Provenances) != 2 {
 		t.Fatalf("%d claims with %d signatures, %d provenances", len(a.Claims), len(a.Claims[0].Signatures), len(a.Provenances))
 	}
 	if len(b.Claims[0].Signatures) != 1 {

@@ -74,8 +74,12 @@ type Report struct {
 
 	Claim    digest.SHA256 `json:"claim"` // id of the claim; zero: there is none
 	Manifest digest.SHA256 `json:"manifest"`
-	// Builders are those who signed the claim and left a provenance that agrees with it, sorted by principal.
+	// Builders are those of the roles builder and rebuilder, and of the role that was asked for, who signed the claim and left a
+	// provenance of their own that agrees with it, sorted by principal.
 	Builders []BuilderVote `json:"builders,omitempty"`
+	// Disputed says that someone trusted reports another result, and the caller allowed it. Nothing that is disputed is
+	// SLSA_BUILD_REPRODUCED.
+	Disputed bool `json:"disputed,omitempty"`
 	// Inputs are the attestations that the verification used, each with its id.
 	Inputs []ResourceDescriptor `json:"inputs,omitempty"`
 	At     time.Time            `json:"at"` // the time that was given
@@ -100,6 +104,12 @@ func (r *Report) fail(class Class, name, key, hint, format string, args ...any) 
 	r.Checks = append(r.Checks, Check{
 		Name: name, Result: Fail, Detail: fmt.Sprintf(format, args...), Key: key, Hint: hint, Class: class,
 	})
+}
+
+// failCostly says that not all signatures were checked, so that nothing can be said.
+func (r *Report) failCostly() {
+	r.fail(ClassVerification, CheckReceipts, "", "leave out the receipts of people whom you do not trust",
+		"there are more signatures, or signatures over longer statements, than are checked at once; so not all were checked")
 }
 
 // Add appends checks that were made elsewhere, such as those of VerifyLayout, and decides again. A check that

@@ -32,8 +32,8 @@ type SummaryOptions struct {
 
 // VSA makes the SLSA Verification Summary of the report, for whoever trusts the verifier. Of a report that is OK it
 // claims SLSA_BUILD_LEVEL_1, or 2 if the options vouch for it, and SLSA_BUILD_REPRODUCED if and only if at least two
-// principals of at least two operators each signed the claim and an agreeing provenance. Of any other report it
-// says FAILED.
+// principals of at least two operators each signed the claim and an agreeing provenance of their own, and nobody trusted says
+// otherwise. Of any other report it says FAILED.
 func (r *Report) VSA(opts SummaryOptions) (*Statement, error) {
 	switch {
 	case opts.VerifierID == "" || opts.PolicyURI == "":
@@ -83,14 +83,14 @@ func (r *Report) levels(vouched int) (string, []string) {
 }
 
 // Reproduced reports whether at least two principals of at least two operators made the artifact, each with its own
-// key, signature on the claim and provenance (slsa.dev/spec/v1.2/verified-properties).
+// key, signature on the claim and provenance, and no one trusted disputes it (slsa.dev/spec/v1.2/verified-properties).
 func (r *Report) Reproduced() bool {
 	principals, operators := map[string]bool{}, map[string]bool{}
 	for _, b := range r.Builders {
 		principals[b.Principal] = true
 		operators[b.Operator] = true
 	}
-	return r.OK && len(principals) >= 2 && len(operators) >= 2
+	return r.OK && !r.Disputed && len(principals) >= 2 && len(operators) >= 2
 }
 
 // summarySubjects returns every digest of the artifact that the claim gives, or the one that was computed.
@@ -180,8 +180,9 @@ func (in SummaryInput) signed(r *Report) []*summary {
 		}
 	}
 	var out []*summary
+	budget := dsse.NewBudget(signatureBudget)
 	for _, group := range byStatement(in.Receipt.Summaries) {
-		by := verifiedKeys(group, keys)
+		by := verifiedKeys(group, keys, budget)
 		if len(by) == 0 {
 			continue
 		}
@@ -204,14 +205,20 @@ func (in SummaryInput) signed(r *Report) []*summary {
 		at, _ := parseTime("timeVerified", vsa.TimeVerified) // checked by Validate; absent is the zero time
 		out = append(out, &summary{id: group[0].ID(), statement: s, vsa: vsa, at: at})
 	}
+	if budget.Exhausted() {
+		r.failCostly()
+	}
 	return out
 }
 
 // verifiedKeys returns those of keys that signed a statement, each once.
-func verifiedKeys(group []*dsse.Envelope, keys []identity.PublicKey) []identity.PublicKey {
+func verifiedKeys(group []*dsse.Envelope, keys []identity.PublicKey, budget *dsse.Budget) []identity.PublicKey {
 	var out []identity.PublicKey
 	for _, env := range group {
-		for _, key := range env.Verified(keys) {
+		if env.PayloadType != PayloadType {
+			continue // signed as something else: see Receipt.Add, which keeps such envelopes out
+		}
+		for _, key := range env.VerifiedWithin(keys, budget) {
 			if !slices.ContainsFunc(out, key.Equal) {
 				out = append(out, key)
 			}
@@ -219,6 +226,9 @@ func verifiedKeys(group []*dsse.Envelope, keys []identity.PublicKey) []identity.
 	}
 	return out
 }
+
+// clockSkew is how far in the future a summary may be: clocks differ.
+const clockSkew = 5 * time.Minute
 
 // about returns each verifier's newest summary of the artifact and the resource, sorted by id.
 func (in SummaryInput) about(ctx context.Context, h *hashed, list []*summary) ([]*summary, error) {
@@ -269,6 +279,8 @@ func (in SummaryInput) judge(r *Report, s *summary) {
 		r.fail(ClassPolicy, CheckSummary, "", "", "%q says %s", v.Verifier.ID, v.VerificationResult)
 	case !in.PolicyDigest.IsZero() && v.Policy.Digest["sha256"] != in.PolicyDigest.Hex():
 		r.fail(ClassPolicy, CheckSummary, "", "", "%q used the policy %q, not %s", v.Verifier.ID, v.Policy, in.PolicyDigest)
+	case age < -clockSkew:
+		r.fail(ClassVerification, CheckSummary, "", "compare the clocks", "the summary of %q is from the future: %s", v.Verifier.ID, v.TimeVerified)
 	case in.MaxAge > 0 && (s.at.IsZero() || age > in.MaxAge):
 		r.fail(ClassPolicy, CheckSummary, "", "ask the verifier for a newer one", "the summary of %q is older than %s", v.Verifier.ID, in.MaxAge)
 	case missingLevel(in.Levels, v.VerifiedLevels) != "":

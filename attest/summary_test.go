@@ -138,7 +138,7 @@ func TestVerifySummary(t *testing.T) {
 			Artifact:  file("hello", artifact),
 			Receipt:   receiptOf(w.sign(passed, verifier)),
 			Verifiers: map[string][]identity.PublicKey{verifierID: {verifier.key.Public()}},
-			At:        now, ResourceURI: "https://example.org/hello", Levels: []string{attest.LevelBuild1, attest.LevelReproduced},
+			At:        now.Add(3 * time.Hour), ResourceURI: "https://example.org/hello", Levels: []string{attest.LevelBuild1, attest.LevelReproduced},
 		}
 	}
 	tests := []struct {
@@ -171,6 +171,7 @@ func TestVerifySummary(t *testing.T) {
 		{"a level that was not verified", func(in *attest.SummaryInput) { in.Levels = []string{attest.LevelBuild2} }, attest.ClassPolicy},
 		{"another policy", func(in *attest.SummaryInput) { in.PolicyDigest = digest.Of(nil) }, attest.ClassPolicy},
 		{"too old", func(in *attest.SummaryInput) { in.At, in.MaxAge = now.Add(48*time.Hour), 24*time.Hour }, attest.ClassPolicy},
+		{"from the future", func(in *attest.SummaryInput) { in.At, in.MaxAge = now.Add(-time.Hour), 24*time.Hour }, attest.ClassVerification},
 		{"a failed one", func(in *attest.SummaryInput) { in.Receipt = receiptOf(w.sign(failed, verifier)) }, attest.ClassPolicy},
 		{"a failed one after a passed one", func(in *attest.SummaryInput) {
 			in.Receipt = receiptOf(w.sign(passed, verifier), w.sign(failed, verifier))

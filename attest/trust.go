@@ -62,11 +62,17 @@ type trust struct {
 	roles     []string             // whose members count at all, sorted
 	keys      []identity.PublicKey // of the members of those roles
 	operators map[string]string    // by principal
+	logged    map[digest.SHA256]map[digest.SHA256]quorum.Position
+	budget    *dsse.Budget // of all signatures together
 }
+
+// signatureBudget is what the signatures of one receipt may cost together, in units of dsse.Budget: about one second.
+// Ten thousand honest signatures over short statements fit, or 256 builders of 5,000 dependencies.
+const signatureBudget = 16384
 
 // newTrust prepares the keys of every role that in counts.
 func newTrust(in VerifyInput) trust {
-	t := trust{Trust: in.Trust, at: in.At, options: in.Options, operators: map[string]string{}}
+	t := trust{Trust: in.Trust, at: in.At, options: in.Options, operators: map[string]string{}, logged: in.Logged, budget: dsse.NewBudget(signatureBudget)}
 	for _, o := range t.owners {
 		t.operators[o.principal] = o.operator
 	}
@@ -88,9 +94,16 @@ func newTrust(in VerifyInput) trust {
 	return t
 }
 
-// decide asks whether keys satisfy a role.
-func (t trust) decide(role string, keys []identity.PublicKey) quorum.Decision {
-	return t.root.Evaluate(role, keys, t.at, t.options)
+// decide asks whether keys that signed the statement with that id satisfy a role.
+func (t trust) decide(role string, id digest.SHA256, keys []identity.PublicKey) quorum.Decision {
+	return t.root.Evaluate(role, keys, t.at, t.optionsOf(id))
+}
+
+// optionsOf returns the options for one statement: where a ledger has the signatures of one says nothing of another.
+func (t trust) optionsOf(id digest.SHA256) quorum.Options {
+	options := t.options
+	options.Logged = t.logged[id]
+	return options
 }
 
 // check reports on the trust root itself.
@@ -99,7 +112,7 @@ func (t trust) check(r *Report, role string) {
 	switch {
 	case t.at.Before(t.root.Expires()):
 		r.pass(CheckTrustRoot, "", "trust root %s, version %d, valid until %s", t.root.Name(), t.root.Version(), expires)
-	case t.decide(role, nil).Graced:
+	case t.decide(role, digest.SHA256{}, nil).Graced:
 		r.pass(CheckTrustRoot, "", "trust root %s, version %d, expired on %s, within its offline grace", t.root.Name(), t.root.Version(), expires)
 	default:
 		r.fail(ClassVerification, CheckTrustRoot, "", "install a newer trust root, signed by the governance of this one",
@@ -120,15 +133,16 @@ func (s signers) String() string { return strings.Join(s.principals, ", ") }
 // signed returns who signed a statement, given every envelope that holds it.
 func (t trust) signed(group []*dsse.Envelope) signers {
 	s := signers{
-		keys:   verifiedKeys(group, t.keys),
+		keys:   verifiedKeys(group, t.keys, t.budget),
 		roles:  map[string][]string{},
 		keysOf: map[string][]identity.PublicKey{},
 	}
 	if len(s.keys) == 0 {
 		return s
 	}
+	options := t.optionsOf(group[0].ID())
 	for _, role := range t.roles {
-		for _, p := range t.decide(role, s.keys).Principals {
+		for _, p := range t.root.Signers(role, s.keys, t.at, options) {
 			s.roles[p] = append(s.roles[p], role)
 		}
 	}

@@ -32,18 +32,11 @@ type rawDefinition struct {
 // before anything is parsed; envelopes of one statement count together.
 func (v *verification) trustedClaims(ctx context.Context) []*trustedClaim {
 	var out []*trustedClaim
-	for _, group := range byStatement(v.Receipt.Claims) {
-		if ctx.Err() != nil {
-			break // Verify returns the error
-		}
-		by := v.trust.signed(group)
-		if len(by.principals) == 0 {
-			continue // no one, or such as one half of a hybrid
-		}
-		c := &trustedClaim{id: group[0].ID(), by: by}
-		c.err = c.parse(group[0].Payload)
+	v.eachTrusted(ctx, v.Receipt.Claims, func(id digest.SHA256, by signers, payload []byte) {
+		c := &trustedClaim{id: id, by: by}
+		c.err = c.parse(payload)
 		out = append(out, c)
-	}
+	})
 	slices.SortFunc(out, func(a, b *trustedClaim) int { return bytes.Compare(a.id[:], b.id[:]) })
 	return out
 }
@@ -58,6 +51,59 @@ func (c *trustedClaim) parse(payload []byte) (err error) {
 		return err
 	}
 	return decodeExact(c.statement.Predicate, &c.raw)
+}
+
+// trustedProvenance is a provenance that someone in the trust root signed.
+type trustedProvenance struct {
+	id        digest.SHA256
+	by        signers
+	statement *Statement
+	account   *account
+	err       error // it is signed, but wrong
+}
+
+func (v *verification) trustedProvenances(ctx context.Context) []*trustedProvenance {
+	var out []*trustedProvenance
+	v.eachTrusted(ctx, v.Receipt.Provenances, func(id digest.SHA256, by signers, payload []byte) {
+		p := &trustedProvenance{id: id, by: by}
+		p.statement, p.account, p.err = readAccount(payload)
+		out = append(out, p)
+	})
+	return out
+}
+
+// trustedNegative is a negative result that someone in the trust root signed.
+type trustedNegative struct {
+	id       digest.SHA256
+	by       signers
+	negative *Negative
+	err      error // it is signed, but wrong
+}
+
+func (v *verification) trustedNegatives(ctx context.Context) []*trustedNegative {
+	var out []*trustedNegative
+	v.eachTrusted(ctx, v.Receipt.Negatives, func(id digest.SHA256, by signers, payload []byte) {
+		n := &trustedNegative{id: id, by: by}
+		s, err := ParseStatement(payload)
+		if err == nil {
+			n.negative, err = s.Negative()
+		}
+		n.err = err
+		out = append(out, n)
+	})
+	return out
+}
+
+// eachTrusted calls visit for every statement that someone trusted signed.
+func (v *verification) eachTrusted(ctx context.Context, list []*dsse.Envelope, visit func(id digest.SHA256, by signers, payload []byte)) {
+	for _, group := range byStatement(list) {
+		if ctx.Err() != nil {
+			return // Verify returns the error
+		}
+		if by := v.trust.signed(group); len(by.principals) > 0 { // else no one, or such as one half of a hybrid
+			visit(group[0].ID(), by, group[0].Payload)
+		}
+	}
 }
 
 // byStatement groups envelopes of the same statement, in the order of their first. All are of one payload type.

@@ -21,7 +21,10 @@ type VerifyInput struct {
 
 	Trust   *Trust         // who may sign what; required
 	At      time.Time      // when to judge expiry and revocation; required
-	Options quorum.Options // what else trust depends on, such as revocations announced since; zero: nothing
+	Options quorum.Options // what else trust depends on, such as revocations announced since; zero: nothing. Without Logged
+	// Logged is Options.Logged of each statement, by its id: where a ledger has the signatures of that one. The caller has
+	// verified the proofs.
+	Logged map[digest.SHA256]map[digest.SHA256]quorum.Position
 
 	// Policy adds its attestation rules, if it is not nil. The caller has verified it: see OpenPolicy.
 	Policy *manifest.Policy
@@ -59,6 +62,8 @@ func (in VerifyInput) validate() error {
 		return errors.New("verify: no trust root")
 	case in.At.IsZero():
 		return errors.New("verify: no time")
+	case len(in.Options.Logged) > 0:
+		return errors.New("verify: a position in a ledger is that of one statement: set Logged, not Options.Logged")
 	case in.Rebuilds < 0 || in.Rebuilds > maxRebuilds || in.Operators < 0 || in.Operators > maxRebuilds:
 		return fmt.Errorf("verify: %d rebuilds by %d operators are not between 0 and %d", in.Rebuilds, in.Operators, maxRebuilds)
 	case in.Role != "" && !slices.Contains(manifest.Roles(), in.Role):
@@ -103,6 +108,9 @@ func Verify(ctx context.Context, in VerifyInput) (*Report, error) {
 		artifact:    &hashed{Artifact: in.Artifact, sums: map[Form]digest.SHA256{}},
 	}
 	claims := v.trustedClaims(ctx)
+	if v.trust.budget.Exhausted() {
+		return v.withoutClaim(claims), nil
+	}
 	matched, err := v.matched(ctx, claims)
 	if err != nil {
 		return nil, err
@@ -113,9 +121,10 @@ func Verify(ctx context.Context, in VerifyInput) (*Report, error) {
 	if len(matched) == 0 {
 		return v.withoutClaim(claims), nil
 	}
+	v.provenances, v.negatives = v.trustedProvenances(ctx), v.trustedNegatives(ctx)
 	var first *Report
 	for _, c := range matched {
-		r := v.judge(ctx, c, claims)
+		r := v.judge(c, claims)
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("verify %s: %w", in.Artifact.Name, err)
 		}
@@ -147,6 +156,9 @@ type verification struct {
 	trust    trust
 	artifact *hashed
 
+	provenances []*trustedProvenance
+	negatives   []*trustedNegative
+
 	form Form // by which the artifact was found
 	sum  digest.SHA256
 }
@@ -172,10 +184,13 @@ func (v *verification) isArtifact(s ResourceDescriptor) bool { return names(s, v
 // report starts a report with the checks that do not depend on a claim.
 func (v *verification) report() *Report {
 	r := &Report{Artifact: v.Artifact.Name, Digest: v.sum, At: v.At}
-	if v.Receipt.Empty() {
+	switch {
+	case v.trust.budget.Exhausted():
+		r.failCostly()
+	case v.Receipt.Empty():
 		r.fail(ClassNothing, CheckReceipts, "", "give the receipt that came with the artifact, such as FILE.receipt.jsonl",
 			"there is no statement to verify")
-	} else {
+	default:
 		r.pass(CheckReceipts, "", "%s", v.Receipt.summary())
 	}
 	v.trust.check(r, v.Role)
@@ -186,6 +201,7 @@ func (v *verification) report() *Report {
 func (v *verification) withoutClaim(claims []*trustedClaim) *Report {
 	r := v.report()
 	switch {
+	case v.trust.budget.Exhausted(): // the report says so
 	case len(v.Receipt.Claims) == 0:
 		if !v.Receipt.Empty() {
 			r.fail(ClassNothing, CheckSignature, "", "a receipt of `arch build --attest` has a claim: ask its maker for the complete file",
@@ -216,7 +232,7 @@ func (v *verification) reportMismatch(r *Report, claims []*trustedClaim) {
 }
 
 // judge makes every check that concerns one claim.
-func (v *verification) judge(ctx context.Context, c *trustedClaim, claims []*trustedClaim) *Report {
+func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
 	r := v.report()
 	r.Claim, r.Manifest = c.id, c.claim.ExternalParameters.ManifestID
 	r.addInput(ClaimType, c.id)
@@ -226,16 +242,16 @@ func (v *verification) judge(ctx context.Context, c *trustedClaim, claims []*tru
 	v.checkManifest(r, c)
 	r.pass(CheckDependencies, "", "all %d dependencies are pinned by digest", len(c.claim.ResolvedDependencies))
 	v.checkConflicts(r, c, claims)
-	votes := v.checkProvenances(ctx, r, c)
-	v.checkRebuilds(r, votes)
-	v.checkNegatives(ctx, r, c)
+	votes := v.checkProvenances(r, c)
+	v.checkRebuilds(r, v.makers(votes))
+	v.checkNegatives(r, c)
 	v.checkPolicy(r, c, votes)
 	r.decide(v.required()...)
 	return r
 }
 
 func (v *verification) checkQuorum(r *Report, c *trustedClaim) {
-	d := v.trust.decide(v.Role, c.by.keys)
+	d := v.trust.decide(v.Role, c.id, c.by.keys)
 	key := strings.Join(d.Principals, ", ")
 	if !d.OK {
 		r.fail(ClassPolicy, CheckQuorum, key, "have more members of role "+v.Role+" rebuild and sign: `arch rebuild RECEIPT`",
@@ -332,6 +348,7 @@ func (v *verification) checkConflicts(r *Report, c *trustedClaim, claims []*trus
 		r.addInput(ClaimType, other.id)
 		detail := fmt.Sprintf("claim %s says of the same manifest: %s", other.id, contrast(c, other))
 		if v.AllowNegative {
+			r.Disputed = true
 			r.skip(CheckConflict, "allowed: %s", detail)
 			continue
 		}

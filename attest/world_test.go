@@ -186,8 +186,8 @@ func (w *world) provenance(claim *attest.Statement, change ...func(*attest.Run))
 func (w *world) receipt(by ...person) *attest.Receipt {
 	r := &attest.Receipt{}
 	r.Add(w.sign(w.claim, by...))
-	for i, p := range by {
-		r.Add(w.sign(w.provenance(w.claim, func(run *attest.Run) { run.InvocationID = fmt.Sprint(i) }), p))
+	for _, p := range by {
+		r.Add(w.sign(w.provenance(w.claim, func(run *attest.Run) { run.InvocationID = p.name }), p))
 	}
 	return r
 }
