@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"arch.network/attest/digest"
@@ -59,8 +60,19 @@ type repository struct {
 	url string // as git takes it
 }
 
-// gitProtocols are what a reference may name, and what a server may redirect to.
-const gitProtocols = "file:http:https"
+// protocols are what a repository may be read by: what its URL says, and for http what a server may redirect to.
+func (r *repository) protocols() string {
+	switch scheme, _, _ := strings.Cut(r.url, "://"); scheme {
+	case "http":
+		return "http:https"
+	case "https", "file":
+		return scheme // never from https to http, never from either to file
+	}
+	return "none" // there is no such protocol; with an empty list git would allow its defaults
+}
+
+// gitStall is for how many seconds a server may send nothing, as for our own downloads.
+const gitStall = int(stallTimeout / time.Second)
 
 func (f *Fetcher) openRepository(ctx context.Context, location string) (*repository, error) {
 	address := strings.TrimPrefix(location, "git+")
@@ -105,18 +117,27 @@ func (r *repository) command(ctx context.Context, args ...string) *exec.Cmd {
 	fixed := []string{
 		"-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "protocol.version=2",
 		"-c", "credential.helper=", "-c", "core.askPass=true", "-c", "http.followRedirects=initial", "-c", "safe.directory=*",
+		"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=" + strconv.Itoa(gitStall),
 	}
 	cmd := exec.CommandContext(ctx, r.git, append(fixed, args...)...)
 	cmd.Dir = r.dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
-		"GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=" + gitProtocols, "GIT_PROTOCOL_FROM_USER=0", "GIT_NO_REPLACE_OBJECTS=1",
+		"GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=" + r.protocols(), "GIT_PROTOCOL_FROM_USER=0", "GIT_NO_REPLACE_OBJECTS=1",
 		"GIT_ATTR_NOSYSTEM=1", "GIT_LFS_SKIP_SMUDGE=1", "GIT_DIR=" + r.gitDir(),
 	}
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
+	}
+	// git fetch leaves the network to a process of its own, which would go on after git is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error {
+		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != syscall.ESRCH {
+			return err
+		}
+		return os.ErrProcessDone
 	}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

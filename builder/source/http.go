@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -128,7 +130,7 @@ func (f *Fetcher) client() *http.Client {
 		if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 			return finalError{fmt.Errorf("redirect from https to %q", req.URL.Scheme)}
 		}
-		return nil
+		return sendOn(req, via[0])
 	}
 	return &c
 }
@@ -141,10 +143,69 @@ func (f *Fetcher) transport() http.RoundTripper {
 	return f.own
 }
 
+// sentOn is the context key of a request that a server sent us to; the value is the address that it named, HOST:PORT.
+type sentOn struct{}
+
+// sendOn refuses to be sent from a server elsewhere to this machine or, by a link-local address, to one beside it, such
+// as a cloud's metadata service: what listens only there trusts whoever reaches it. Whether a name stands for such an
+// address is seen when it is dialled.
+func sendOn(req, first *http.Request) error {
+	if nearby(first.URL.Hostname()) {
+		return nil
+	}
+	if nearby(req.URL.Hostname()) {
+		return finalError{fmt.Errorf("redirect from %q to %q, which is this machine or one beside it", first.URL.Host, req.URL.Host)}
+	}
+	port := req.URL.Port()
+	if port == "" {
+		port = req.URL.Scheme // as the package net knows it
+	}
+	address := net.JoinHostPort(req.URL.Hostname(), port)
+	*req = *req.WithContext(context.WithValue(req.Context(), sentOn{}, address))
+	return nil
+}
+
+// dial connects, but not to an address nearby where sendOn asked for that. A proxy may be anywhere.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 30 * time.Second}
+	if to, ok := ctx.Value(sentOn{}).(string); ok && sameAddress(to, address) {
+		d.Control = func(_, found string, _ syscall.RawConn) error {
+			if nearby(hostname(found)) {
+				return finalError{fmt.Errorf("redirect to %q, whose address %s is this machine or one beside it", address, found)}
+			}
+			return nil
+		}
+	}
+	return d.DialContext(ctx, network, address)
+}
+
+// sameAddress compares HOST:PORT, where the port may be a service's name.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || hostA != hostB {
+		return false
+	}
+	numberA, errA := net.LookupPort("tcp", portA)
+	numberB, errB := net.LookupPort("tcp", portB)
+	return errA == nil && errB == nil && numberA == numberB
+}
+
+// nearby reports whether a host is this machine or one on the same link, as far as its spelling tells.
+func nearby(host string) bool {
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	host, _, _ = strings.Cut(host, "%") // the zone of an IPv6 address
+	ip := net.ParseIP(host)
+	return ip != nil && (ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified())
+}
+
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
+		DialContext:            dial,
 		ForceAttemptHTTP2:      true,
 		TLSHandshakeTimeout:    30 * time.Second,
 		ResponseHeaderTimeout:  headerTimeout,

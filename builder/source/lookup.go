@@ -129,7 +129,11 @@ func (f *Fetcher) candidates(ctx context.Context) []candidate {
 			}})
 		} else if !f.Offline {
 			list = append(list, candidate{"mirror " + base, func(rel string, _ digest.SHA256, use func(io.Reader) error) error {
-				return f.readMirror(ctx, strings.TrimRight(base, "/")+"/"+rel, use)
+				address := strings.TrimRight(base, "/") + "/" + rel
+				if strings.HasPrefix(rel, pinDir+"/") {
+					return f.readHint(ctx, address, use)
+				}
+				return f.readMirror(ctx, address, use)
 			}})
 		}
 	}
@@ -170,13 +174,25 @@ func (f *Fetcher) readMirror(ctx context.Context, address string, use func(io.Re
 	return use(part)
 }
 
+// maxHint is the size of a hint: a SHA-256 in hexadecimal, and a newline.
+const maxHint = 65
+
+// readHint is readMirror for a hint, which is far too small to be resumed.
+func (f *Fetcher) readHint(ctx context.Context, address string, use func(io.Reader) error) error {
+	data, err := f.get(ctx, address, maxHint)
+	if err != nil {
+		return err
+	}
+	return use(bytes.NewReader(data))
+}
+
 // hint returns what an archive says of a reference that is not named by a SHA-256: the hash of the bytes that are
 // said to satisfy it. The caller checks them.
 func (f *Fetcher) hint(ctx context.Context, uri string) (digest.SHA256, bool) {
 	for _, c := range f.candidates(ctx) {
 		var d digest.SHA256
 		err := c.read(pinPath(uri), digest.SHA256{}, func(r io.Reader) error {
-			text, err := io.ReadAll(io.LimitReader(r, 65))
+			text, err := io.ReadAll(io.LimitReader(r, maxHint))
 			if err != nil {
 				return err
 			}

@@ -109,7 +109,7 @@ func (f *Fetcher) imageManifest(ctx context.Context, ref manifest.Ref) (*ociDocu
 
 // ociDocument gets and checks a manifest or index.
 func (f *Fetcher) ociDocument(ctx context.Context, ref manifest.Ref, d digest.SHA256) (*ociDocument, error) {
-	err := f.blob(ctx, ref.String(), d, func() error { return f.pull(ctx, ref, "manifests", d) })
+	err := f.blob(ctx, ref.String(), d, func() error { return f.pull(ctx, ref, "manifests", d, maxManifest) })
 	if err != nil {
 		return nil, err
 	}
@@ -142,6 +142,9 @@ func (f *Fetcher) smallBlob(d digest.SHA256, max int64) ([]byte, error) {
 func parseOCI(data []byte) (*ociDocument, error) {
 	var doc ociDocument
 	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, err
+	}
+	if err := plainDocument(data); err != nil {
 		return nil, err
 	}
 	isIndex, isImage := doc.Manifests != nil, doc.Layers != nil || doc.Config != nil
@@ -231,6 +234,9 @@ func (f *Fetcher) ociConfig(ctx context.Context, ref manifest.Ref, doc *ociDocum
 	if err := json.Unmarshal(data, &c); err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", ref, err)
 	}
+	if err := plainConfiguration(data); err != nil {
+		return nil, fmt.Errorf("configuration of %s: %w", ref, err)
+	}
 	if c.RootFS.Type != "layers" || len(c.RootFS.DiffIDs) != len(doc.Layers) {
 		return nil, fmt.Errorf("configuration of %s lists %d layers, its manifest %d", ref, len(c.RootFS.DiffIDs), len(doc.Layers))
 	}
@@ -260,7 +266,7 @@ func (f *Fetcher) ociBlob(ctx context.Context, ref manifest.Ref, d descriptor) e
 	if d.Size < 0 || d.Size > f.maxDownload() {
 		return tooLarge("blob "+d.Digest.String()+" of "+ref.String(), f.maxDownload())
 	}
-	if err := f.blob(ctx, ref.String()+" blob "+d.Digest.String(), d.Digest, func() error { return f.pull(ctx, ref, "blobs", d.Digest) }); err != nil {
+	if err := f.blob(ctx, ref.String()+" blob "+d.Digest.String(), d.Digest, func() error { return f.pull(ctx, ref, "blobs", d.Digest, max(d.Size, 1)) }); err != nil {
 		return err
 	}
 	file, err := f.Store.OpenBlob(d.Digest)

@@ -255,7 +255,7 @@ func TestHostileImages(t *testing.T) {
 	})
 	t.Run("unencrypted registry elsewhere", func(t *testing.T) {
 		req := httptest.NewRequest(http.MethodGet, "http://registry.example.org/v2/", nil)
-		_, err := loopbackHTTP{noNetwork{t}}.RoundTrip(req)
+		_, err := (&registryLine{next: noNetwork{t}}).RoundTrip(req)
 		if errText(err) != "registry registry.example.org speaks only unencrypted HTTP" {
 			t.Errorf("error is %v", err)
 		}

@@ -19,7 +19,7 @@ func (f *Fetcher) openPartial(ctx context.Context, name string) (*os.File, error
 	if dir == "" {
 		dir = f.Store.Dir() + ".partial"
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := privateDir(dir); err != nil {
 		return nil, err
 	}
 	sweepPartial(dir)
@@ -42,6 +42,26 @@ func (f *Fetcher) openPartial(ctx context.Context, name string) (*os.File, error
 				return nil, err
 			}
 		}
+	}
+}
+
+// privateDir makes a directory, or makes sure that one that is there is ours alone: what lies in it is continued, and
+// whoever could write to it while a download is checked could change it afterwards.
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(dir, &stat); err != nil {
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	const writable = 0o022
+	if int(stat.Uid) == os.Geteuid() && stat.Mode&writable == 0 {
+		return nil
+	}
+	return &sourceError{
+		fmt.Sprintf("%s, where unfinished downloads are kept, is not this user's alone (owner %d, mode %04o)", dir, stat.Uid, stat.Mode&0o7777),
+		"remove it, or make it this user's with mode 0700",
 	}
 }
 
