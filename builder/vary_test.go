@@ -14,7 +14,9 @@ import (
 	"arch.network/builder"
 )
 
-func asBuildError(err error) (*builder.BuildError, bool) { return errors.AsType[*builder.BuildError](err) }
+func asBuildError(err error) (*builder.BuildError, bool) {
+	return errors.AsType[*builder.BuildError](err)
+}
 
 // verdict is what a NotReproducibleError says.
 type verdict struct {

@@ -285,7 +285,7 @@ func say(args []string) error {
 
 // orphan leaves a process behind that outlives it.
 func orphan([]string) error {
-	p, err := os.StartProcess("/tool", []string{"tool", "spin"}, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
+	p, err := os.StartProcess("/tool", []string{"/tool", "spin", "orphan"}, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
 	if err != nil {
 		return err
 	}
