@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,6 +166,9 @@ func runBuild(ctx context.Context, a *app, o buildOptions, factors []builder.Fac
 		return err
 	}
 	if err := checkNames(targets); err != nil {
+		return err
+	}
+	if err := checkPaths(targets); err != nil {
 		return err
 	}
 	if o.dryRun {
@@ -336,7 +340,9 @@ func describeBuild(made *builder.Made, paths []string) buildResult {
 	}
 	if v := made.Record.Variation; v != nil {
 		for _, f := range v.Factors {
-			res.Varied = append(res.Varied, string(f))
+			if !slices.Contains(v.Missing, f) {
+				res.Varied = append(res.Varied, string(f))
+			}
 		}
 		for _, f := range v.Missing {
 			res.Unvaried = append(res.Unvaried, string(f))

@@ -137,14 +137,14 @@ func (a *app) readSigned(path string) (*dsse.Envelope, manifest.Document, error)
 		if err == nil {
 			err = doc.Validate()
 		}
-		return env, doc, manifest.InFile(err, path)
+		return env, doc, inFile(err, path)
 	}
 	doc, err := manifest.ReadYAML(src)
 	if err != nil {
-		return nil, nil, manifest.InFile(err, path)
+		return nil, nil, inFile(err, path)
 	}
 	env, err := manifest.Wrap(doc)
-	return env, doc, manifest.InFile(err, path)
+	return env, doc, inFile(err, path)
 }
 
 // checkSignatures verifies each signature by the key that it names, or by the key of the role that it is the id of.

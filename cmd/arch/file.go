@@ -72,9 +72,20 @@ func (a *app) readDocument(path string) (manifest.Document, error) {
 	}
 	doc, err := manifest.ReadYAML(src)
 	if err != nil {
-		return nil, manifest.InFile(err, path)
+		return nil, inFile(err, path)
 	}
 	return doc, nil
+}
+
+// inFile puts the name of the file that holds what is wrong before its message.
+func inFile(err error, path string) error {
+	if err == nil {
+		return nil
+	}
+	if named := manifest.InFile(err, path); named.Error() != err.Error() {
+		return named
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
 
 // writeOut writes data to stdout for "-", or else to a file in one step.

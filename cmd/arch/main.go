@@ -35,6 +35,20 @@ func mainStatus() int {
 func run(ctx context.Context, args []string, in io.Reader, out, errout io.Writer) int {
 	a := newApp(in, out, errout)
 	root := newRootCommand(a)
+	a.json = asksForJSON(args) // so that what is wrong with the other flags is told in JSON, too
 	root.SetArgs(args)
 	return a.exit(ctx, root.ExecuteContext(ctx))
+}
+
+// asksForJSON reports whether --json is among the flags.
+func asksForJSON(args []string) bool {
+	for _, arg := range args {
+		switch arg {
+		case "--json":
+			return true
+		case "--":
+			return false
+		}
+	}
+	return false
 }

@@ -49,7 +49,7 @@ func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry boo
 	}
 	refs, err := manifest.FindRefs(src)
 	if err != nil {
-		return manifest.InFile(err, path)
+		return inFile(err, path)
 	}
 	s, err := a.openStore()
 	if err != nil {
@@ -75,7 +75,7 @@ func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry boo
 	if len(done) > 0 && !dry {
 		text, err := manifest.ReplaceRefs(src, replace)
 		if err != nil {
-			return manifest.InFile(err, path)
+			return inFile(err, path)
 		}
 		if out == "" {
 			out = path

@@ -170,6 +170,14 @@ func took(d time.Duration) string {
 	return d.Round(100 * time.Millisecond).String()
 }
 
+// count writes a number of things.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // size writes a number of bytes for people, in binary units.
 func size(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}

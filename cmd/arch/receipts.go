@@ -38,7 +38,7 @@ func (a *app) readReceipts(from []string, artifact string) (*attest.Receipt, err
 				return nil, err
 			}
 			if r.Ignored > 0 {
-				a.note("%s: %d lines are malformed or too long, and do not count", file, r.Ignored)
+				a.note("%s: %s malformed or too long: ignored", file, count(r.Ignored, "line is", "lines are"))
 			}
 			all.Merge(r)
 		}

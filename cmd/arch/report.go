@@ -126,7 +126,7 @@ func (res verifyResult) summary(s *screen) {
 		for _, in := range res.Build.Inputs {
 			line("from", "%s: %s", in.Name, in.From)
 		}
-		line("", "%d pinned dependencies in all", res.Build.Dependencies)
+		line("", "%s in all", count(res.Build.Dependencies, "pinned dependency", "pinned dependencies"))
 	}
 	for _, r := range res.Rules {
 		version := ""

@@ -9,8 +9,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +48,7 @@ func TestMain(m *testing.M) {
 //	clean FILE                FILE has no byte that a terminal would act on
 func TestScripts(t *testing.T) {
 	tool := buildTool(t)
+	clock := sync.OnceValues(func() (bool, error) { return shiftsClock(t.TempDir(), tool) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireUniqueNames:  true,
@@ -66,6 +69,8 @@ func TestScripts(t *testing.T) {
 				return os.Getuid() == 0, nil
 			case "multicore":
 				return runtime.NumCPU() > 1, nil
+			case "clock":
+				return clock()
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -86,6 +91,26 @@ func buildTool(t *testing.T) string {
 		t.Fatalf("compile the scripts' tool: %v\n%s", err, out)
 	}
 	return path
+}
+
+// shiftsClock reports whether builds can be given another clock on this host, by what arch says of a build.
+func shiftsClock(dir, tool string) (bool, error) {
+	if err := writeManifest(filepath.Join(dir, "build.yaml"), tool, "clock", []string{"write", "/build/out", "x"}); err != nil {
+		return false, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return false, err
+	}
+	c := exec.Command(exe, "build", "--attest", "--vary", "time", "--json", ".")
+	c.Args[0], c.Dir = "arch", dir
+	c.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME=", "XDG_STATE_HOME=", "ARCH_STORE="+filepath.Join(dir, "store"))
+	out, err := c.Output()
+	var res buildResult
+	if err == nil {
+		err = json.Unmarshal(out, &res)
+	}
+	return slices.Contains(res.Varied, "time"), err
 }
 
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
@@ -110,18 +135,29 @@ func cmdManifest(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: manifest FILE NAME ARGV...")
 	}
-	path := ts.MkAbs(args[0])
+	ts.Check(writeManifest(ts.MkAbs(args[0]), ts.Getenv("TOOL"), args[1], args[2:]))
+}
+
+// writeManifest writes a Build with one step, which runs the tool, and one output called name, and the tool beside it.
+func writeManifest(path, tool, name string, args []string) error {
 	dir := filepath.Dir(path)
-	ts.Check(os.MkdirAll(dir, 0o755))
-	tool := filepath.Join(dir, "tool")
-	if _, err := os.Lstat(tool); err != nil {
-		data, err := os.ReadFile(ts.Getenv("TOOL"))
-		ts.Check(err)
-		ts.Check(os.WriteFile(tool, data, 0o755))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	argv, err := json.Marshal(append([]string{"/bin/tool"}, args[2:]...))
-	ts.Check(err)
-	ts.Check(os.WriteFile(path, fmt.Appendf(nil, `apiVersion: arch.network/v1
+	if _, err := os.Lstat(filepath.Join(dir, "tool")); err != nil {
+		data, err := os.ReadFile(tool)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "tool"), data, 0o755); err != nil {
+			return err
+		}
+	}
+	argv, err := json.Marshal(append([]string{"/bin/tool"}, args...))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, fmt.Appendf(nil, `apiVersion: arch.network/v1
 kind: Build
 metadata: {name: %[1]s}
 spec:
@@ -133,7 +169,7 @@ spec:
     - {argv: %[3]s}
   outputs:
     - {name: %[1]s, path: /build/out, type: file}
-`, args[1], runtime.GOARCH, argv), 0o644))
+`, name, runtime.GOARCH, argv), 0o644)
 }
 
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
@@ -159,7 +195,7 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 			v = nil
 		}
 	}
-	got := fmt.Sprint(v)
+	got := strings.ReplaceAll(fmt.Sprint(v), "\n", `\n`)
 	if text, ok := v.(float64); ok {
 		got = strconv.FormatFloat(text, 'f', -1, 64)
 	}

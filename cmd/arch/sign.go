@@ -69,7 +69,7 @@ func runSign(ctx context.Context, a *app, key, path, out string) error {
 	}
 	doc, err := parseDocument(src) // before anyone is asked for a passphrase
 	if err != nil {
-		return manifest.InFile(err, path)
+		return inFile(err, path)
 	}
 	signer, err := a.signer(ctx, key, false)
 	if err != nil {
@@ -77,7 +77,7 @@ func runSign(ctx context.Context, a *app, key, path, out string) error {
 	}
 	signed, err := signDocument(ctx, signer, src, doc)
 	if err != nil {
-		return manifest.InFile(err, path)
+		return inFile(err, path)
 	}
 	if out == "" {
 		out = path
@@ -128,7 +128,11 @@ func signDocument(ctx context.Context, signer identity.Signer, src []byte, doc m
 }
 
 // isEnvelope tells a DSSE envelope from a YAML document.
-func isEnvelope(src []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) }
+//
+// YAML may begin with a brace, too; no kind of document has a field called payload at its top.
+func isEnvelope(src []byte) bool {
+	return bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) && bytes.Contains(src, []byte(`"payload"`))
+}
 
 // openEnvelope parses an envelope and the document within. Nothing is verified.
 func openEnvelope(src []byte) (*dsse.Envelope, manifest.Document, error) {
@@ -188,11 +192,11 @@ func newUnwrapCommand(a *app) *cobra.Command {
 			}
 			env, err := dsse.Parse(src)
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return inFile(err, args[0])
 			}
 			doc, err := manifest.Unwrap(env)
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return inFile(err, args[0])
 			}
 			text, err := manifest.WriteYAML(doc)
 			if err != nil {

@@ -57,6 +57,22 @@ func (a *app) readTarget(arg string) (target, error) {
 	return target{build, filepath.Dir(file), file}, nil
 }
 
+// checkPaths refuses local inputs that are not there, before anything is fetched.
+func checkPaths(targets []target) error {
+	for _, t := range targets {
+		for _, in := range t.doc.Spec.Inputs {
+			if in.Path == "" {
+				continue
+			}
+			if _, err := os.Lstat(filepath.Join(t.base, in.Path)); err != nil {
+				return hinted(withStatus(exitInputsMissing, fmt.Errorf("%s: input %s: %w", t.file, in.Name, err)),
+					"paths are relative to the manifest's directory, "+t.base)
+			}
+		}
+	}
+	return nil
+}
+
 // checkNames refuses targets that would write to the same place.
 func checkNames(targets []target) error {
 	files, outputs, names := map[string]bool{}, map[string]string{}, map[string]string{}

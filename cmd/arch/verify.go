@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -160,6 +161,9 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, at time.Time, path 
 	res.Build = describeClaim(receipt, res.Report)
 	if err := a.print(res, res.text); err != nil {
 		return err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 && !res.OK {
+		return hinted(res.Err(), "it is a symbolic link, which was verified as one: name what it points to")
 	}
 	return res.Err()
 }
