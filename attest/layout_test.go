@@ -9,6 +9,8 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,6 +244,16 @@ func TestVerifyLayout(t *testing.T) {
 		},
 		{
 			name: "no links", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) { in.Links = nil },
+			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
+		},
+		{
+			name: "links with more signatures than anyone checks", change: func(t *testing.T, c *supplyChain, in *attest.LayoutInput) {
+				forged := &intoto.Metablock{Signed: c.build}
+				for range attest.MaxSignatures {
+					forged.Signatures = append(forged.Signatures, intoto.Signature{KeyID: c.ci1.key.KeyID, Sig: strings.Repeat("00", 64)})
+				}
+				in.Links = slices.Concat(slices.Repeat([][]byte{marshal(t, forged)}, 1000), in.Links)
+			},
 			failed: []string{attest.CheckStep}, class: attest.ClassVerification,
 		},
 		{
