@@ -85,7 +85,7 @@ func startsPath(before string) bool {
 		option, ok := strings.CutSuffix(rest, "-")
 		return ok && startsPath(strings.TrimSuffix(option, "-"))
 	}
-	if before == "" || strings.HasSuffix(before, "://") {
+	if before == "" || strings.HasSuffix(before, "://") || strings.HasSuffix(before, ":-") { // file URL, ${DIR:-/build}
 		return true
 	}
 	c := before[len(before)-1]
