@@ -33,7 +33,7 @@ const importRules = `
 	attest/digest/nar < builder/store;
 	attest/digest/nar < builder/diff;
 	attest, attest/digest/nar < builder/artifact;
-	builder/source/unpack < builder/source;
+	builder/source/unpack < builder/source, builder/diff;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"compress/bzip2"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,7 +11,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+
+	"arch.network/builder/source/unpack"
 )
 
 // opener starts to unpack a compressed stream.
@@ -86,30 +86,7 @@ func openBzip2(c content) (io.ReadCloser, error) {
 }
 
 func openXZ(c content) (io.ReadCloser, error) {
-	if err := checkXZ(c); err != nil {
-		return nil, err
-	}
-	r, err := xz.NewReader(bufio.NewReaderSize(c.reader(), 64<<10))
-	return io.NopCloser(r), err
-}
-
-// checkXZ refuses a stream whose first block wants a dictionary over maxWindow, before one is allocated.
-// The header of a block is in section 3.1 of the .xz format, version 1.2.1; it lies behind the 12 bytes of the stream's header.
-func checkXZ(c content) error {
-	head, err := c.at(12, 64)
-	if err != nil {
-		return err
-	}
-	for i := 2; i+2 < len(head); i++ {
-		// Filter flags of LZMA2: id 0x21, one byte of properties, the dictionary's size: 2|(bits&1) << (bits/2 + 11).
-		if head[i] == 0x21 && head[i+1] == 1 {
-			if bits := head[i+2]; bits > 40 || (2|int64(bits)&1)<<(bits/2+11) > maxWindow {
-				return &limitError{fmt.Sprintf("its dictionary is over %d bytes", maxWindow)}
-			}
-			return nil
-		}
-	}
-	return errors.New("its first block is not LZMA2")
+	return unpack.Decompress(bufio.NewReaderSize(c.reader(), 64<<10), unpack.XZ)
 }
 
 func openGzip(c content) (io.ReadCloser, error) { return gzip.NewReader(bufio.NewReader(c.reader())) }

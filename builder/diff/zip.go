@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"arch.network/builder/source/unpack"
 )
 
 // zip compares two zip archives.
@@ -25,7 +27,7 @@ func (e *explainer) zip(at place, a, b content, depth int) error {
 }
 
 func (e *explainer) zipMembers(c content) (list []member, comment string, err error) {
-	r, err := zip.NewReader(c.r, c.size)
+	r, err := unpack.OpenZip(c.r, c.size)
 	if err != nil {
 		return nil, "", err
 	}

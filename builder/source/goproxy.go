@@ -17,6 +17,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source/unpack"
 )
 
 const (
@@ -148,6 +149,9 @@ func (p goPin) check(file *os.File) error {
 // sum is the h1 hash of a file. A zip is first checked by the rules for module zips, which bound its contents.
 func (p goPin) sum(file *os.File) (string, error) {
 	if !p.mod {
+		if err := checkDirectory(file); err != nil {
+			return "", err
+		}
 		if _, err := modzip.CheckZip(p.Version, file.Name()); err != nil {
 			return "", err
 		}
@@ -161,6 +165,16 @@ func (p goPin) sum(file *os.File) (string, error) {
 		return "", tooLarge("go.mod file", maxGoFile)
 	}
 	return sumGoMod(io.NewSectionReader(file, 0, info.Size()))
+}
+
+// checkDirectory refuses a zip whose directory alone would fill the memory: modzip.CheckZip bounds only what it holds.
+func checkDirectory(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = unpack.OpenZip(file, info.Size())
+	return err
 }
 
 func sumGoMod(r io.Reader) (string, error) {

@@ -1,7 +1,9 @@
 package source
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source/unpack"
 )
 
 // Where others can write, they could change a download after it was checked.
@@ -352,5 +355,20 @@ func fetchOffline(t *testing.T, file string) {
 	}
 	if _, err := f.Resolve(t.Context(), "registry.example.org/x:1", ""); err == nil {
 		t.Errorf("a tag was resolved")
+	}
+}
+
+// A module zip is opened before its hash is known: what a proxy sends must not fill the memory.
+func TestCrowdedModuleZip(t *testing.T) {
+	header := append([]byte("PK\x01\x02"), make([]byte, 42)...)
+	crowded := bytes.Repeat(header, unpack.MaxZipDirectory/len(header)+10_000)
+	end := append([]byte("PK\x05\x06"), make([]byte, 18)...)
+	binary.LittleEndian.PutUint32(end[12:], uint32(len(crowded)))
+	s := serve(t, map[string][]byte{"/example.com/m/@v/v1.0.0.zip": append(crowded, end...)})
+	f := newFetcher(t)
+	f.GoProxy = s.URL
+	_, err := f.Fetch(t.Context(), input(t, "go:example.com/m@v1.0.0#"+h1(digest.Of(payload))), "", nil)
+	if !strings.Contains(errText(err), "archive exceeds the limit of 67108864 bytes of zip directory") {
+		t.Errorf("error is %v", err)
 	}
 }

@@ -5,12 +5,10 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // Compression is how a stream is packed.
@@ -76,64 +74,4 @@ func Decompress(r *bufio.Reader, c Compression) (io.ReadCloser, error) {
 		return d.IOReadCloser(), nil
 	}
 	return nil, fmt.Errorf("unknown compression %q", string(c))
-}
-
-// newXZ refuses a dictionary over maxWindow before the library allocates it. Only the first block's header can be
-// seen ahead; xz writes the same filters into each.
-func newXZ(r *bufio.Reader) (io.ReadCloser, error) {
-	size, err := xzDictionary(r)
-	if err != nil {
-		return nil, err
-	}
-	if size > maxWindow {
-		return nil, &LimitError{"bytes of xz dictionary", maxWindow}
-	}
-	x, err := xz.NewReader(r)
-	if err != nil {
-		return nil, err
-	}
-	return io.NopCloser(x), nil
-}
-
-// xzDictionary reads the dictionary size of the first block: xz-file-format.txt sections 3.1 and 5.3.1.
-// It is 0 if there is no block, or no LZMA2 filter; the library judges those.
-func xzDictionary(r *bufio.Reader) (uint64, error) {
-	const header = 12 // of the stream
-	head, err := r.Peek(header + 1)
-	if err != nil {
-		return 0, truncated(err)
-	}
-	size := (int(head[header]) + 1) * 4
-	if head[header] == 0 {
-		return 0, nil // an index follows: the stream is empty
-	}
-	head, err = r.Peek(header + size)
-	if err != nil {
-		return 0, truncated(err)
-	}
-	block := head[header+1:]
-	flags := block[0]
-	at := 1
-	for _, present := range []bool{flags&0x40 != 0, flags&0x80 != 0} { // compressed and uncompressed size
-		for present && at < len(block) {
-			at++
-			present = block[at-1]&0x80 != 0
-		}
-	}
-	const lzma2 = 0x21
-	if at+2 >= len(block) || block[at] != lzma2 || block[at+1] != 1 {
-		return 0, nil
-	}
-	bits := block[at+2]
-	if bits > 40 {
-		return 0, errors.New("xz: dictionary size is invalid")
-	}
-	return (2 | uint64(bits)&1) << (bits/2 + 11), nil
-}
-
-func truncated(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

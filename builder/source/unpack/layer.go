@@ -77,28 +77,33 @@ func (t *Tree) whiteout(name, parent, base string) error {
 		_, err := t.purge(at, base)
 		return err
 	}
-	for child := range at.node.children {
-		if _, err := t.purge(at, child); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = t.purgeChildren(at)
+	return err
 }
 
 // purge removes what lower layers left at base, and tells whether something of this layer kept it alive.
 func (t *Tree) purge(at place, base string) (alive bool, err error) {
 	n := at.node.children[base]
-	alive = n.layer == t.layer
-	below := place{n, join(at.path, base)}
-	for child := range n.children {
-		kept, err := t.purge(below, child)
+	kept, err := t.purgeChildren(place{n, join(at.path, base)})
+	if err != nil || kept || n.layer == t.layer {
+		return true, err
+	}
+	return false, t.remove(at, base)
+}
+
+// purgeChildren purges all that is in a directory, and tells whether something is left. It looks at it once in a layer:
+// what came later is this layer's, and a hostile one would have a full directory looked at for each of its entries.
+func (t *Tree) purgeChildren(at place) (kept bool, err error) {
+	if at.node.purged == t.layer {
+		return len(at.node.children) > 0, nil
+	}
+	for child := range at.node.children {
+		alive, err := t.purge(at, child)
 		if err != nil {
 			return false, err
 		}
-		alive = alive || kept
+		kept = kept || alive
 	}
-	if alive {
-		return true, nil
-	}
-	return false, t.remove(at, base)
+	at.node.purged = t.layer
+	return kept, nil
 }

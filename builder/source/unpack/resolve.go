@@ -66,7 +66,10 @@ func (t *Tree) walk(name string, elems []string, create bool) (place, error) {
 	stack := []place{{t.model, ""}} // from the root to the current directory
 	todo := append([]string(nil), elems...)
 	links := 0
-	for len(todo) > 0 {
+	for steps := 0; len(todo) > 0; steps++ {
+		if steps > t.limits.Path {
+			return place{}, &EntryError{name, "leads through too many path elements"}
+		}
 		e, at := todo[0], stack[len(stack)-1]
 		todo = todo[1:]
 		if e == "" || e == "." {

@@ -38,6 +38,7 @@ type node struct {
 	target   string // of a link
 	size     int64  // of a file
 	layer    int    // the layer that wrote it last
+	purged   int    // the layer that removed what lower layers had below it
 	children map[string]*node
 }
 

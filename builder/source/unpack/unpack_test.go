@@ -444,7 +444,7 @@ func TestBombs(t *testing.T) {
 		packed[at] = 40 // 4 GiB - 1
 		in, _ := arena(t)
 		err := newTree(t, in, Strict, Limits{}).Tar(t.Context(), bytes.NewReader(packed), 0)
-		if diff := cmp.Diff("decompress archive: archive exceeds the limit of 134217728 bytes of xz dictionary", errText(err)); diff != "" {
+		if diff := cmp.Diff("read archive: archive exceeds the limit of 134217728 bytes of xz dictionary", errText(err)); diff != "" {
 			t.Errorf("error (-want +got):\n%s", diff)
 		}
 	})

@@ -13,8 +13,8 @@ import (
 // Zip unpacks a zip archive of size bytes, dropping the first strip elements of every name as Tar does.
 // Names that occur twice are refused, because readers differ in which they take.
 func (t *Tree) Zip(ctx context.Context, r io.ReaderAt, size int64, strip int) error {
-	z, err := zip.NewReader(r, size)
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
+	z, err := OpenZip(r, size)
+	if err != nil {
 		return fmt.Errorf("read archive: %w", err)
 	}
 	if len(z.File) > t.limits.Files {
@@ -36,6 +36,43 @@ func (t *Tree) Zip(ctx context.Context, r io.ReaderAt, size int64, strip int) er
 		return &StripError{strip}
 	}
 	return nil
+}
+
+// MaxZipDirectory is how many bytes the directory of a zip archive may have. An entry has 46 and its name, and becomes
+// about 250 in memory, all of them at once; half a million files with long names fit.
+const MaxZipDirectory = 64 << 20
+
+// OpenZip reads the directory of a zip archive of size bytes. Its memory is bounded by MaxZipDirectory, and not by what
+// the archive says of itself. Names are as the archive has them.
+func OpenZip(r io.ReaderAt, size int64) (*zip.Reader, error) {
+	// Beside the directory, zip.NewReader looks for its end: in the last 65 KiB, more than once.
+	b := &boundedAt{r: r, left: MaxZipDirectory + 256<<10}
+	z, err := zip.NewReader(b, size)
+	b.open = true
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
+		if b.left < 0 {
+			err = &LimitError{"bytes of zip directory", MaxZipDirectory}
+		}
+		return nil, err
+	}
+	return z, nil
+}
+
+// boundedAt ends after some bytes until it is open.
+type boundedAt struct {
+	r    io.ReaderAt
+	left int64
+	open bool
+}
+
+func (b *boundedAt) ReadAt(p []byte, off int64) (int, error) {
+	if b.open {
+		return b.r.ReadAt(p, off)
+	}
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, errors.New("the directory is too large")
+	}
+	return b.r.ReadAt(p, off)
 }
 
 func (t *Tree) zipEntry(f *zip.File, seen map[string]bool, strip int) error {
