@@ -10,6 +10,7 @@ import (
 	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
+	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/attest/quorum"
 
@@ -258,44 +259,54 @@ func TestStatementsAreSortedByTheirOwnMembers(t *testing.T) {
 	}
 }
 
-// bombs returns a receipt of as many envelopes as there may be lines, each full of signatures that no key verifies.
-func bombs(w *world, claim []byte) []byte {
+// bombs returns n envelopes, each full of signatures that no key verifies, with statements that say they are of the type.
+func bombs(w *world, n int, predicateType string) *attest.Receipt {
+	payload, err := w.claim.Encode()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	payload = bytes.ReplaceAll(payload, []byte(attest.ClaimType), []byte(predicateType))
 	var b bytes.Buffer
-	for i := range attest.MaxReceiptLines {
-		env := &dsse.Envelope{PayloadType: attest.PayloadType, Payload: bytes.Replace(claim, []byte("input-000"), fmt.Appendf(nil, "x%08d", i), -1)}
-		for n := range attest.MaxSignatures {
+	for i := range n {
+		env := &dsse.Envelope{PayloadType: attest.PayloadType, Payload: bytes.ReplaceAll(payload, []byte("input-000"), fmt.Appendf(nil, "x%08d", i))}
+		for k := range attest.MaxSignatures {
 			sig := make([]byte, 64)
-			sig[0], sig[1] = byte(n), byte(i)
+			sig[0], sig[1] = byte(k), byte(i)
 			env.Signatures = append(env.Signatures, dsse.Signature{Sig: sig})
 		}
 		b.Write(env.Marshal())
 		b.WriteByte('\n')
 	}
-	return b.Bytes()
+	return read(w.t, b.Bytes())
 }
 
 // A receipt that asks for more work than there is a budget for is refused as a whole: what was not checked could be the
 // objection.
 func TestReceiptOverBudget(t *testing.T) {
+	const enough = 400 // envelopes of 16 signatures, each tried with 3 keys
 	w := newWorld(t)
-	payload, err := w.claim.Encode()
-	if err != nil {
-		t.Fatal(err)
+	for _, predicateType := range []string{attest.ClaimType, attest.NegativeType} {
+		r := bombs(w, enough, predicateType)
+		r.Merge(w.receipt(w.alice))
+		got := w.verify(w.input(r))
+		if got.OK || got.Class != attest.ClassVerification || !slices.Contains(failures(got), attest.CheckReceipts) {
+			t.Errorf("%s: OK %v, class %q, failed %q", predicateType, got.OK, got.Class, failures(got))
+		}
 	}
-	for name, replace := range map[string]string{
-		"claims":           attest.ClaimType,
-		"provenances":      attest.ProvenanceType,
-		"negative results": attest.NegativeType,
-	} {
-		t.Run(name, func(t *testing.T) {
-			lines := bombs(w, bytes.Replace(payload, []byte(attest.ClaimType), []byte(replace), 1))
-			r := read(t, lines)
-			r.Merge(w.receipt(w.alice))
-			got := w.verify(w.input(r))
-			if got.OK || got.Class != attest.ClassVerification || !slices.Contains(failures(got), attest.CheckReceipts) {
-				t.Errorf("OK %v, class %q, failed %q", got.OK, got.Class, failures(got))
-			}
-		})
+	passed, _ := w.vsa(w.verify(w.input(w.receipt(w.alice))), summaryOptions())
+	r := bombs(w, enough, attest.VSAType)
+	r.Add(w.sign(passed, w.alice))
+	in := attest.SummaryInput{
+		Artifact: file("hello", artifact), Receipt: r, At: now, ResourceURI: "https://example.org/hello", Levels: []string{attest.LevelBuild1},
+		Verifiers: map[string][]identity.PublicKey{verifierID: {w.alice.key.Public(), w.bob.key.Public(), w.carol.key.Public()}},
+	}
+	got, err := attest.VerifySummary(t.Context(), in)
+	if err != nil || got.OK || !slices.Contains(failures(got), attest.CheckReceipts) {
+		t.Errorf("summaries: %+v, %v", got, err)
+	}
+	in.Receipt = receiptOf(w.sign(passed, w.alice))
+	if got, err := attest.VerifySummary(t.Context(), in); err != nil || !got.OK {
+		t.Errorf("within the budget: %+v, %v", got, err)
 	}
 }
 

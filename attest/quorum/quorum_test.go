@@ -329,3 +329,50 @@ func TestKeys(t *testing.T) {
 		t.Errorf("root %s, version %d, expires %v", r.Name(), r.Version(), r.Expires())
 	}
 }
+
+// Who signed is told one by one, whether or not they are enough in any group; halves of hybrids and revoked keys are no one.
+func TestSigners(t *testing.T) {
+	doc := rootFor(t, of(2, "both", "hybrid", "many"))
+	doc.Metadata.Expires = "2026-01-02T00:00:00Z" // which does not matter
+	root, err := Compile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hybrid := []identity.PublicKey{ed(t, "hybrid").Public(), key(t, identity.MLDSA65, "hybrid").Public()}
+	for _, c := range []struct {
+		name string
+		role string
+		keys []identity.PublicKey
+		opts Options
+		want []string
+	}{
+		{name: "no one", role: "job"},
+		{name: "a role that no one has", role: "peer", keys: pub(t, "alice")},
+		{name: "one of a group of two", role: "job", keys: pub(t, "bob"), want: []string{"bob"}},
+		{name: "sorted", role: "job", keys: pub(t, "erin", "bob", "alice"), want: []string{"alice", "bob", "erin"}},
+		{name: "several keys of one", role: "job", keys: pub(t, "many1", "many2"), want: []string{"many"}},
+		{name: "half a hybrid", role: "job", keys: hybrid[:1]},
+		{name: "the other half", role: "job", keys: hybrid[1:]},
+		{name: "a hybrid", role: "job", keys: hybrid, want: []string{"hybrid"}},
+		{name: "strangers", role: "job", keys: pub(t, "zoe", "bob"), want: []string{"bob"}},
+		{name: "not of the role", role: "governance", keys: pub(t, "erin", "bob"), want: []string{"bob"}},
+		{
+			name: "revoked", role: "job", keys: pub(t, "alice", "bob"), want: []string{"bob"},
+			opts: Options{Revocations: []manifest.Revocation{{Principal: "alice"}}},
+		},
+		{
+			name: "revoked by the name of a key", role: "job", keys: pub(t, "alice", "bob"), want: []string{"alice"},
+			opts: Options{Revocations: []manifest.Revocation{{Key: pub(t, "bob")[0].String()}}},
+		},
+		{
+			name: "revoked by the ID of a key", role: "job", keys: append(pub(t, "bob"), hybrid...), want: []string{"bob"},
+			opts: Options{Revocations: []manifest.Revocation{{Key: hybrid[1].ID().String()}}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, root.Signers(c.role, c.keys, day(10), c.opts)); diff != "" {
+				t.Errorf("signers (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

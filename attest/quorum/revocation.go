@@ -34,8 +34,10 @@ func newRevocation(v manifest.Revocation) revocation {
 	return r
 }
 
+// matches reports whether the revocation is of p or of k, which may be named by its ID as well ("sha256:" and 64 hexadecimal digits),
+// as signatures of ML-DSA-65 keys name theirs.
 func (v revocation) matches(p *principal, k identity.PublicKey) bool {
-	return v.principal != "" && v.principal == p.name || v.key != "" && v.key == k.String()
+	return v.principal != "" && v.principal == p.name || v.key != "" && (v.key == k.String() || v.key == k.ID().String())
 }
 
 // begun reports whether the revocation holds at a time. One that is bounded by an index, or by nothing, always does.

@@ -185,6 +185,16 @@ func TestUpdateChain(t *testing.T) {
 }
 
 func TestVerifyFirstRoot(t *testing.T) {
+	crowded := signed(t, version(t, 1), "alice", "bob")
+	for i := range 15 {
+		crowded.Signatures = append(crowded.Signatures, dsse.Signature{Sig: []byte{byte(i), 1}})
+	}
+	policy, err := manifest.Canonical(&manifest.Policy{
+		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "p"}, Spec: manifest.PolicySpec{Version: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		env  *dsse.Envelope
@@ -193,6 +203,9 @@ func TestVerifyFirstRoot(t *testing.T) {
 		{"signed by its governance", signed(t, version(t, 1), "alice", "bob"), true},
 		{"one short", signed(t, version(t, 1), "alice"), false},
 		{"expired", signed(t, version(t, 1, expires("2026-01-10T00:00:00Z")), "alice", "bob"), false},
+		{"over 16 signatures", crowded, false},
+		{"a policy", &dsse.Envelope{PayloadType: manifest.PayloadType("Policy"), Payload: policy}, false},
+		{"a policy that says it is a root", &dsse.Envelope{PayloadType: manifest.PayloadType("TrustRoot"), Payload: policy}, false},
 	} {
 		if root, err := Verify(c.env, day(10)); (err == nil) != c.ok || (root != nil) != c.ok {
 			t.Errorf("%s: %v, error %v", c.name, root, err)
