@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/attest/digest"
 )
 
@@ -34,7 +36,7 @@ type Store struct {
 }
 
 // Open opens the store in dir, which is made if it is not there or empty, and sweeps what dead processes left half done.
-// A directory that holds something else, or a store of another version, is a *FormatError.
+// A directory that holds something else, a store of another version, or one that others could fill is a *FormatError.
 func Open(dir string) (*Store, error) { return open(dir, osFS{}) }
 
 func open(dir string, fsys fileSystem) (*Store, error) {
@@ -54,6 +56,9 @@ func open(dir string, fsys fileSystem) (*Store, error) {
 
 // prepare checks the version of the store, or makes a store where there is none.
 func (s *Store) prepare() error {
+	if err := s.refuseOthers(); err != nil {
+		return err
+	}
 	text, err := s.fs.ReadFile(s.path(versionFile), int64(len(versionText)))
 	switch {
 	case err == nil && string(text) == versionText:
@@ -71,6 +76,26 @@ func (s *Store) prepare() error {
 			return format
 		}
 		return fmt.Errorf("make store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// refuseOthers returns an error if somebody else could put into the directory what would then be taken for checked: the
+// store does not hash what it hands out. Root is trusted, and trusts whomever it opens the store of.
+func (s *Store) refuseOthers() error {
+	var stat unix.Stat_t
+	switch err := unix.Stat(s.dir, &stat); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("open store %s: %w", s.dir, err)
+	}
+	const others = 0o002
+	if stat.Mode&others != 0 {
+		return &FormatError{Dir: s.dir, Cause: fmt.Sprintf("everyone may write to it (mode %04o)", stat.Mode&0o7777), Cure: "`chmod o-w` it if nobody else has written there, or name another directory"}
+	}
+	if me := os.Geteuid(); me != 0 && stat.Uid != 0 && int(stat.Uid) != me {
+		return &FormatError{Dir: s.dir, Cause: fmt.Sprintf("it belongs to user %d", stat.Uid), Cure: "name a directory of your own: what is in a store is trusted"}
 	}
 	return nil
 }
