@@ -17,18 +17,19 @@ import (
 // clock shifts what the commands read from the wall clock.
 //
 // One thread of the first process traces the commands and all that they start, with ptrace(2), for three things. When a
-// program is executed, it takes the vDSO out of what the kernel tells the program about itself, so that reading the
-// clock is a system call; a filter stops each call that reads the wall clock, and the tracer answers in the kernel's
-// place; and it stops each call that waits until a time on the wall clock, whose time the tracer shifts back. No other call
-// stops, and signals are handed on as they are. The traced cannot get away: the confinement refuses ptrace and clone with
-// CLONE_UNTRACED to them, and they die with the tracer.
+// program is executed, it changes the program's vDSO, so that reading the clock through it adds the offset, or takes it
+// away, so that reading the clock is a system call. A filter stops each system call that reads the wall clock, and the tracer
+// answers in the kernel's place. And it stops each call that waits until a time on the wall clock, whose time the
+// tracer shifts back. No other call stops, and signals are handed on as they are. The traced cannot get away: the
+// confinement refuses ptrace and clone with CLONE_UNTRACED to them, and they die with the tracer.
 //
 // Not shifted are the times that the kernel itself writes: those of files, of received packets, and btime of
 // /proc/stat. CLOCK_MONOTONIC, CLOCK_BOOTTIME and the clocks of CPU time are the host's. What can be noticed: TracerPid
-// in /proc/PID/status, and that CLONE_UNTRACED fails. A program that looks for the vDSO elsewhere than in its
-// auxiliary vector, or that may be executed but not read, sees the host's clock.
+// in /proc/PID/status, the bytes of the vDSO, and that CLONE_UNTRACED fails. A program that may be executed but not
+// read sees the host's clock.
 type clock struct {
 	offset time.Duration
+	vdso   *vdso            // nil: programs have to do without it
 	jobs   chan func()      // run one after the other on the tracing thread
 	held   map[int]replaced // by thread: calls in progress
 }
@@ -41,11 +42,14 @@ type replaced struct {
 
 // newClock starts the tracing thread and tries out on a child of the calling thread, which must be locked, whether the
 // host permits to trace.
-func newClock(offset time.Duration) (*clock, error) {
+func newClock(offset time.Duration, noVDSO bool) (*clock, error) {
 	if !registersKnown {
 		return nil, fmt.Errorf("the registers of %s are unknown", runtime.GOARCH)
 	}
 	c := &clock{offset: offset, jobs: make(chan func()), held: map[int]replaced{}}
+	if !noVDSO {
+		c.vdso, _ = newVDSO(offset) // an unknown one is hidden
+	}
 	go c.serve()
 	probe, err := forkChild(runner.Command{Argv: []string{"/"}}, "/", "/", 0)
 	if err != nil {
@@ -92,7 +96,7 @@ func (c *clock) do(f func() error) error {
 // commands will see its clock.
 func (i *initProcess) prepareClock() error {
 	if i.order.ClockOffset != 0 {
-		i.clock, i.clockError = newClock(i.order.ClockOffset)
+		i.clock, i.clockError = newClock(i.order.ClockOffset, i.order.NoVDSO)
 	}
 	return nil
 }
@@ -180,7 +184,7 @@ func (c *clock) resume(tid int, ws syscall.WaitStatus) error {
 	switch {
 	case event == unix.PTRACE_EVENT_EXEC:
 		delete(c.held, tid)
-		hideVDSO(tid) // fails only for a program that may not be read
+		c.changeProgram(tid) // fails only for a program that may not be read
 	case event == unix.PTRACE_EVENT_SECCOMP:
 		if c.call(tid) {
 			request = unix.PTRACE_SYSCALL
@@ -211,6 +215,9 @@ func (c *clock) call(tid int) (again bool) {
 	if r.get(tid) != nil {
 		return false
 	}
+	if c.shiftedThere(tid, &r) {
+		return false
+	}
 	if answer, ok := c.answer(tid, &r); ok {
 		r.skip(tid, answer)
 		return false
@@ -220,6 +227,17 @@ func (c *clock) call(tid int) (again bool) {
 		return false
 	}
 	return c.shiftBack(tid, &r, argument, layout)
+}
+
+// shiftedThere reports whether a changed vDSO has made the call, and will add the offset to what the kernel answers.
+func (c *clock) shiftedThere(tid int, r *registers) bool {
+	switch {
+	case r.number() == unix.SYS_CLOCK_GETTIME && int32(r.argument(0)) != unix.CLOCK_REALTIME_ALARM:
+	case r.number() == unix.SYS_GETTIMEOFDAY:
+	default:
+		return false
+	}
+	return c.vdso.made(tid, r.instruction())
 }
 
 // answer executes the call that reads the clock, if it is one.

@@ -1,12 +1,17 @@
 package namespace
 
 import (
+	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -168,6 +173,75 @@ func TestClockProgram(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if got := evaluate(t, program, test.call, test.arguments); got != test.want {
 				t.Errorf("got %#x, want %#x", got, test.want)
+			}
+		})
+	}
+}
+
+// TestChangeVDSO works on this process's own vDSO and on wrong ones.
+func TestChangeVDSO(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("cannot run here: there is no code for this architecture")
+	}
+	image, err := ownVDSO()
+	if err != nil {
+		t.Skip("cannot run here: ", err)
+	}
+	v, err := changeVDSO(image, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("symbols name the new functions", func(t *testing.T) {
+		file, err := elf.NewFile(bytes.NewReader(v.changed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		symbols, err := file.DynamicSymbols()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range symbols {
+			name := strings.TrimPrefix(s.Name, "__vdso_")
+			changed := name == "clock_gettime" || name == "gettimeofday" || name == "time"
+			if inside := s.Value >= uint64(v.stubs) && s.Value < uint64(v.end); inside != changed {
+				t.Errorf("%s is at %#x", s.Name, s.Value)
+			}
+		}
+	})
+	t.Run("its own calls are told apart", func(t *testing.T) {
+		there, err := unix.Mmap(-1, 0, len(v.changed), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(there)
+		base := uint64(uintptr(unsafe.Pointer(&there[0])))
+		if v.made(os.Getpid(), base+0xbe1) {
+			t.Error("an empty page is taken for the vDSO")
+		}
+		copy(there, v.changed)
+		for _, at := range []uint64{2, 0xbe1, uint64(len(there)) - 1} {
+			if !v.made(os.Getpid(), base+at) {
+				t.Errorf("a call at %#x is not the vDSO's", at)
+			}
+		}
+		if v.made(os.Getpid(), base+uint64(len(there))) {
+			t.Error("a call behind the vDSO is the vDSO's")
+		}
+	})
+	wrong := map[string]func(image []byte){
+		"read vDSO: bad magic number '[0 69 76 70]' in record at byte 0x0": func(b []byte) { b[0] = 0 },
+		"the vDSO is larger than 65536 bytes":                              func(b []byte) { b[42] = 1 },
+		"the vDSO has no room":                                             func(b []byte) { b[len(b)-1] = 1 },
+		"the vDSO does not read the clock": func(b []byte) {
+			copy(b[bytes.Index(b, []byte("__vdso_clock_gettime")):], "__vdso_clock_xettime")
+		},
+	}
+	for want, change := range wrong {
+		t.Run(want, func(t *testing.T) {
+			b := bytes.Clone(image)
+			change(b)
+			if _, err := changeVDSO(b, time.Hour); err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got error %v", err)
 			}
 		})
 	}

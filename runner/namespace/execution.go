@@ -159,7 +159,7 @@ func (e *execution) order() order {
 	o := order{
 		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
-		ClockOffset: s.ClockOffset,
+		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO,
 	}
 	if !e.group.limitsMemory() {
 		o.WatchMemory = s.Limits.Memory

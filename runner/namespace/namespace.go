@@ -40,6 +40,9 @@ type Options struct {
 	// NoCgroups does without control groups, as where none is writable. Limits of memory and processes
 	// are then kept by counting, which is slower to notice.
 	NoCgroups bool
+	// NoVDSO makes programs under a ClockOffset do without the vDSO, as on hosts whose vDSO is of an unknown kind: each
+	// reading of the wall clock then takes some ten microseconds.
+	NoVDSO bool
 }
 
 // Runner runs commands in namespaces. It may be used by several goroutines at once.

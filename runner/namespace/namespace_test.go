@@ -112,6 +112,11 @@ func TestSuiteWithoutUserNamespace(t *testing.T) {
 	runnertest.Run(t, driver(namespace.Options{NoUserNamespace: true}))
 }
 
+// TestSuiteWithoutVDSO runs the cases of the clock where every reading of it is a system call.
+func TestSuiteWithoutVDSO(t *testing.T) {
+	runnertest.RunClocks(t, driver(namespace.Options{NoVDSO: true}))
+}
+
 const nobody = 65534
 
 // TestAsOrdinaryUser runs this package's other tests again as a user without any privilege.

@@ -10,10 +10,11 @@ const sysTime = unix.SYS_TIME
 // registers are those of a thread that has stopped at a system call; see syscall(2) for their parts.
 type registers struct{ values unix.PtraceRegs }
 
-func (r *registers) get(tid int) error { return unix.PtraceGetRegs(tid, &r.values) }
-func (r *registers) set(tid int) error { return unix.PtraceSetRegs(tid, &r.values) }
-func (r *registers) number() uint64    { return r.values.Orig_rax }
-func (r *registers) stack() uint64     { return r.values.Rsp }
+func (r *registers) get(tid int) error   { return unix.PtraceGetRegs(tid, &r.values) }
+func (r *registers) set(tid int) error   { return unix.PtraceSetRegs(tid, &r.values) }
+func (r *registers) number() uint64      { return r.values.Orig_rax }
+func (r *registers) instruction() uint64 { return r.values.Rip }
+func (r *registers) stack() uint64       { return r.values.Rsp }
 
 func (r *registers) place(n int) *uint64 {
 	return [...]*uint64{&r.values.Rdi, &r.values.Rsi, &r.values.Rdx, &r.values.R10, &r.values.R8, &r.values.R9}[n]

@@ -18,10 +18,11 @@ const systemCallSet = 0x404
 // registers are those of a thread that has stopped at a system call; see syscall(2) for their parts.
 type registers struct{ values unix.PtraceRegs }
 
-func (r *registers) get(tid int) error { return unix.PtraceGetRegs(tid, &r.values) }
-func (r *registers) set(tid int) error { return unix.PtraceSetRegs(tid, &r.values) }
-func (r *registers) number() uint64    { return r.values.Regs[8] }
-func (r *registers) stack() uint64     { return r.values.Sp }
+func (r *registers) get(tid int) error   { return unix.PtraceGetRegs(tid, &r.values) }
+func (r *registers) set(tid int) error   { return unix.PtraceSetRegs(tid, &r.values) }
+func (r *registers) number() uint64      { return r.values.Regs[8] }
+func (r *registers) instruction() uint64 { return r.values.Pc }
+func (r *registers) stack() uint64       { return r.values.Sp }
 
 func (r *registers) argument(n int) uint64           { return r.values.Regs[n] }
 func (r *registers) setArgument(n int, value uint64) { r.values.Regs[n] = value }

@@ -16,6 +16,7 @@ type registers struct{}
 func (r *registers) get(int) error           { return errors.ErrUnsupported }
 func (r *registers) set(int) error           { return errors.ErrUnsupported }
 func (r *registers) number() uint64          { return sysTime }
+func (r *registers) instruction() uint64     { return 0 }
 func (r *registers) stack() uint64           { return 0 }
 func (r *registers) argument(int) uint64     { return 0 }
 func (r *registers) setArgument(int, uint64) {}

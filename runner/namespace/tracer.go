@@ -94,10 +94,10 @@ const (
 	auxVDSO   = 33 // AT_SYSINFO_EHDR
 )
 
-// hideVDSO takes the vDSO out of the auxiliary vector of tid, which has just executed a program. On its stack lie argc,
-// the pointers of argv up to a null, those of the environment up to a null, and the vector: pairs of type and
-// value up to a null type.
-func hideVDSO(tid int) error {
+// changeProgram makes the program that tid has just executed read the shifted clock. On its stack lie argc, the pointers
+// of argv up to a null, those of the environment up to a null, and the auxiliary vector: pairs of type and value up to
+// a null type. It names the vDSO, which is changed or, where that cannot be done, made unknown to the program.
+func (c *clock) changeProgram(tid int) error {
 	var r registers
 	if err := r.get(tid); err != nil {
 		return err
@@ -127,11 +127,12 @@ func hideVDSO(tid int) error {
 		if err != nil || kind == auxNull {
 			return err
 		}
-		if kind == auxVDSO && !writeWords(tid, at-8, auxIgnore) {
-			return syscall.EFAULT
-		}
-		if _, err := next(); err != nil {
+		value, err := next()
+		if err != nil {
 			return err
+		}
+		if kind == auxVDSO && (c.vdso == nil || !c.vdso.install(tid, value)) && !writeWords(tid, at-16, auxIgnore) {
+			return syscall.EFAULT
 		}
 	}
 }

@@ -33,6 +33,7 @@ type order struct {
 	Scratch  int64 // bytes of a tmpfs without a size; zero: the kernel's default
 
 	ClockOffset time.Duration // zero: the clock is not touched
+	NoVDSO      bool          // hide the vDSO instead of changing it
 
 	WatchMemory    int64 // bytes; not zero: sample the memory of all processes and stop above this
 	WatchProcesses int   // not zero: count all processes and threads and stop above this

@@ -205,7 +205,7 @@ func clocksInC(h *harness) {
 			}
 			out := h.shifted(offset, spec)
 			times, waits, _ := strings.Cut(out, "pthread_cond_timedwait")
-			h.equal(h.shows(times, offset), 3*5)
+			h.equal(h.shows(times, offset), 3*8)
 			h.equal(waits, ": ETIMEDOUT\nsem_timedwait: ETIMEDOUT\n")
 		}
 	}

@@ -27,8 +27,15 @@ const ProbeVariable = "ARCH_TEST_PROBE"
 
 // Run runs the suite against the drivers that make returns, one for each case.
 func Run(t *testing.T, make func(t *testing.T) runner.Runner) {
+	runCases(t, make, exits(), surroundings(), files(), escapes(), limits(), outputs(), clocks())
+}
+
+// RunClocks runs the cases of runner.Spec.ClockOffset alone, for drivers that have more than one way to do that.
+func RunClocks(t *testing.T, make func(t *testing.T) runner.Runner) { runCases(t, make, clocks()) }
+
+func runCases(t *testing.T, make func(t *testing.T) runner.Runner, groups ...[]testCase) {
 	probe := Probe(t)
-	for _, group := range [][]testCase{exits(), surroundings(), files(), escapes(), limits(), outputs(), clocks()} {
+	for _, group := range groups {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				c.run(&harness{T: t, runner: make(t), probe: probe})

@@ -21,6 +21,13 @@ static void tell(const char *where)
 	printf("%s: gettimeofday: %lld\n", where, (long long)tv.tv_sec);
 	clock_gettime(CLOCK_REALTIME, &ts);
 	printf("%s: clock_gettime: %lld\n", where, (long long)ts.tv_sec);
+	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+	printf("%s: clock_gettime, coarse: %lld\n", where, (long long)ts.tv_sec);
+	clock_gettime(CLOCK_TAI, &ts);
+	printf("%s: clock_gettime, atomic: %lld\n", where, (long long)ts.tv_sec);
+	if (clock_gettime(CLOCK_REALTIME_ALARM, &ts))
+		clock_gettime(CLOCK_REALTIME, &ts); /* a machine without such a device */
+	printf("%s: clock_gettime, alarm: %lld\n", where, (long long)ts.tv_sec);
 	timespec_get(&ts, TIME_UTC);
 	printf("%s: timespec_get: %lld\n", where, (long long)ts.tv_sec);
 	fflush(stdout);
