@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -98,8 +99,23 @@ func TestEachCheckFailsAlone(t *testing.T) {
 // An artifact may be named by several claims; one that passes is enough, and what is said of the others does not matter.
 func TestOneOfSeveralClaimsPasses(t *testing.T) {
 	w := newWorld(t)
-	for i := range 4 { // whatever the order of their ids
-		half := w.newClaim(document(fmt.Sprintf("half%d", i)), w.dependencies, outputs(fmt.Sprintf("half%d", i), artifact))
+	good, err := w.claim.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := map[bool]bool{}
+	for i := 0; len(before) < 2; i++ { // claims are judged in the order of their ids
+		name := fmt.Sprintf("half%d", i)
+		half := w.newClaim(document(name), w.dependencies, outputs(name, artifact))
+		id, err := half.ID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := bytes.Compare(id[:], good[:]) < 0
+		if before[first] {
+			continue
+		}
+		before[first] = true
 		r := w.receipt(w.alice)
 		r.Add(w.sign(half, w.alice))
 		n, err := attest.NewNegative(half, attest.Negative{

@@ -171,6 +171,9 @@ func TestVerifySummary(t *testing.T) {
 		{"a level that was not verified", func(in *attest.SummaryInput) { in.Levels = []string{attest.LevelBuild2} }, attest.ClassPolicy},
 		{"another policy", func(in *attest.SummaryInput) { in.PolicyDigest = digest.Of(nil) }, attest.ClassPolicy},
 		{"too old", func(in *attest.SummaryInput) { in.At, in.MaxAge = now.Add(48*time.Hour), 24*time.Hour }, attest.ClassPolicy},
+		{"one that says FAILED beside levels", func(in *attest.SummaryInput) {
+			in.Receipt = receiptOf(w.signBytes(w.rewrite(passed, `"PASSED"`, `"FAILED"`), verifier))
+		}, attest.ClassPolicy},
 		{"from the future", func(in *attest.SummaryInput) { in.At, in.MaxAge = now.Add(-time.Hour), 24*time.Hour }, attest.ClassVerification},
 		{"a failed one", func(in *attest.SummaryInput) { in.Receipt = receiptOf(w.sign(failed, verifier)) }, attest.ClassPolicy},
 		{"a failed one after a passed one", func(in *attest.SummaryInput) {
