@@ -45,13 +45,17 @@ const MaxZipDirectory = 64 << 20
 // OpenZip reads the directory of a zip archive of size bytes. Its memory is bounded by MaxZipDirectory, and not by what
 // the archive says of itself. Names are as the archive has them.
 func OpenZip(r io.ReaderAt, size int64) (*zip.Reader, error) {
+	return openZip(r, size, MaxZipDirectory)
+}
+
+func openZip(r io.ReaderAt, size, directory int64) (*zip.Reader, error) {
 	// Beside the directory, zip.NewReader looks for its end: in the last 65 KiB, more than once.
-	b := &boundedAt{r: r, left: MaxZipDirectory + 256<<10}
+	b := &boundedAt{r: r, left: directory + 256<<10}
 	z, err := zip.NewReader(b, size)
 	b.open = true
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
 		if b.left < 0 {
-			err = &LimitError{"bytes of zip directory", MaxZipDirectory}
+			err = &LimitError{"bytes of zip directory", directory}
 		}
 		return nil, err
 	}
