@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"arch": func() { os.Exit(mainStatus()) }})
 }
 
+// noRaceSleep is a GORACE: a process under the race detector waits a second before it exits, unless told not to.
+const noRaceSleep = "atexit_sleep_ms=0"
+
 // TestScripts runs testdata/script. Each script has its own home, configuration and store below $WORK, and
 // finds there
 //
@@ -57,7 +60,7 @@ func TestScripts(t *testing.T) {
 			for name, value := range map[string]string{
 				"TOOL": tool, "HOME": "$WORK/home", "XDG_CONFIG_HOME": "$WORK/config", "XDG_STATE_HOME": "$WORK/state",
 				"XDG_DATA_HOME": "$WORK/data", "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
-				"GOMAXPROCS": "2",
+				"GOMAXPROCS": "2", "GORACE": noRaceSleep,
 			} {
 				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
 			}
@@ -104,7 +107,7 @@ func shiftsClock(dir, tool string) (bool, error) {
 	}
 	c := exec.Command(exe, "build", "--attest", "--vary", "time", "--json", ".")
 	c.Args[0], c.Dir = "arch", dir
-	c.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME=", "XDG_STATE_HOME=", "ARCH_STORE="+filepath.Join(dir, "store"))
+	c.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME=", "XDG_STATE_HOME=", "ARCH_STORE="+filepath.Join(dir, "store"), "GORACE="+noRaceSleep)
 	out, err := c.Output()
 	var res buildResult
 	if err == nil {

@@ -32,7 +32,7 @@ func onTerminal(t *testing.T, env []string, args ...string) (out, screen string,
 	}
 	c := exec.Command(exe, args...)
 	c.Args[0] = "arch"
-	c.Env = append(os.Environ(), append([]string{"TERM=xterm", "NO_COLOR="}, env...)...)
+	c.Env = append(os.Environ(), append([]string{"TERM=xterm", "NO_COLOR=", "GORACE=" + noRaceSleep}, env...)...)
 	var stdout bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, tty
 	if err := c.Start(); err != nil {
