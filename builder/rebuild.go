@@ -152,6 +152,11 @@ func (e *ClaimError) Error() string {
 	return fmt.Sprintf("claim of %s is not honest: %s", e.Name, e.Cause)
 }
 
+// Hint tells the way out.
+func (e *ClaimError) Hint() string {
+	return "do not rely on this receipt; ask whoever signed it for one that its manifest gives"
+}
+
 // checkClaim compares everything that the claim says, but for the digests of its subjects, with what its manifest gives.
 func checkClaim(r *Rebuild, made *Made) error {
 	ours, err := claimOf(made, placeholders(r.Build))

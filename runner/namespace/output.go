@@ -91,7 +91,7 @@ func (r *outputReader) next() {
 	case kind == frameEOF && len(body) == 0:
 		r.err = io.EOF
 	case kind == frameEOF:
-		r.err = fmt.Errorf("output %s: %s", r.name, body)
+		r.err = fmt.Errorf("output %s: %.500q", r.name, body)
 	default:
 		r.err = fmt.Errorf("read report: unexpected frame %q", kind)
 	}
