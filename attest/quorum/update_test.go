@@ -189,9 +189,14 @@ func TestVerifyFirstRoot(t *testing.T) {
 	for i := range 15 {
 		crowded.Signatures = append(crowded.Signatures, dsse.Signature{Sig: []byte{byte(i), 1}})
 	}
-	policy, err := manifest.Canonical(&manifest.Policy{
-		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "p"}, Spec: manifest.PolicySpec{Version: 1},
-	})
+	doc := &manifest.Policy{
+		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "p", Expires: "2026-02-01T00:00:00Z"},
+		Spec: manifest.PolicySpec{Version: 1},
+	}
+	if err := doc.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	policy, err := manifest.Canonical(doc)
 	if err != nil {
 		t.Fatal(err)
 	}
