@@ -7,17 +7,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 	"arch.network/builder"
 )
 
-// deliveredKind is under what the store remembers which directories we made.
+// deliveredKind is under what the store remembers the directories that we made, and their state then.
 const deliveredKind = "delivered"
 
 // deliveredKey is the key for a path, which may be longer than keys are.
 func deliveredKey(path string) string { return digest.Of([]byte(path)).Hex() }
+
+// stateOf tells a directory from another one at its place, and from itself after something was put in or taken out.
+func stateOf(info fs.FileInfo) string {
+	return fmt.Sprintf("inode %d modified %d", info.Sys().(*syscall.Stat_t).Ino, info.ModTime().UnixNano())
+}
 
 // mayReplace refuses to deliver where that would remove a directory which we did not make.
 func (w *workshop) mayReplace(doc *manifest.Build, dir string) error {
@@ -36,12 +42,12 @@ func (w *workshop) mayReplace(doc *manifest.Build, dir string) error {
 		if err != nil {
 			return err
 		}
-		_, ours, err := w.store.Recall(deliveredKind, deliveredKey(path))
+		known, ours, err := w.store.Recall(deliveredKind, deliveredKey(path))
 		if err != nil {
 			return err
 		}
-		if !ours {
-			return hinted(fmt.Errorf("deliver output %s: %s is a directory that arch did not make", out.Name, path),
+		if !ours || string(known) != stateOf(info) {
+			return hinted(fmt.Errorf("deliver output %s: %s is a directory that arch did not make, or that was changed since", out.Name, path),
 				"move it away, or choose another directory")
 		}
 	}
@@ -61,7 +67,7 @@ func (w *workshop) deliver(ctx context.Context, made *builder.Made, dir string) 
 		}
 		real, err := realPath(path)
 		if err == nil && info.IsDir() {
-			err = w.store.Remember(deliveredKind, deliveredKey(real), nil)
+			err = w.store.Remember(deliveredKind, deliveredKey(real), []byte(stateOf(info)))
 		}
 		if err != nil {
 			return nil, err

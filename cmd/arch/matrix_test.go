@@ -47,7 +47,7 @@ func TestBadInput(t *testing.T) {
 		{"build", "@"}, {"build", "--attest", "@"}, {"build", "--dry-run", "@"}, {"build", "--attest", "--key", "@", "artifact"},
 		{"verify", "@"}, {"verify", "artifact", "--receipts", "@"}, {"verify", "artifact", "--trust", "@"},
 		{"verify", "artifact", "--policy", "@"}, {"verify", "artifact", "--vsa", "out", "--key", "@"},
-		{"verify", "artifact", "--layout", "@", "--layout-key", "artifact"}, {"verify", "artifact", "--layout", "artifact", "--layout-key", "@"},
+		{"verify", "artifact", "--layout", "@", "--layout-key", "artifact"}, {"verify", "artifact", "--layout", "artifact", "--layout-key", "@"}, {"verify", "artifact", "--layout", "artifact", "--layout-key", "artifact", "--links", "@"},
 		{"rebuild", "@"}, {"rebuild", "--dry-run", "@"}, {"rebuild", "--unsigned", "@"},
 		{"diff", "artifact", "@"}, {"log", "@"},
 		{"key", "show", "@"}, {"key", "new", "--algorithm", "@"}, {"key", "new", "--recipient", "@", "new.key"},

@@ -195,16 +195,8 @@ func (a *app) checkLayout(ctx context.Context, o verifyOptions, r *attest.Report
 		}
 		in.Keys = append(in.Keys, key)
 	}
-	names, err := filepath.Glob(filepath.Join(o.links, "*.link"))
-	if err != nil {
+	if in.Links, err = a.readLinks(o.links); err != nil {
 		return err
-	}
-	for _, name := range names {
-		link, err := a.readFile(name, maxLayoutFile)
-		if err != nil {
-			return err
-		}
-		in.Links = append(in.Links, link)
 	}
 	layout, err := attest.VerifyLayout(ctx, in)
 	if err != nil {
@@ -217,8 +209,34 @@ func (a *app) checkLayout(ctx context.Context, o verifyOptions, r *attest.Report
 	return nil
 }
 
-// maxLayoutFile bounds each file of a layout, in bytes.
-const maxLayoutFile = 16 << 20
+// Limits of what a layout is read from.
+const (
+	maxLayoutFile = 16 << 20 // bytes of each file
+	maxLinks      = 1024
+)
+
+// readLinks reads every link of a directory.
+func (a *app) readLinks(dir string) ([][]byte, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, hinted(fmt.Errorf("read links: %w", err), "--links names the directory that holds the files *.link")
+	}
+	var links [][]byte
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".link" {
+			continue
+		}
+		if len(links) == maxLinks {
+			return nil, fmt.Errorf("read links: %s holds more than %d", dir, maxLinks)
+		}
+		link, err := a.readFile(filepath.Join(dir, e.Name()), maxLayoutFile)
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, link)
+	}
+	return links, nil
+}
 
 // writeSummary signs the verification summary, of a report that passed as of one that failed.
 func (o verifyOptions) writeSummary(ctx context.Context, signer identity.Signer, res verifyResult) error {
