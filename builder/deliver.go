@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -155,8 +156,12 @@ func swap(temp, path string) error {
 	return nil
 }
 
-// WriteFile writes data at path in one step: readers see the old content or the new one.
+// WriteFile writes data at path in one step: readers see the old content or the new one. A file that has this content
+// already is left as it is.
 func WriteFile(path string, data []byte) error {
+	if holds(path, data) {
+		return nil
+	}
 	return replace(path, func(temp string) error {
 		f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if err != nil {
@@ -171,4 +176,14 @@ func WriteFile(path string, data []byte) error {
 		}
 		return f.Close()
 	})
+}
+
+// holds reports whether path is a regular file with the content data.
+func holds(path string, data []byte) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {
+		return false
+	}
+	have, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(have, data)
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,19 @@ func (s *Store) AddRoot(name string, d ...digest.SHA256) error {
 	if err := r.validate(); err != nil {
 		return fmt.Errorf("add root %.100q: %w", name, err)
 	}
-	if err := s.writeFile(s.path(rootDir, keyName(name)), r.encode()); err != nil {
+	path := s.path(rootDir, keyName(name))
+	if have, err := s.fs.ReadFile(path, maxRecord); err == nil && bytes.Equal(have, r.encode()) {
+		return s.syncRoots(name) // whoever wrote it may not have come to this
+	}
+	if err := s.writeFile(path, r.encode()); err != nil {
+		return fmt.Errorf("add root %q: %w", name, err)
+	}
+	return nil
+}
+
+// syncRoots makes the names of roots durable.
+func (s *Store) syncRoots(name string) error {
+	if err := s.fs.SyncDir(s.path(rootDir)); err != nil {
 		return fmt.Errorf("add root %q: %w", name, err)
 	}
 	return nil

@@ -37,8 +37,20 @@ func (s *Store) AddTree(ctx context.Context, r io.Reader, want digest.SHA256) (d
 }
 
 // AddTreeFrom stores a copy of the file, directory or link at path, without what opts filters out, and returns the digest of its NAR.
-// What changes while it is read is stored as it was read.
+// What changes while it is read is stored as it was read. A tree that the store has is only read and hashed: nothing is written.
 func (s *Store) AddTreeFrom(ctx context.Context, path string, opts nar.Options) (digest.SHA256, error) {
+	d, _, err := nar.Hash(ctx, path, opts)
+	if err != nil {
+		return digest.SHA256{}, fmt.Errorf("add tree to the store: %w", err)
+	}
+	lease, err := s.Lease(ctx)
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	defer lease.Release()
+	if have, err := s.haveTree(d); have || err != nil {
+		return d, err
+	}
 	return s.addDump(ctx, path, opts, digest.SHA256{})
 }
 

@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 )
@@ -168,14 +171,39 @@ func BenchmarkVerifyProcess(b *testing.B) {
 				b.Fatal(err)
 			}
 			w.run(b, "build", "--attest", "--once", yaml)
+			w.uncarry(b)
 			t := times{}
 			for b.Loop() {
-				t.add("verify", w.run(b, "verify", "result/zeros", "--receipts", "result/"))
+				t.add("verify", w.run(b, "verify", "result/zeros", "--receipts", "bare/"))
+				t.add("verify-carrying-2MB", w.run(b, "verify", "result/zeros", "--receipts", "result/"))
 				t.add("floor", w.run(b, "version"))
 				t.add("sha256", hashTime(b, filepath.Join(w.dir, "result/zeros")))
 			}
 			t.report(b)
 		})
+	}
+}
+
+// uncarry writes the receipt once more, to bare/, without the sources that it carries.
+func (w *workshop) uncarry(b *testing.B) {
+	b.Helper()
+	const name = "zeros.receipt.jsonl"
+	f, err := os.Open(filepath.Join(w.dir, "result", name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	r, err := attest.ReadReceipt(f)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Sources = nil
+	var buf bytes.Buffer
+	if _, err := r.WriteTo(&buf); err != nil {
+		b.Fatal(err)
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(w.dir, "bare"), 0o755), os.WriteFile(filepath.Join(w.dir, "bare", name), buf.Bytes(), 0o644)); err != nil {
+		b.Fatal(err)
 	}
 }
 
