@@ -12,6 +12,11 @@
 // inside the mounts; no capability, no way to get one, no new namespace, no foreign architecture's calls;
 // when Run returns, every process is gone, and with it every mount. If the caller dies, all of it dies too.
 //
+// With a ClockOffset, one thread of the first process traces the confined ones, and shifts what they read from the wall
+// clock, whichever way they read it. Builds take about a tenth longer by that. Times that the kernel itself writes, such
+// as those of files, are the host's, and so are all clocks that do not tell the time of day. If the host refuses to
+// trace, the commands run by the host's clock, and Confinement.Missing says "clock-offset: …".
+//
 // What it never does: fetch, verify, or decide; write outside of what the Spec makes writable; follow a symbolic link
 // inside the confinement.
 //
