@@ -139,7 +139,12 @@ func TestNoNetworkAndFixedEnvironment(t *testing.T) {
 	t.Parallel()
 	w, base := newWorld(t), workbench(t)
 	for _, c := range []struct{ property, want string }{
-		{"path", "/build"}, {"uid", "1000"}, {"hostname", "localhost"}, {"locale", "C"}, {"tz", "UTC"}, {"umask", "0022"},
+		{"path", "/build"},
+		{"uid", "1000"},
+		{"hostname", "localhost"},
+		{"locale", "C"},
+		{"tz", "UTC"},
+		{"umask", "0022"},
 		{"order", "c b a"}, // a tmpfs lists what was made last first: created in name order
 	} {
 		t.Run(c.property, func(t *testing.T) {

@@ -69,11 +69,13 @@ func TestGuiltyFactors(t *testing.T) {
 			verdict{Guilty: []builder.Factor{"uid", "tz"}, Differ: differs},
 		},
 		{
-			"two, only together", [][]string{step("leak", "uid+tz", out, "1000", "UTC")},
+			"two, only together",
+			[][]string{step("leak", "uid+tz", out, "1000", "UTC")},
 			verdict{Together: []builder.Factor{"uid", "tz"}, Differ: differs},
 		},
 		{
-			"a hidden path breaks the build", [][]string{step("wantfile", out)},
+			"a hidden path breaks the build",
+			[][]string{step("wantfile", out)},
 			verdict{Guilty: []builder.Factor{"path"}, Broken: true},
 		},
 	} {

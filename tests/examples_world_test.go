@@ -152,9 +152,8 @@ func (p *person) try(t *testing.T, args ...string) outcome {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), p.arch, append([]string{"--json"}, args...)...)
 	cmd.Dir, cmd.Env = p.home, p.env
-	if p.cred != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
-	}
+	// If the test is ended by its time limit, the program is to end too, and to leave nothing behind.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred, Pdeathsig: syscall.SIGTERM}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()

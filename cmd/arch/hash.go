@@ -88,8 +88,13 @@ func (a *app) hashPath(ctx context.Context, path string) (hashResult, error) {
 func (res hashResult) text(w *screen) {
 	fmt.Fprintf(w, "%s\n", res.Path)
 	for _, line := range []struct{ name, value string }{
-		{"sha256", res.SHA256}, {"sri", res.SRI}, {"cid", res.CID}, {"nar", res.NAR}, {"nar (nix32)", res.NARNix32},
-		{"tar", res.Tar}, {"oci", res.OCI},
+		{"sha256", res.SHA256},
+		{"sri", res.SRI},
+		{"cid", res.CID},
+		{"nar", res.NAR},
+		{"nar (nix32)", res.NARNix32},
+		{"tar", res.Tar},
+		{"oci", res.OCI},
 	} {
 		if line.value != "" {
 			fmt.Fprintf(w, "  %-12s %s\n", line.name, line.value)

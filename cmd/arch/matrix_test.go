@@ -44,19 +44,50 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	commands := [][]string{
-		{"build", "@"}, {"build", "--attest", "@"}, {"build", "--dry-run", "@"}, {"build", "--attest", "--key", "@", "artifact"},
-		{"verify", "@"}, {"verify", "artifact", "--receipts", "@"}, {"verify", "artifact", "--trust", "@"},
-		{"verify", "artifact", "--policy", "@"}, {"verify", "artifact", "--vsa", "out", "--key", "@"},
-		{"verify", "artifact", "--layout", "@", "--layout-key", "artifact"}, {"verify", "artifact", "--layout", "artifact", "--layout-key", "@"}, {"verify", "artifact", "--layout", "artifact", "--layout-key", "artifact", "--links", "@"},
-		{"rebuild", "@"}, {"rebuild", "--dry-run", "@"}, {"rebuild", "--unsigned", "@"},
-		{"diff", "artifact", "@"}, {"log", "@"},
-		{"key", "show", "@"}, {"key", "new", "--algorithm", "@"}, {"key", "new", "--recipient", "@", "new.key"},
-		{"trust", "show", "@"}, {"trust", "add", "@", "--name", "x"}, {"trust", "add", did, "--name", "x", "--trust", "@"},
-		{"trust", "check", "@"}, {"trust", "update", "@"}, {"trust", "update", "--trust", "@", "artifact"},
-		{"sign", "@"}, {"sign", "--key", "@", "artifact"}, {"check", "@"}, {"check", "--role", "policy", "@"},
-		{"wrap", "@"}, {"unwrap", "@"}, {"pin", "@"}, {"explain", "@"}, {"schema", "@"},
-		{"nar", "ls", "@"}, {"store", "ls", "@"}, {"store", "gc", "--age", "@"}, {"store", "ls", "--store", "@"},
-		{"help", "@"}, {"@"}, {"completion", "@"}, {"version", "@"}, {"--color", "@", "version"},
+		{"build", "@"},
+		{"build", "--attest", "@"},
+		{"build", "--dry-run", "@"},
+		{"build", "--attest", "--key", "@", "artifact"},
+		{"verify", "@"},
+		{"verify", "artifact", "--receipts", "@"},
+		{"verify", "artifact", "--trust", "@"},
+		{"verify", "artifact", "--policy", "@"},
+		{"verify", "artifact", "--vsa", "out", "--key", "@"},
+		{"verify", "artifact", "--layout", "@", "--layout-key", "artifact"},
+		{"verify", "artifact", "--layout", "artifact", "--layout-key", "@"},
+		{"verify", "artifact", "--layout", "artifact", "--layout-key", "artifact", "--links", "@"},
+		{"rebuild", "@"},
+		{"rebuild", "--dry-run", "@"},
+		{"rebuild", "--unsigned", "@"},
+		{"diff", "artifact", "@"},
+		{"log", "@"},
+		{"key", "show", "@"},
+		{"key", "new", "--algorithm", "@"},
+		{"key", "new", "--recipient", "@", "new.key"},
+		{"trust", "show", "@"},
+		{"trust", "add", "@", "--name", "x"},
+		{"trust", "add", did, "--name", "x", "--trust", "@"},
+		{"trust", "check", "@"},
+		{"trust", "update", "@"},
+		{"trust", "update", "--trust", "@", "artifact"},
+		{"sign", "@"},
+		{"sign", "--key", "@", "artifact"},
+		{"check", "@"},
+		{"check", "--role", "policy", "@"},
+		{"wrap", "@"},
+		{"unwrap", "@"},
+		{"pin", "@"},
+		{"explain", "@"},
+		{"schema", "@"},
+		{"nar", "ls", "@"},
+		{"store", "ls", "@"},
+		{"store", "gc", "--age", "@"},
+		{"store", "ls", "--store", "@"},
+		{"help", "@"},
+		{"@"},
+		{"completion", "@"},
+		{"version", "@"},
+		{"--color", "@", "version"},
 	}
 	allowed := map[string]bool{ // what is good input for these
 		"diff huge": true, "diff garbage": true, "store ls --store directory": true, "store ls --store missing": true,
@@ -177,6 +208,7 @@ func TestNoHome(t *testing.T) {
 		t.Error(got)
 	}
 }
+
 func mkfifo(t *testing.T, path string) {
 	t.Helper()
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

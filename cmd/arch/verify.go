@@ -88,8 +88,12 @@ func newVerifyCommand(a *app) *cobra.Command {
 // check refuses flags that contradict each other or make no sense, and reads --at.
 func (o *verifyOptions) check(f *pflag.FlagSet) (time.Time, error) {
 	for _, need := range []struct{ flag, of string }{
-		{"layout-key", "layout"}, {"links", "layout"}, {"skip-inspections", "layout"},
-		{"key", "vsa"}, {"resource", "vsa"}, {"verifier", "vsa"},
+		{"layout-key", "layout"},
+		{"links", "layout"},
+		{"skip-inspections", "layout"},
+		{"key", "vsa"},
+		{"resource", "vsa"},
+		{"verifier", "vsa"},
 	} {
 		if f.Changed(need.flag) && !f.Changed(need.of) {
 			return time.Time{}, hinted(usage("--%s has no meaning without --%s", need.flag, need.of), "add --"+need.of)

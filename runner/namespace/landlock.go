@@ -131,7 +131,7 @@ func probeLandlock(mounts []runner.Mount) error {
 	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		unix.Close(fd)
-		return errors.New("Landlock has no effect: a directory that is no mount can be read")
+		return errors.New("restrict by Landlock: it has no effect: a directory that is no mount can be read")
 	}
 	return nil
 }
