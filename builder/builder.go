@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"runtime"
 	"slices"
@@ -177,7 +178,7 @@ func (b *Builder) first(ctx context.Context, made *Made, suffix string) error {
 	}
 	made.Record = Record{
 		Outputs: ran.outputs, Confinement: ran.result.Confinement, Log: ran.log,
-		Started: started, Finished: b.notBefore(started),
+		Run: rand.Text(), Started: started, Finished: b.notBefore(started),
 	}
 	end(ran.summary())
 	return nil

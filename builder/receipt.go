@@ -84,7 +84,7 @@ func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) (*attest
 	}
 	return attest.NewProvenance(claim, attest.Run{
 		Builder:      attest.Builder{ID: builderID(made.Record.Confinement), Version: map[string]string{v.Name: v.Number}},
-		InvocationID: fmt.Sprintf("%s@%d", made.ID.Hex(), made.Record.Started.Unix()),
+		InvocationID: made.ID.Hex() + "/" + made.Record.Run,
 		Started:      made.Record.Started,
 		Finished:     made.Record.Finished,
 		Variations:   made.Record.variations(),

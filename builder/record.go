@@ -19,6 +19,7 @@ type Record struct {
 	Outputs     []Output           `json:"outputs"` // in the manifest's order
 	Confinement runner.Confinement `json:"confinement"`
 	Log         digest.SHA256      `json:"log"` // of the first build's log
+	Run         string             `json:"run"` // random: no two runs leave the same provenance
 	Started     time.Time          `json:"started"`
 	Finished    time.Time          `json:"finished"`
 	Variation   *Variation         `json:"variation,omitempty"` // nil: built once
