@@ -22,8 +22,8 @@ import (
 
 // peers are programs that tests use or compare with, and the Debian packages they come from.
 var peers = map[string]string{
-	"nix-store": "nix-bin", "nix-hash": "nix-bin", "bwrap": "bubblewrap", "git": "git", "xz": "xz-utils", "gcc": "gcc",
-	"ar": "binutils", "mmdebstrap": "mmdebstrap", "gpg": "gnupg", "openssl": "openssl", "dpkg-deb": "dpkg",
+	"nix-store": "nix-bin", "nix-hash": "nix-bin", "bwrap": "bubblewrap", "git": "git", "gcc": "gcc", "strace": "strace",
+	"tar": "tar", "diff": "diffutils",
 }
 
 func main() {
