@@ -38,40 +38,57 @@ func layoutDigest(root *os.Root) (digest.SHA256, error) {
 		return digest.SHA256{}, fmt.Errorf("%s does not name exactly one image manifest", v1.ImageIndexFile)
 	}
 	image := index.Manifests[0]
-	if err := checkBlob(root, image); err != nil {
+	want, err := digest.Parse(string(image.Digest))
+	if err != nil {
+		return digest.SHA256{}, fmt.Errorf("descriptor: %w", err)
+	}
+	data, err := readSmall(root, blobPath(image))
+	if err != nil {
 		return digest.SHA256{}, err
 	}
+	if digest.Of(data) != want || int64(len(data)) != image.Size { // the bytes that are parsed are the bytes that were hashed
+		return digest.SHA256{}, fmt.Errorf("manifest %s has the digest %s", want, digest.Of(data))
+	}
 	var manifest v1.Manifest
-	if err := readJSON(root, blobPath(image), &manifest); err != nil {
-		return digest.SHA256{}, err
+	if err := json.Unmarshal(data, &manifest); err != nil {
+		return digest.SHA256{}, fmt.Errorf("manifest %s: %w", want, err)
 	}
 	for _, d := range append(manifest.Layers, manifest.Config) {
 		if err := checkBlob(root, d); err != nil {
 			return digest.SHA256{}, err
 		}
 	}
-	return digest.Parse(string(image.Digest))
+	return want, nil
 }
 
 func blobPath(d v1.Descriptor) string { return v1.ImageBlobsDir + "/sha256/" + d.Digest.Encoded() }
 
 func readJSON(root *os.Root, name string, v any) error {
-	f, err := root.Open(name)
+	data, err := readSmall(root, name)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err != nil {
-		return err
-	}
-	if len(data) > maxManifest {
-		return fmt.Errorf("%s is over the limit of %d bytes", name, maxManifest)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// readSmall reads a file of at most maxManifest bytes.
+func readSmall(root *os.Root, name string) ([]byte, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxManifest {
+		return nil, fmt.Errorf("%s is over the limit of %d bytes", name, maxManifest)
+	}
+	return data, nil
 }
 
 func checkBlob(root *os.Root, d v1.Descriptor) error {

@@ -108,7 +108,7 @@ func runCheck(a *app, path, trust, role, at string) error {
 		}
 	}
 	if root != nil {
-		d := root.Evaluate(role, env.Verified(root.Keys(role)), when, quorum.Options{})
+		d := root.Evaluate(role, env.Verified(root.KeysAt(role, when)), when, quorum.Options{})
 		res.Reasons = d.Reasons
 		if !d.OK {
 			failure = withStatus(exitDenied, fmt.Errorf("check %s: role %s: %s", path, role, strings.Join(d.Reasons, "; ")))

@@ -21,18 +21,28 @@ var receiptEndings = []string{".receipt.jsonl", ".intoto.jsonl"}
 // maxReceiptFiles bounds how many files of one directory are read.
 const maxReceiptFiles = 4096
 
+// maxReceipts bounds, in bytes, all receipts of one verification together.
+const maxReceipts = 2 * attest.MaxReceipt
+
 // readReceipts merges every receipt found in the given files and directories; with none given, in the artifact's directory.
 func (a *app) readReceipts(from []string, artifact string) (*attest.Receipt, error) {
 	if len(from) == 0 {
 		from = []string{filepath.Dir(filepath.Clean(artifact))}
 	}
 	all := &attest.Receipt{}
+	total := int64(0)
 	for _, name := range from {
 		files, err := receiptFiles(name)
 		if err != nil {
 			return nil, err
 		}
 		for _, file := range files {
+			if info, err := os.Stat(file); err == nil {
+				total += info.Size()
+			}
+			if total > maxReceipts {
+				return nil, hinted(fmt.Errorf("read receipts: together they are over the limit of %d bytes", maxReceipts), "name the files that matter")
+			}
 			r, err := readReceipt(file)
 			if err != nil {
 				return nil, err

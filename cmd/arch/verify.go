@@ -27,6 +27,7 @@ EXIT STATUS: 0 every required check passed; 1 error; 2 usage; 3 genuine, but den
 policy; 4 verification failed, or there is nothing that could be verified; 5 someone trusted got other bits.`
 
 type verifyOptions struct {
+	name, manifest string
 	signFlags
 	receipts        []string
 	trust           string
@@ -73,6 +74,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 	f.BoolVar(&o.degraded, "allow-degraded", false, "accept builds whose confinement was not fully enforced")
 	f.BoolVar(&o.varied, "require-varied", false, "refuse builds that were not repeated in other surroundings")
 	f.BoolVar(&o.negatives, "allow-negative", false, "pass although someone trusted reports another result")
+	f.StringVar(&o.name, "name", "", "name that the claim must give the artifact, whatever the file is called")
+	f.StringVar(&o.manifest, "manifest", "", "id of the Build document that must have been built (arch check shows it)")
 	f.StringVar(&o.layout, "layout", "", "also check this in-toto layout")
 	f.StringArrayVar(&o.layoutKey, "layout-key", nil, "public key, PEM, that must have signed the layout (repeatable)")
 	f.BoolVar(&o.skipInspections, "skip-inspections", false, "accept a layout with inspections without running them")
@@ -131,6 +134,12 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, at time.Time, path 
 	in := attest.VerifyInput{
 		Artifact: openArtifact(path), Receipt: receipt, Trust: trust, At: at,
 		Rebuilds: o.rebuilds, Operators: o.operators, RequireVaried: o.varied, AllowNegative: o.negatives,
+		Name: o.name,
+	}
+	if o.manifest != "" {
+		if in.Manifest, err = digest.Parse(o.manifest); err != nil {
+			return usage("--manifest: %v", err)
+		}
 	}
 	if o.degraded {
 		in.BuilderIDs = []string{attest.BuilderHermetic, attest.BuilderDegraded}
