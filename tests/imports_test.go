@@ -27,7 +27,14 @@ const importRules = `
 	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum < attest;
 
 	# Confined execution: documents and verification, but no keys, no network, no store.
-	attest, attest/digest/nar < runner < runner/namespace < runner/runnertest;
+	attest, attest/digest/nar < runner < runner/meter < runner/namespace < runner/runnertest;
+	attest/digest < runner/wasm/binary < runner/gas;
+	runner, runner/gas < runner/wasm/wasi < runner/wasm < runner/checkpoint;
+	runner < runner/cdi, runner/egress, runner/closure;
+	builder/source/unpack, runner < runner/oci;
+	runner/cdi, runner/wasm, runner/oci, runner/closure < runner/job;
+	runner/meter, runner/cdi < runner/systemd;
+	runner/job, runner/systemd < runner/broker;
 
 	# Making artifacts. The contract of the runner, never a driver.
 	attest/digest/nar < builder/store;
@@ -38,17 +45,23 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# The commands choose drivers and fetchers.
-	builder, runner/namespace < cmd/arch;
+	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint < cmd/arch;
+	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;
 	runner/namespace !< builder;
+	builder/store !< runner/job, runner/broker, runner/systemd, runner/oci, runner/closure;
 	net/http !< attest, attest/digest, attest/digest/nar, attest/canonical, attest/dsse, attest/manifest, attest/quorum, runner, runner/namespace;
 `
 
 // doors names the packages through which each large library enters.
 var doors = map[string][]string{
-	"github.com/tetratelabs/wazero":                     {"runner/wasm"},
-	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "cmd/arch-node-agent"},
+	"github.com/tetratelabs/wazero":                     {"runner/wasm", "runner/wasm/wasi"},
+	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
+	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
+	"github.com/containers/gvisor-tap-vsock":            {"runner/egress"},
+	"gvisor.dev/gvisor":                                 {"runner/egress"},
+	"tags.cncf.io/container-device-interface":           {"runner/cdi"},
 	"github.com/google/go-containerregistry":            {"builder/source"},
 	"github.com/nix-community/go-nix":                   {"attest/digest"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
@@ -58,7 +71,7 @@ var doors = map[string][]string{
 	"filippo.io/age":                                    {"attest/identity"},
 	"github.com/elastic/go-seccomp-bpf":                 {"runner/namespace"},
 	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
-	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent"},
+	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd"},
 	"gopkg.in/yaml.v3":                                  {"attest/manifest"},
 }
 

@@ -28,7 +28,7 @@ func (e *execution) result(failure error) (runner.Result, error) {
 	}
 	r := runner.Result{
 		Reason: end.Reason, Exit: end.Exit, Signal: end.Signal, Command: end.Command, Detail: end.Detail,
-		MemoryPeak: max(end.MemoryPeak, e.group.peak()),
+		Usage: runner.Usage{MemoryPeak: max(end.MemoryPeak, e.group.peak())},
 	}
 	if !e.started.IsZero() {
 		r.Wall = e.finished.Sub(e.started)
