@@ -3,8 +3,10 @@ package namespace
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,36 +23,96 @@ import (
 // caller's own group, so that the caller's limits go on holding; where version 2 forbids that, because the caller itself sits
 // in its group, it lies beside it, if the caller's group has no memory limit of its own to escape from.
 type group struct {
-	memory, pids string // directories; empty: that controller is not there
-	version      int    // 1 or 2
-	highest      int64  // bytes, read before the group is removed
-	killed       bool   // the kernel killed a process for memory
-	refused      bool   // the kernel refused a fork
+	paths   map[string]string // directories by controller, in the words of version 2
+	version int               // 1 or 2
+	highest int64             // bytes, read before the group is removed
+	killed  bool              // the kernel killed a process for memory
+	refused bool              // the kernel refused a fork
 }
+
+// The controllers, in the words of version 2.
+const (
+	memoryController = "memory"
+	pidsController   = "pids"
+	cpuController    = "cpu"
+	ioController     = "io"
+)
 
 // serial tells the groups of this process apart.
 var serial atomic.Int64
 
-// groupPrefix starts the name of each group: "arch-<process id>-<number>". Groups of dead processes are swept.
+// groupPrefix starts the name of each group: "arch-<process id>-<number>", and "-<name>" if the Spec has one.
+// Groups of dead processes are swept.
 const groupPrefix = "arch-"
 
 // ownThreads is how many threads of the first process the limit of processes does not count.
 const ownThreads = 24
 
-// newGroup makes groups for what limits ask, as far as the host lets it; it never fails, see limitsMemory.
-func newGroup(limits runner.Limits) *group {
-	if limits.Memory == 0 && limits.Processes == 0 {
+// newGroup makes groups for what limits ask, as far as the host lets it; it never fails, see has.
+func newGroup(name string, limits runner.Limits) *group {
+	wanted := wantedSettings(limits)
+	if len(wanted) == 0 {
 		return nil
 	}
 	h, err := findHierarchies("/proc/self/mountinfo", "/proc/self/cgroup")
 	if err != nil {
 		return nil
 	}
-	name := fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), serial.Add(1))
-	if g := newGroup2(h, name, limits); g != nil {
+	full := fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), serial.Add(1))
+	if name != "" {
+		full += "-" + name
+	}
+	if g := newGroup2(h, full, wanted); g != nil {
 		return g
 	}
-	return newGroup1(h, name, limits)
+	return newGroup1(h, full, wanted)
+}
+
+// setting is what one limit writes into the files of a group.
+type setting struct {
+	controller string
+	legacy     string // the controller's name in version 1
+	v1, v2     []entry
+}
+
+// entry is a value for a file. The first entry of a setting decides whether the limit is kept; others only add to it.
+type entry struct{ file, value string }
+
+// wantedSettings translates limits.
+func wantedSettings(l runner.Limits) []setting {
+	var list []setting
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	if l.Memory > 0 {
+		list = append(list, setting{
+			memoryController, "memory",
+			// The second is not there without swap accounting.
+			[]entry{{"memory.limit_in_bytes", number(l.Memory)}, {"memory.memsw.limit_in_bytes", number(l.Memory)}},
+			[]entry{{"memory.max", number(l.Memory)}, {"memory.swap.max", "0"}, {"memory.oom.group", "1"}},
+		})
+	}
+	if l.Processes > 0 {
+		most := []entry{{"pids.max", number(int64(l.Processes + ownThreads))}}
+		list = append(list, setting{pidsController, "pids", most, most})
+	}
+	if l.CPU > 0 {
+		quota, period := cpuQuota(l.CPU)
+		list = append(list, setting{
+			cpuController, "cpu",
+			[]entry{{"cpu.cfs_period_us", number(period)}, {"cpu.cfs_quota_us", number(quota)}},
+			[]entry{{"cpu.max", number(quota) + " " + number(period)}},
+		})
+	}
+	return list
+}
+
+// cpuQuota returns how many microseconds of each period thousandths of a processor's time are. The kernel refuses
+// quotas below a millisecond and periods above a second (Documentation/scheduler/sched-bwc.rst).
+func cpuQuota(thousandths int64) (quota, period int64) {
+	period = 100_000
+	if thousandths < 10 {
+		period = 1_000_000
+	}
+	return thousandths * period / 1000, period
 }
 
 // hierarchies are the directories of the caller's own groups.
@@ -118,26 +180,23 @@ func (h *hierarchies) add(line string, paths map[string]string) {
 }
 
 // newGroup2 makes a group of version 2, or returns nil.
-func newGroup2(h hierarchies, name string, limits runner.Limits) *group {
+func newGroup2(h hierarchies, name string, wanted []setting) *group {
 	if h.unified == "" {
 		return nil
 	}
-	for _, parent := range parents2(h.unified) {
+	for _, parent := range parents2(h.unified, wanted) {
 		sweep(parent)
 		dir := filepath.Join(parent, name)
 		if os.Mkdir(dir, 0o755) != nil {
 			continue
 		}
-		g := &group{version: 2}
-		if limits.Memory > 0 && put(dir, "memory.max", limits.Memory) == nil {
-			put(dir, "memory.swap.max", 0)
-			put(dir, "memory.oom.group", 1)
-			g.memory = dir
+		g := &group{version: 2, paths: map[string]string{}}
+		for _, s := range wanted {
+			if s.apply(dir, s.v2) {
+				g.paths[s.controller] = dir
+			}
 		}
-		if limits.Processes > 0 && put(dir, "pids.max", int64(limits.Processes+ownThreads)) == nil {
-			g.pids = dir
-		}
-		if g.memory != "" || g.pids != "" {
+		if len(g.paths) > 0 {
 			return g
 		}
 		os.Remove(dir)
@@ -145,15 +204,32 @@ func newGroup2(h hierarchies, name string, limits runner.Limits) *group {
 	return nil
 }
 
-// parents2 lists where a group of version 2 may be made: where the controllers are enabled for children.
-func parents2(own string) []string {
+// apply writes entries and reports whether the limit is kept.
+func (s setting) apply(dir string, entries []entry) bool {
+	for n, e := range entries {
+		if put(dir, e.file, e.value) != nil && n == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// parents2 lists where a group of version 2 may be made: where a wanted controller is enabled for children.
+func parents2(own string, wanted []setting) []string {
+	for _, s := range wanted {
+		if !enables(own, s.controller) {
+			put(own, "cgroup.subtree_control", "+"+s.controller)
+		}
+	}
+	enabled := func(dir string) bool {
+		return slices.ContainsFunc(wanted, func(s setting) bool { return enables(dir, s.controller) })
+	}
 	var list []string
-	os.WriteFile(filepath.Join(own, "cgroup.subtree_control"), []byte("+memory +pids"), 0)
-	if enables(own, "memory") {
+	if enabled(own) {
 		list = append(list, own)
 	}
 	limit, err := os.ReadFile(filepath.Join(own, "memory.max"))
-	if err == nil && strings.TrimSpace(string(limit)) == "max" && enables(filepath.Dir(own), "memory") {
+	if err == nil && strings.TrimSpace(string(limit)) == "max" && enabled(filepath.Dir(own)) {
 		list = append(list, filepath.Dir(own))
 	}
 	return list
@@ -165,39 +241,33 @@ func enables(dir, controller string) bool {
 }
 
 // newGroup1 makes groups of version 1.
-func newGroup1(h hierarchies, name string, limits runner.Limits) *group {
-	g := &group{version: 1}
-	if parent := h.legacy["memory"]; parent != "" && limits.Memory > 0 {
-		g.memory = newGroup1At(parent, name, "memory.limit_in_bytes", limits.Memory)
-		if g.memory != "" {
-			put(g.memory, "memory.memsw.limit_in_bytes", limits.Memory) // not there without swap accounting
+func newGroup1(h hierarchies, name string, wanted []setting) *group {
+	g := &group{version: 1, paths: map[string]string{}}
+	for _, s := range wanted {
+		parent := h.legacy[s.legacy]
+		if parent == "" {
+			continue
 		}
-	}
-	if parent := h.legacy["pids"]; parent != "" && limits.Processes > 0 {
-		g.pids = newGroup1At(parent, name, "pids.max", int64(limits.Processes+ownThreads))
+		sweep(parent)
+		dir := filepath.Join(parent, name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) { // controllers may share a directory
+			continue
+		}
+		if !s.apply(dir, s.v1) {
+			os.Remove(dir)
+			continue
+		}
+		g.paths[s.controller] = dir
 	}
 	return g
-}
-
-func newGroup1At(parent, name, file string, limit int64) string {
-	sweep(parent)
-	dir := filepath.Join(parent, name)
-	if os.Mkdir(dir, 0o755) != nil {
-		return ""
-	}
-	if put(dir, file, limit) != nil {
-		os.Remove(dir)
-		return ""
-	}
-	return dir
 }
 
 // sweep removes groups that callers left which were killed. A group that still has processes cannot be removed.
 func sweep(parent string) {
 	left, _ := filepath.Glob(filepath.Join(parent, groupPrefix+"*-*"))
 	for _, dir := range left {
-		fields := strings.Split(filepath.Base(dir), "-")
-		if len(fields) != 3 {
+		fields := strings.SplitN(filepath.Base(dir), "-", 4)
+		if len(fields) < 3 {
 			continue
 		}
 		pid, err := strconv.Atoi(fields[1])
@@ -207,31 +277,28 @@ func sweep(parent string) {
 	}
 }
 
-func put(dir, file string, value int64) error {
-	return os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(value, 10)), 0)
+func put(dir, file, value string) error {
+	return os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
 }
 
-func (g *group) limitsMemory() bool    { return g != nil && g.memory != "" }
-func (g *group) limitsProcesses() bool { return g != nil && g.pids != "" }
+// has reports whether the kernel keeps the limit of that controller.
+func (g *group) has(controller string) bool { return g != nil && g.paths[controller] != "" }
+
+func (g *group) limitsMemory() bool    { return g.has(memoryController) }
+func (g *group) limitsProcesses() bool { return g.has(pidsController) }
 
 // dirs lists the directories once each.
 func (g *group) dirs() []string {
 	if g == nil {
 		return nil
 	}
-	var list []string
-	for _, dir := range []string{g.memory, g.pids} {
-		if dir != "" && (len(list) == 0 || list[0] != dir) {
-			list = append(list, dir)
-		}
-	}
-	return list
+	return slices.Compact(slices.Sorted(maps.Values(g.paths)))
 }
 
 // add moves the process pid into the groups.
 func (g *group) add(pid int) error {
 	for _, dir := range g.dirs() {
-		if err := put(dir, "cgroup.procs", int64(pid)); err != nil {
+		if err := put(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("join control group: %w", err)
 		}
 	}
@@ -276,10 +343,10 @@ func (g *group) read() {
 		if g.version == 1 {
 			file = "memory.max_usage_in_bytes"
 		}
-		g.highest = readNumber(filepath.Join(g.memory, file))
+		g.highest = readNumber(filepath.Join(g.paths[memoryController], file))
 	}
 	if g.limitsProcesses() {
-		g.refused = readKey(filepath.Join(g.pids, "pids.events"), "max") > 0
+		g.refused = readKey(filepath.Join(g.paths[pidsController], "pids.events"), "max") > 0
 	}
 }
 
@@ -288,7 +355,7 @@ func (g *group) countKills() int64 {
 	if g.version == 1 {
 		file = "memory.oom_control"
 	}
-	return readKey(filepath.Join(g.memory, file), "oom_kill")
+	return readKey(filepath.Join(g.paths[memoryController], file), "oom_kill")
 }
 
 // readKey returns the number after key in a file of lines "key number"; zero if there is none.
@@ -325,16 +392,9 @@ func (g *group) peak() int64 {
 	return g.highest
 }
 
-func (g *group) memoryBy() string {
-	if !g.limitsMemory() {
-		return "watchdog"
-	}
-	return fmt.Sprintf("cgroup-v%d", g.version)
-}
-
-// processesBy returns the mechanism that limits processes, or "" if it is none of the group's.
-func (g *group) processesBy() string {
-	if !g.limitsProcesses() {
+// by names the mechanism that keeps the limit of that controller, or "" if it is none of the group's.
+func (g *group) by(controller string) string {
+	if !g.has(controller) {
 		return ""
 	}
 	return fmt.Sprintf("cgroup-v%d", g.version)

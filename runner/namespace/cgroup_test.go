@@ -73,7 +73,7 @@ func TestGroupVersion2(t *testing.T) {
 	t.Run("below the caller's group where controllers are enabled", func(t *testing.T) {
 		own := t.TempDir()
 		write(t, filepath.Join(own, "cgroup.subtree_control"), "")
-		g := newGroup2(hierarchies{unified: own}, "arch-1-1", limits) // the write of +memory is the file's content now
+		g := newGroup2(hierarchies{unified: own}, "arch-1-1", wantedSettings(limits)) // the write of +memory is the file's content now
 		if g != nil {
 			t.Fatalf("got %+v although the kernel has not enabled memory", g)
 		}
@@ -84,7 +84,7 @@ func TestGroupVersion2(t *testing.T) {
 	})
 	t.Run("readings", func(t *testing.T) {
 		dir := t.TempDir()
-		g := &group{version: 2, memory: dir, pids: dir}
+		g := &group{version: 2, paths: map[string]string{memoryController: dir, pidsController: dir}}
 		if diff := cmp.Diff([]string{dir}, g.dirs()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -113,17 +113,28 @@ func TestGroupVersion2(t *testing.T) {
 		if err := g.add(1); err != nil || g.limitsMemory() || g.limitsProcesses() || g.outOfMemory() || g.peak() != 0 {
 			t.Errorf("got error %v", err)
 		}
-		if g.memoryBy() != "watchdog" || g.processesBy() != "" {
-			t.Errorf("got %q, %q", g.memoryBy(), g.processesBy())
+		if g.by(memoryController) != "" || g.by(pidsController) != "" {
+			t.Errorf("got %q, %q", g.by(memoryController), g.by(pidsController))
 		}
 	})
 }
 
+func TestCPUQuota(t *testing.T) {
+	tests := []struct{ thousandths, quota, period int64 }{
+		{1, 1000, 1_000_000}, {9, 9000, 1_000_000}, {10, 1000, 100_000}, {250, 25_000, 100_000}, {1500, 150_000, 100_000},
+	}
+	for _, test := range tests {
+		if quota, period := cpuQuota(test.thousandths); quota != test.quota || period != test.period {
+			t.Errorf("%d: got %d of %d, want %d of %d", test.thousandths, quota, period, test.quota, test.period)
+		}
+	}
+}
+
 func TestSweepRemovesGroupsOfDeadCallersOnly(t *testing.T) {
 	parent := t.TempDir()
-	dead := "arch-4194305-1" // above the kernel's largest process id (PID_MAX_LIMIT)
+	const dead = "arch-4194305-1" // above the kernel's largest process id (PID_MAX_LIMIT)
 	alive := groupPrefix + "1-1"
-	for _, name := range []string{dead, alive, "arch-x-1", "other"} {
+	for _, name := range []string{dead, dead + "-job-of-a-name", alive, "arch-x-1", "other"} {
 		if err := os.Mkdir(filepath.Join(parent, name), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -35,6 +35,7 @@ func (t *tree) makeDev() error {
 	if err := t.attachAt(fd, "/dev", true); err != nil {
 		return err
 	}
+	t.dev = fd
 	t.sealed = append(t.sealed, fd)
 	t.stamped = append(t.stamped, "/dev")
 	for _, d := range devices {

@@ -30,16 +30,19 @@ type execution struct {
 	control *os.File // closing it ends everything
 	report  *os.File
 	logs    logs
+	talk    talk
 
-	ready    readiness
-	end      *ending
-	absent   []absence
-	started  time.Time // of the commands
-	finished time.Time
+	ready     readiness
+	end       *ending
+	absent    []absence
+	collected []runner.Collected
+	started   time.Time // of the commands
+	finished  time.Time
 
 	mu     sync.Mutex // guards stopped
 	stop   *ending    // why the driver killed the execution
 	failed error      // Run's error, if the driver killed it for one
+	talked error      // Exchange's error
 }
 
 func newExecution(options Options, spec runner.Spec, m mode, refused error) *execution {
@@ -56,7 +59,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 		defer release()
 	}
 	if !e.options.NoCgroups {
-		e.group = newGroup(e.spec.Limits)
+		e.group = newGroup(e.spec.Name, e.spec.Limits)
 		defer e.group.remove()
 	}
 	if err := e.start(); err != nil {
@@ -77,6 +80,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	e.report.Close()
 	e.logs.wait()
 	watched()
+	e.talked = e.talk.end()
 	return e.result(err)
 }
 
@@ -102,16 +106,23 @@ func (e *execution) start() error {
 		ExtraFiles:  []*os.File{controlR, reportW},
 		SysProcAttr: e.mode.attributes(e.spec.UID, e.spec.GID),
 	}
+	if err := e.talk.open(e.spec, e.cmd); err != nil {
+		e.closePipes()
+		return err
+	}
 	if err := e.logs.open(e.spec, e.cmd, e.overflow); err != nil {
+		e.talk.abandon()
 		e.closePipes()
 		return err
 	}
 	if err := e.cmd.Start(); err != nil {
 		e.logs.abandon()
+		e.talk.abandon()
 		e.closePipes()
 		return e.startError(err)
 	}
 	e.logs.start()
+	e.talk.started()
 	return e.sendOrder()
 }
 
@@ -131,6 +142,7 @@ func (e *execution) sendOrder() error {
 	e.closePipes()
 	e.cmd.Wait()
 	e.logs.wait()
+	e.talk.end()
 	return &runner.SetupError{Act: "start confinement", Err: err}
 }
 
@@ -159,7 +171,7 @@ func (e *execution) order() order {
 	o := order{
 		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
-		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO,
+		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: s.Exchange != nil,
 	}
 	if !e.group.limitsMemory() {
 		o.WatchMemory = s.Limits.Memory
@@ -287,11 +299,13 @@ func (e *execution) commandStarts(body []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.end = &ending{Command: n}
+	e.talk.begin(func(err error) { e.kill(ending{}, err) })
 	return nil
 }
 
 func (e *execution) commandsEnd(body []byte) error {
 	e.finished = time.Now()
+	e.talk.shut()
 	var end ending
 	if err := json.Unmarshal(body, &end); err != nil {
 		return fmt.Errorf("read report: %w", err)

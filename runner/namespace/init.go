@@ -20,6 +20,8 @@ import (
 const (
 	controlFD = 3 // an order, then nothing until the driver is gone
 	reportFD  = 4 // frames to the driver
+
+	exchangeFD = 5 // a socket for the commands, if the order says so
 )
 
 // argument0 names the first process. It is not a secret: without an order on descriptor 3 the process just ends.
@@ -151,7 +153,7 @@ func (i *initProcess) namespaceSteps() []step {
 		{"isolate cgroups", isolateCgroups},
 		{"set host name", func() error { return setNames(o.Hostname) }},
 		{"make file system", i.makeRoot},
-		{"open /dev/null", i.openStdin},
+		{"open descriptor 0", i.openStdin},
 		{"set resource limits", setLimits},
 		{"prepare clock", i.prepareClock},
 		{"limit processes", i.limitProcesses},
@@ -214,6 +216,10 @@ func (i *initProcess) makeRoot() error {
 }
 
 func (i *initProcess) openStdin() (err error) {
+	if i.order.Exchange {
+		i.stdin = exchangeFD
+		return nil
+	}
 	i.stdin, err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	return err
 }

@@ -16,7 +16,8 @@ import (
 // The degraded mode, for hosts that refuse namespaces. Commands are ordinary processes of the host: Landlock limits
 // which files they may open, seccomp refuses every socket but local ones, and they have no capabilities. They see the
 // host's paths, names, users and processes. Since nothing can be mounted, a bind mount must have its source as its
-// target, and a tmpfs is a directory that is made for the run, must not exist before, and is not limited in size.
+// target, and a tmpfs is a directory that is made for the run, must not exist before, and is not limited in size. Data
+// is a file that must not exist before either.
 
 // prepareLandlock checks that spec can be run in the degraded mode and makes its directories. The function that it
 // returns removes them.
@@ -54,6 +55,8 @@ func prepareMount(m runner.Mount) (made string, err error) {
 	switch {
 	case m.Kind == runner.Bind && m.Source != m.Target:
 		return "", fmt.Errorf("%q cannot appear at another path", m.Source)
+	case m.Kind == runner.Data:
+		return prepareData(m)
 	case m.Kind == runner.Tmpfs:
 		if err := os.Mkdir(m.Target, 0o700); err != nil {
 			return "", err
@@ -64,12 +67,26 @@ func prepareMount(m runner.Mount) (made string, err error) {
 	}
 }
 
+// prepareData makes the file of a Data mount and returns it.
+func prepareData(m runner.Mount) (made string, err error) {
+	file, err := os.OpenFile(m.Target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(m.Content)
+	if err = errors.Join(err, file.Close()); err != nil {
+		os.Remove(m.Target)
+		return "", err
+	}
+	return m.Target, nil
+}
+
 // landlockSteps are the steps of confine in the degraded mode.
 func (i *initProcess) landlockSteps() []step {
 	return []step{
 		{"adopt orphans", func() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }},
 		{"copy inputs", i.copyInputs},
-		{"open /dev/null", i.openStdin},
+		{"open descriptor 0", i.openStdin},
 		{"set resource limits", setLimits},
 		{"restrict files", func() error { return restrictFiles(i.order.Mounts) }},
 		{"prepare clock", i.prepareClock},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"arch.network/attest/digest"
 	"arch.network/runner"
 )
 
@@ -49,6 +50,7 @@ func (e *execution) output(kind byte, body []byte) error {
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return fmt.Errorf("collect output %s: %w", out.Name, err)
 	}
+	e.collected = append(e.collected, runner.Collected{Name: out.Name, NAR: r.hash.Sum(), Size: r.hash.Size()})
 	return nil
 }
 
@@ -60,7 +62,8 @@ type outputReader struct {
 	limit  int64
 	left   int64 // bytes that may still come
 	body   []byte
-	err    error // sticky
+	hash   digest.Writer // of what was handed out
+	err    error         // sticky
 }
 
 func (r *outputReader) Read(p []byte) (int, error) {
@@ -71,6 +74,7 @@ func (r *outputReader) Read(p []byte) (int, error) {
 		return 0, r.err
 	}
 	n := copy(p, r.body)
+	r.hash.Write(p[:n])
 	r.body = r.body[n:]
 	return n, nil
 }

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,8 +17,8 @@ func (e *execution) result(failure error) (runner.Result, error) {
 	if e.started.IsZero() && failure != nil {
 		return runner.Result{}, failure // nothing ran
 	}
-	if e.failed != nil {
-		return runner.Result{}, e.failed
+	if err := cmp.Or(e.failed, e.talked); err != nil {
+		return runner.Result{}, err
 	}
 	end, err := e.verdict()
 	if err != nil {
@@ -28,7 +29,8 @@ func (e *execution) result(failure error) (runner.Result, error) {
 	}
 	r := runner.Result{
 		Reason: end.Reason, Exit: end.Exit, Signal: end.Signal, Command: end.Command, Detail: end.Detail,
-		Usage: runner.Usage{MemoryPeak: max(end.MemoryPeak, e.group.peak())},
+		Usage:  runner.Usage{MemoryPeak: max(end.MemoryPeak, e.group.peak()), Accounting: e.accounting()},
+		Engine: "native", Outputs: e.collected,
 	}
 	if !e.started.IsZero() {
 		r.Wall = e.finished.Sub(e.started)
@@ -38,6 +40,14 @@ func (e *execution) result(failure error) (runner.Result, error) {
 	}
 	r.Confinement = e.confinement()
 	return r, nil
+}
+
+// accounting names where the numbers of the Usage come from: CPU time is always what wait4(2) tells of the first process.
+func (e *execution) accounting() string {
+	if e.group.limitsMemory() {
+		return e.group.by(memoryController) + "+rusage"
+	}
+	return "rusage"
 }
 
 // verdict decides how the execution ended: what the driver did beats what the commands did.
@@ -74,7 +84,12 @@ func (e *execution) confinement() runner.Confinement {
 	c := runner.Confinement{Driver: "namespace", Enforced: slices.Clone(e.ready.Enforced), Missing: slices.Clone(e.ready.Missing)}
 	limits := e.spec.Limits
 	if limits.Memory > 0 {
-		c.Enforced = append(c.Enforced, "memory:"+e.group.memoryBy())
+		c.Enforced = append(c.Enforced, "memory:"+cmp.Or(e.group.by(memoryController), "watchdog"))
+	}
+	if by := e.group.by(cpuController); by != "" {
+		c.Enforced = append(c.Enforced, "cpu:"+by)
+	} else if limits.CPU > 0 {
+		c.Missing = append(c.Missing, "cpu: "+missingController)
 	}
 	if limits.Processes > 0 {
 		c.Enforced = append(c.Enforced, "processes:"+e.processesBy())
@@ -94,8 +109,11 @@ func (e *execution) confinement() runner.Confinement {
 	return c
 }
 
+// missingController says why a limit that only a control group can keep is not kept.
+const missingController = "no control group with this controller may be made here"
+
 func (e *execution) processesBy() string {
-	if by := e.group.processesBy(); by != "" {
+	if by := e.group.by(pidsController); by != "" {
 		return by
 	}
 	if e.order().MaxProcesses > 0 {

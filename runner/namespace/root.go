@@ -3,8 +3,10 @@ package namespace
 import (
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +31,11 @@ const epoch = 1
 // No symbolic link inside the tree is ever followed: a mount whose target is one, or lies behind one, is refused.
 type tree struct {
 	root    int // the topmost mount at "/"
+	dev     int // the file system in memory at "/dev"
 	owner   owner
 	scratch int64    // bytes of a tmpfs that names no size
 	sealed  []int    // mounts to make read-only at the end
+	named   []string // files in dev whose names are removed at the end
 	stamped []string // directories that get the time epoch at the end
 	lastPID int      // /proc/sys/kernel/ns_last_pid, open for writing; -1 if there is none
 }
@@ -123,7 +127,7 @@ func (t *tree) source(m runner.Mount) (int, error) {
 		}
 		return newTmpfs(size, perm, t.owner)
 	}
-	fd, err := cloneTree(unix.AT_FDCWD, m.Source)
+	fd, err := t.original(m)
 	if err != nil {
 		return -1, err
 	}
@@ -136,6 +140,37 @@ func (t *tree) source(m runner.Mount) (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// original returns a detached mount of what a Bind or Data shows.
+func (t *tree) original(m runner.Mount) (int, error) {
+	if m.Kind == runner.Data {
+		return t.newFile(m.Content)
+	}
+	return cloneTree(unix.AT_FDCWD, m.Source)
+}
+
+// newFile returns a detached mount of a new file. The file lies in /dev, the one file system in memory that every
+// confinement has, since a mount can only be made of what is mounted itself; finish removes its name there.
+func (t *tree) newFile(content []byte) (int, error) {
+	name := ".data" + strconv.Itoa(len(t.named))
+	fd, err := unix.Openat(t.dev, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
+	if err != nil {
+		return -1, fmt.Errorf("create file: %w", err)
+	}
+	t.named = append(t.named, name)
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	if _, err := file.Write(content); err != nil {
+		return -1, fmt.Errorf("write file: %w", err)
+	}
+	if err := unix.Fchown(fd, t.owner.uid, t.owner.gid); err != nil {
+		return -1, fmt.Errorf("give file away: %w", err)
+	}
+	if err := stampLink(t.dev, name, epoch); err != nil {
+		return -1, fmt.Errorf("set time of file: %w", err)
+	}
+	return cloneTree(t.dev, name)
 }
 
 // link makes the symbolic link that the source of m is, since a link cannot be mounted.
@@ -324,6 +359,11 @@ func (t *tree) carry(old, new int, name string) error {
 
 // finish gives what the driver made its fixed time, and makes it read-only.
 func (t *tree) finish() error {
+	for _, name := range t.named {
+		if err := unix.Unlinkat(t.dev, name, 0); err != nil {
+			return fmt.Errorf("remove name of file: %w", err)
+		}
+	}
 	for _, dir := range t.stamped {
 		fd, err := t.open(dir, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {

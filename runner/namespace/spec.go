@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -44,8 +45,14 @@ func setDefault[T comparable](v *T, value T) {
 }
 
 func check(spec runner.Spec) error {
+	if err := checkUnsupported(spec); err != nil {
+		return err
+	}
 	if len(spec.Commands) == 0 {
 		return fmt.Errorf("there is no command")
+	}
+	if !validName(spec.Name) {
+		return fmt.Errorf("name %q is not 1 to 64 of a-z, 0-9 and '-'", spec.Name)
 	}
 	for n, c := range spec.Commands {
 		if err := checkCommand(c); err != nil {
@@ -72,10 +79,35 @@ func check(spec runner.Spec) error {
 	return checkLimits(spec)
 }
 
+// checkUnsupported refuses what this driver does not do, before anything else is said about the Spec.
+func checkUnsupported(spec runner.Spec) error {
+	switch {
+	case spec.Module != nil:
+		return fmt.Errorf("a driver runs no modules: give the Spec to runner/wasm")
+	case !spec.Network.IsZero():
+		return fmt.Errorf("network access is not available in this driver")
+	case len(spec.Devices) > 0:
+		return fmt.Errorf("devices are not available in this driver")
+	}
+	return nil
+}
+
+// validName reports whether name is empty or one that runner.Spec allows.
+func validName(name string) bool {
+	return len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
 func checkLimits(spec runner.Spec) error {
 	l := spec.Limits
-	if spec.CPUs < 0 || l.Wall < 0 || l.Memory < 0 || l.Scratch < 0 || l.Processes < 0 || l.Log < 0 || l.Output < 0 {
-		return fmt.Errorf("a limit is negative")
+	for _, n := range []int64{
+		int64(spec.CPUs), int64(l.Wall), l.CPU, l.Memory, l.Scratch, int64(l.Processes), l.Log, l.Output, l.IORead, l.IOWrite,
+	} {
+		if n < 0 {
+			return fmt.Errorf("a limit is negative")
+		}
+	}
+	if !(l.Power >= 0) || math.IsInf(l.Power, 0) {
+		return fmt.Errorf("power of %v watts is not a positive number", l.Power)
 	}
 	return nil
 }
@@ -100,7 +132,20 @@ func checkCommand(c runner.Command) error {
 	return nil
 }
 
+// The limits of Data, as runner.Mount says.
+const (
+	maxData    = 1 << 20 // bytes of one
+	maxAllData = 4 << 20 // bytes of all in a Spec
+)
+
 func checkMounts(mounts []runner.Mount) error {
+	total := 0
+	for _, m := range mounts {
+		total += len(m.Content)
+	}
+	if total > maxAllData {
+		return fmt.Errorf("data of %d bytes together is more than %d", total, maxAllData)
+	}
 	for n, m := range mounts {
 		if err := checkMount(m, mounts[:n]); err != nil {
 			return fmt.Errorf("mount %d at %q: %w", n, m.Target, err)
@@ -123,12 +168,19 @@ func checkMount(m runner.Mount, before []runner.Mount) error {
 		if !path.IsAbs(m.Source) || strings.ContainsRune(m.Source, 0) {
 			return fmt.Errorf("source %q is not an absolute path", m.Source)
 		}
+	case runner.Data:
+		if m.Source != "" || m.Writable || m.Target == "/" {
+			return fmt.Errorf("data is a read-only file without a source")
+		}
+		if len(m.Content) > maxData {
+			return fmt.Errorf("data of %d bytes is larger than %d", len(m.Content), maxData)
+		}
 	case runner.Tmpfs:
 		if m.Source != "" || m.Size < 0 {
 			return fmt.Errorf("a tmpfs has no source and no negative size")
 		}
 	default:
-		return fmt.Errorf("kind %q is none of bind, tmpfs and copy", m.Kind)
+		return fmt.Errorf("kind %q is none of bind, tmpfs, data and copy", m.Kind)
 	}
 	if m.Kind == runner.Copy {
 		return checkCopy(m, before)

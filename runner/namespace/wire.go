@@ -31,6 +31,7 @@ type order struct {
 	Umask    int
 	CPUs     int
 	Scratch  int64 // bytes of a tmpfs without a size; zero: the kernel's default
+	Exchange bool  // descriptor exchangeFD is the commands' descriptor 0
 
 	ClockOffset time.Duration // zero: the clock is not touched
 	NoVDSO      bool          // hide the vDSO instead of changing it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -102,6 +103,15 @@ func exits() []testCase {
 			}
 			runs.Wait()
 		}},
+		{"a name may be used again", func(h *harness) {
+			for range 2 {
+				spec := h.spec("exit", "0")
+				spec.Name, spec.Limits.Memory, spec.Limits.Processes = "a-name-0-of-a-job", 1<<30, 100
+				result, _ := h.run(spec)
+				h.ended(result, runner.ReasonExit, 0)
+				h.equal(result.Engine, "native")
+			}
+		}},
 		{"wrong specs are refused", wrongSpecs},
 	}
 }
@@ -134,7 +144,14 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // wrongSpecs are refused before anything runs, each with a sentence that names what is wrong.
 func wrongSpecs(h *harness) {
 	change := map[string]func(*runner.Spec){
-		"there is no command":          func(s *runner.Spec) { s.Commands = nil },
+		"there is no command":               func(s *runner.Spec) { s.Commands = nil },
+		"runner/wasm":                       func(s *runner.Spec) { s.Module = &runner.Module{Path: "/bin/probe"} },
+		`name "A/../b"`:                     func(s *runner.Spec) { s.Name = "A/../b" },
+		"name \"" + strings.Repeat("n", 65): func(s *runner.Spec) { s.Name = strings.Repeat("n", 65) },
+		"data of 1048577 bytes": func(s *runner.Spec) {
+			s.Mounts = append(s.Mounts, runner.Mount{Kind: runner.Data, Target: "/d", Content: make([]byte, 1<<20+1)})
+		},
+		"power of NaN":                 func(s *runner.Spec) { s.Limits.Power = math.NaN() },
 		"names no program":             func(s *runner.Spec) { s.Commands[0].Argv = nil },
 		"zero byte":                    func(s *runner.Spec) { s.Commands[0].Argv = []string{"a\x00b"} },
 		"KEY=value":                    func(s *runner.Spec) { s.Commands[0].Env = []string{"PATH"} },

@@ -83,6 +83,7 @@ func files() []testCase {
 			h.equal(back, there)
 			h.equal(slices.Sorted(slices.Values(there)), []string{"a", "b", "c", "d"})
 		}},
+		{"data is a read-only file", data},
 		{"mount points are made in a read-only root file system", rootFileSystem},
 		{"symbolic links at mount points are refused", linkedMountPoints},
 	}
@@ -144,6 +145,38 @@ func rootFileSystem(h *harness) {
 		"/build write: ok", "/build chmod: ok", "/build rename: EROFS",
 	})
 	h.equal(entriesOf(h, root), []string{"bin", "etc", "tmp", "usr"})
+}
+
+// data puts files into a read-only root file system, over a file that it has, into a new directory, and into a writable place.
+func data(h *harness) {
+	root := h.tree("bin/", "etc/config", "etc/other")
+	large := strings.Repeat("x", 1<<20)
+	spec := runner.Spec{
+		Commands: []runner.Command{h.command("dump", "/etc/config", "/new/dir/empty", "/build/file"), h.command("write", "/etc/config", "/build/file"), h.command("size", "/large")},
+		Mounts: []runner.Mount{
+			{Kind: runner.Bind, Source: root, Target: "/"},
+			{Kind: runner.Bind, Source: h.probe, Target: "/bin/probe"},
+			{Kind: runner.Tmpfs, Target: "/build"},
+			{Kind: runner.Data, Target: "/etc/config", Content: []byte("given")},
+			{Kind: runner.Data, Target: "/new/dir/empty"},
+			{Kind: runner.Data, Target: "/build/file", Content: []byte("\x00\xff")},
+			{Kind: runner.Data, Target: "/large", Content: []byte(large)},
+		},
+	}
+	result, out := h.run(spec)
+	h.ended(result, runner.ReasonExit, 0)
+	h.equal(lines(out), []string{
+		`/etc/config -r--r--r-- 1 "given"`, `/new/dir/empty -r--r--r-- 1 ""`, `/build/file -r--r--r-- 1 "\x00\xff"`,
+		"/etc/config write: EACCES", "/etc/config chmod: EROFS", "/etc/config rename: EROFS",
+		"/build/file write: EACCES", "/build/file chmod: EROFS", "/build/file rename: EBUSY",
+		"1048576",
+	})
+	for n := range 5 {
+		spec.Mounts = append(spec.Mounts, runner.Mount{Kind: runner.Data, Target: "/more" + string(rune('0'+n)), Content: []byte(large)})
+	}
+	if err := h.refused(spec); !strings.Contains(err.Error(), "is more than 4194304") {
+		h.Errorf("got %q", err)
+	}
 }
 
 func entriesOf(h *harness, dir string) []string {

@@ -1,6 +1,7 @@
 package runnertest
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,16 @@ func limits() []testCase {
 			refused := result.Reason == runner.ReasonExit && result.Exit == 3
 			if result.Reason != runner.ReasonLimit && !refused {
 				h.Errorf("got %+v\n%s", result, out)
+			}
+		}},
+		{"CPU time", func(h *harness) {
+			spec := h.spec("spin", "200")
+			spec.Limits.CPU = 250 // 200 ms of it take 800 ms of real time, whatever else the machine does
+			result, out := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			took, err := strconv.Atoi(strings.TrimSpace(out))
+			if h.keeps(result, "cpu") && (err != nil || took < 500) { // the first period's quota, 25 ms, comes at once on each CPU
+				h.Errorf("200 ms of CPU time took %q ms", out)
 			}
 		}},
 		{"log", func(h *harness) {

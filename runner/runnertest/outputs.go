@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/runner"
 )
@@ -21,6 +22,19 @@ func outputs() []testCase {
 			h.ended(result, runner.ReasonNotFound, 0)
 			h.equal(strings.HasPrefix(result.Detail, "output gone: /build/gone"), true)
 			h.equal(len(seen), 1)
+			h.equal(len(result.Outputs), 1)
+		}},
+		{"an output that its collector reads in part", func(h *harness) {
+			spec := h.spec("make", "out="+strings.Repeat("x", 100000))
+			spec.Outputs = []runner.Output{{Name: "out", Path: "/build/out"}}
+			spec.Collect = func(_ runner.Output, archive io.Reader) error {
+				_, err := io.CopyN(io.Discard, archive, 10)
+				return err
+			}
+			result, _ := h.run(spec) // Collect must not do that; if it does, nothing wrong may come of it
+			if len(result.Outputs) != 1 || result.Outputs[0].Size < 100000 {
+				h.Errorf("got %+v", result.Outputs)
+			}
 		}},
 		{"an output behind a symbolic link is not followed", func(h *harness) {
 			for _, link := range []string{"/proc/1", "/proc/self/root", "/dev", "..", "/bin"} {
@@ -111,6 +125,7 @@ func outputsArrive(h *harness) {
 	}
 	result, seen := h.collect(spec, names...)
 	h.ended(result, runner.ReasonExit, 0)
+	var wanted []runner.Collected
 	for _, n := range []string{"tool", "file", "tree", "link"} {
 		var want bytes.Buffer
 		if err := nar.Dump(h.Context(), &want, filepath.Join(outside, n), nar.Options{}); err != nil {
@@ -119,5 +134,7 @@ func outputsArrive(h *harness) {
 		if !bytes.Equal(seen[n], want.Bytes()) {
 			h.Errorf("output %s: got %q, want %q", n, seen[n], want.Bytes())
 		}
+		wanted = append(wanted, runner.Collected{Name: n, NAR: digest.Of(want.Bytes()), Size: int64(want.Len())})
 	}
+	h.equal(result.Outputs, wanted)
 }

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ const ProbeVariable = "ARCH_TEST_PROBE"
 
 // Run runs the suite against the drivers that make returns, one for each case.
 func Run(t *testing.T, make func(t *testing.T) runner.Runner) {
-	runCases(t, make, exits(), surroundings(), files(), escapes(), limits(), outputs(), clocks())
+	runCases(t, make, exits(), surroundings(), exchanges(), files(), escapes(), limits(), outputs(), clocks())
 }
 
 // RunClocks runs the cases of runner.Spec.ClockOffset alone, for drivers that have more than one way to do that.
@@ -145,6 +146,22 @@ func (h *harness) ended(got runner.Result, reason runner.Reason, exit int) {
 	if got.Reason != reason || got.Exit != exit {
 		h.Errorf("got reason %q, exit %d (%s); want %q, exit %d", got.Reason, got.Exit, got.Detail, reason, exit)
 	}
+}
+
+// keeps reports whether result says that what was asked for is enforced. It must be either that or missing, with a reason.
+func (h *harness) keeps(result runner.Result, what string) bool {
+	h.Helper()
+	named := func(list []string) bool {
+		return slices.ContainsFunc(list, func(s string) bool {
+			name, _, _ := strings.Cut(s, ":")
+			return name == what
+		})
+	}
+	kept, missing := named(result.Confinement.Enforced), named(result.Confinement.Missing)
+	if kept == missing {
+		h.Errorf("%s must be either enforced or missing: %+v", what, result.Confinement)
+	}
+	return kept
 }
 
 func lines(s string) []string {

@@ -56,6 +56,15 @@ func listEntries(args []string) {
 	}
 }
 
+// sizeOf prints how many bytes a file holds.
+func sizeOf(args []string) {
+	data, err := os.ReadFile(args[0])
+	if err != nil {
+		fail(err)
+	}
+	fmt.Println(len(data))
+}
+
 // dumpFiles prints what is below a path: type, permissions, modification time, and content or target.
 func dumpFiles(args []string) {
 	for _, root := range args {

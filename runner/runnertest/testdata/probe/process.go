@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +83,30 @@ func allocate(args []string) {
 		}
 	}
 	idle()
+}
+
+// spin uses that many milliseconds of CPU time in as many threads as there are CPUs, and prints how many it took.
+func spin(args []string) {
+	want := time.Duration(number(args[0])) * time.Millisecond
+	start := time.Now()
+	for range runtime.NumCPU() {
+		go func() {
+			for {
+			}
+		}()
+	}
+	for ownTime() < want {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println(time.Since(start).Milliseconds())
+}
+
+func ownTime() time.Duration {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		fail(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // flood writes that many bytes to stdout.
