@@ -31,7 +31,8 @@ const importRules = `
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure;
-	builder/source/unpack, runner < runner/oci;
+	attest/digest, builder/source/unpack < builder/source/imagespec;
+	builder/source/imagespec, runner < runner/oci;
 	runner/cdi, runner/wasm, runner/oci, runner/closure < runner/job;
 	runner/meter, runner/cdi < runner/systemd;
 	runner/job, runner/systemd < runner/broker;
@@ -41,6 +42,7 @@ const importRules = `
 	attest/digest/nar < builder/diff;
 	attest, attest/digest/nar < builder/artifact;
 	builder/source/unpack < builder/source, builder/diff;
+	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
 

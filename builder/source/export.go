@@ -19,6 +19,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source/imagespec"
 )
 
 // Export fetches inputs and writes all that they need into the archive directory dir, which may hold other things of that
@@ -128,7 +129,11 @@ func (x *exporter) image(ctx context.Context, ref manifest.Ref) error {
 			return err
 		}
 	}
-	for _, d := range append([]descriptor{*doc.Config}, doc.Layers...) {
+	blobs := doc.Layers
+	if doc.Config != nil {
+		blobs = append([]imagespec.Descriptor{*doc.Config}, blobs...)
+	}
+	for _, d := range blobs {
 		if err := x.f.ociBlob(ctx, ref, d); err != nil {
 			return err
 		}

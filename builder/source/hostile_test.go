@@ -20,6 +20,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source/imagespec"
 	"arch.network/builder/source/unpack"
 )
 
@@ -201,7 +202,7 @@ func TestHintsAreSmall(t *testing.T) {
 func TestAmbiguousManifests(t *testing.T) {
 	const (
 		d    = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-		conf = `"config":{"mediaType":"` + ociConfig + `","digest":"` + d + `","size":0}`
+		conf = `"config":{"mediaType":"` + imagespec.MediaTypeConfig + `","digest":"` + d + `","size":0}`
 	)
 	for name, c := range map[string]struct {
 		text string
@@ -212,16 +213,16 @@ func TestAmbiguousManifests(t *testing.T) {
 		"another case":          {`{"schemaVersion":2,` + conf + `,"layers":[],"Layers":[]}`, true},
 		"only another case":     {`{"schemaVersion":2,` + conf + `,"LAYERS":[]}`, true},
 		"Kelvin and long s":     {`{"schemaVersion":2,` + conf + `,"layer\u017f":[]}`, true},
-		"two digests":           {`{"schemaVersion":2,"config":{"mediaType":"` + ociConfig + `","digest":"` + d + `","digest":"` + d + `","size":0},"layers":[]}`, true},
+		"two digests":           {`{"schemaVersion":2,"config":{"mediaType":"` + imagespec.MediaTypeConfig + `","digest":"` + d + `","digest":"` + d + `","size":0},"layers":[]}`, true},
 		"two platforms":         {`{"schemaVersion":2,"manifests":[{"digest":"` + d + `","platform":{"os":"linux","OS":"linux"}}]}`, true},
 		"layer of another case": {`{"schemaVersion":2,` + conf + `,"layers":[{"mediatype":"application/vnd.oci.image.layer.v1.tar","digest":"` + d + `"}]}`, true},
 	} {
-		_, err := parseOCI([]byte(c.text))
+		_, err := imagespec.Parse([]byte(c.text))
 		if (err != nil) != c.bad || c.bad && !strings.Contains(errText(err), "readers differ in what that means") {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}
-	if err := plainConfiguration([]byte(`{"rootfs":{"type":"layers","diff_ids":[],"diff_IDs":[]}}`)); err == nil {
+	if _, err := imagespec.ParseConfiguration([]byte(`{"rootfs":{"type":"layers","diff_ids":[],"diff_IDs":[]}}`), 0); err == nil {
 		t.Errorf("a configuration with two lists is accepted")
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"arch.network/attest/digest"
+	"arch.network/builder/source/imagespec"
 )
 
 // image is an image of two layers in a registry on loopback, as an index of two platforms.
@@ -118,13 +119,13 @@ func (i *image) push(layers ...[]byte) (manifest, index digest.SHA256) {
 	}
 	config := fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}`, strings.Join(diffs, ","))
 	doc := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[%s]}`,
-		ociManifest, ociConfig, i.blob(config), len(config), strings.Join(list, ","))
-	manifest = i.put(doc, ociManifest)
-	other := i.put(bytes.Replace(doc, []byte(`"schemaVersion":2`), []byte(`"schemaVersion":2,"annotations":{"for":"arm64"}`), 1), ociManifest)
+		imagespec.MediaTypeManifest, imagespec.MediaTypeConfig, i.blob(config), len(config), strings.Join(list, ","))
+	manifest = i.put(doc, imagespec.MediaTypeManifest)
+	other := i.put(bytes.Replace(doc, []byte(`"schemaVersion":2`), []byte(`"schemaVersion":2,"annotations":{"for":"arm64"}`), 1), imagespec.MediaTypeManifest)
 	entry := func(d digest.SHA256, arch string) string {
-		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"os":"linux","architecture":%q}}`, ociManifest, d, len(i.blobs[d]), arch)
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"os":"linux","architecture":%q}}`, imagespec.MediaTypeManifest, d, len(i.blobs[d]), arch)
 	}
-	index = i.put(fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s,%s]}`, ociIndex, entry(other, "arm64"), entry(manifest, "amd64")), ociIndex, "latest")
+	index = i.put(fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s,%s]}`, imagespec.MediaTypeIndex, entry(other, "arm64"), entry(manifest, "amd64")), imagespec.MediaTypeIndex, "latest")
 	return manifest, index
 }
 
@@ -154,8 +155,8 @@ func TestHostileImages(t *testing.T) {
 	config := fmt.Appendf(nil, `{"rootfs":{"type":"layers","diff_ids":[%q]}}`, l)
 	c := i.blob(config)
 	good := map[string]any{
-		"schemaVersion": 2, "mediaType": ociManifest,
-		"config": map[string]any{"mediaType": ociConfig, "digest": c, "size": len(config)},
+		"schemaVersion": 2, "mediaType": imagespec.MediaTypeManifest,
+		"config": map[string]any{"mediaType": imagespec.MediaTypeConfig, "digest": c, "size": len(config)},
 		"layers": []any{map[string]any{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": l, "size": len(layer)}},
 	}
 	layerOf := func(m map[string]any) map[string]any { return m["layers"].([]any)[0].(map[string]any) }
@@ -167,7 +168,7 @@ func TestHostileImages(t *testing.T) {
 		{"as it should be", func(m map[string]any) {}, ""},
 		{"index and image in one", func(m map[string]any) { m["manifests"] = []any{} }, "it must be either an index or an image"},
 		{"neither", func(m map[string]any) { delete(m, "layers"); delete(m, "config") }, "it must be either an index or an image"},
-		{"media type of an index", func(m map[string]any) { m["mediaType"] = ociIndex }, "its media type \"application/vnd.oci.image.index.v1+json\" is that of something else"},
+		{"media type of an index", func(m map[string]any) { m["mediaType"] = imagespec.MediaTypeIndex }, "its media type \"application/vnd.oci.image.index.v1+json\" is that of something else"},
 		{"old schema", func(m map[string]any) { m["schemaVersion"] = 1 }, "schema version is 1, not 2"},
 		{"artifact", func(m map[string]any) { m["config"].(map[string]any)["mediaType"] = "application/x-helm" }, "it is no image that can be run"},
 		{"unknown layer", func(m map[string]any) { layerOf(m)["mediaType"] = "application/x-foreign" }, "unknown media type \"application/x-foreign\""},
@@ -219,7 +220,7 @@ func TestHostileImages(t *testing.T) {
 	t.Run("uncompressed bytes differ from the configuration", func(t *testing.T) {
 		lying := fmt.Appendf(nil, `{"rootfs":{"type":"layers","diff_ids":[%q]}}`, digest.Of(nil))
 		doc := fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
-			ociConfig, digest.Of(lying), len(lying), l, len(layer))
+			imagespec.MediaTypeConfig, digest.Of(lying), len(lying), l, len(layer))
 		layout := t.TempDir()
 		for _, b := range [][]byte{doc, lying, layer} {
 			writeBlob(t, layout, b)
@@ -242,7 +243,7 @@ func TestHostileImages(t *testing.T) {
 	t.Run("corrupt blob from the registry", func(t *testing.T) {
 		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "/manifests/") {
-				w.Header().Set("Content-Type", ociManifest)
+				w.Header().Set("Content-Type", imagespec.MediaTypeManifest)
 				io.WriteString(w, "{}")
 			}
 		}))
@@ -267,8 +268,8 @@ func FuzzOCI(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[]}`))
 	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		doc, err := parseOCI(b)
-		if err == nil && (doc.Manifests == nil) == (doc.Config == nil) {
+		doc, err := imagespec.Parse(b)
+		if err == nil && (doc.Kind() == imagespec.Index) != (doc.Manifests != nil) {
 			t.Errorf("%q is both or neither", b)
 		}
 	})

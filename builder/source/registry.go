@@ -17,6 +17,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source/imagespec"
 )
 
 // ociRegistry is a repository of a registry: distribution-spec. Its Fetcher downloads with the tokens that it wants.
@@ -76,7 +77,7 @@ func (a accepting) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set(bulkHeader, "yes")
 	if strings.Contains(req.URL.Path, "/manifests/") {
-		req.Header.Set("Accept", strings.Join([]string{ociIndex, ociManifest, dockerIndex, dockerManifest}, ", "))
+		req.Header.Set("Accept", strings.Join([]string{imagespec.MediaTypeIndex, imagespec.MediaTypeManifest, imagespec.MediaTypeDockerIndex, imagespec.MediaTypeDockerManifest}, ", "))
 	}
 	return a.next.RoundTrip(req)
 }
@@ -186,11 +187,11 @@ func (f *Fetcher) manifestDigest(ctx context.Context, location, tag string) (dig
 	if err != nil {
 		return digest.SHA256{}, err
 	}
-	data, err := r.f.get(ctx, r.base+"/manifests/"+tag, maxManifest)
+	data, err := r.f.get(ctx, r.base+"/manifests/"+tag, imagespec.MaxDocument)
 	if err != nil {
 		return digest.SHA256{}, err
 	}
-	if _, err := parseOCI(data); err != nil {
+	if _, err := imagespec.Parse(data); err != nil {
 		return digest.SHA256{}, fmt.Errorf("%s:%s: %w", location, tag, err)
 	}
 	return digest.Of(data), nil

@@ -28,6 +28,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source/imagespec"
 	"arch.network/builder/store"
 )
 
@@ -298,8 +299,8 @@ func newWorld(t *testing.T) *world {
 	i := newImage(t)
 	add("oci", i.host+"/base/os:latest@"+i.index.String(), nil, nil, "", `etc/`, `etc/new "2"`, `lib -> /usr/lib`, `usr/`, `usr/lib/`, `usr/lib/x* "1"`)
 	w.deps["oci"] = []attest.ResourceDescriptor{
-		{Name: "oci", URI: i.host + "/base/os:latest@" + i.index.String(), Digest: map[string]string{"sha256": i.index.Hex()}, MediaType: ociIndex},
-		{Name: "oci", URI: i.host + "/base/os@" + i.manifest.String(), Digest: map[string]string{"sha256": i.manifest.Hex()}, MediaType: ociManifest},
+		{Name: "oci", URI: i.host + "/base/os:latest@" + i.index.String(), Digest: map[string]string{"sha256": i.index.Hex()}, MediaType: imagespec.MediaTypeIndex},
+		{Name: "oci", URI: i.host + "/base/os@" + i.manifest.String(), Digest: map[string]string{"sha256": i.manifest.Hex()}, MediaType: imagespec.MediaTypeManifest},
 	}
 
 	tree := files(t, map[string]string{"t": "tree"})

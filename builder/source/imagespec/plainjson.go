@@ -1,4 +1,4 @@
-package source
+package imagespec
 
 import (
 	"bytes"
@@ -10,9 +10,9 @@ import (
 // Package encoding/json takes the last of several members of one name, merges what they hold, and takes "LAYERS" for
 // "layers". Other readers of the same image do not; so nothing that we use may be written like that.
 
-// plainDocument checks a manifest or an index, which has been decoded once: see ociDocument.
+// plainDocument checks a manifest or an index, which has been decoded once: see Document.
 func plainDocument(data []byte) error {
-	top, err := plainMembers(data, "schemaVersion", "mediaType", "config", "layers", "manifests")
+	top, err := plainMembers(data, "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests")
 	if err != nil {
 		return err
 	}
@@ -38,13 +38,16 @@ func plainDocument(data []byte) error {
 	return nil
 }
 
-// plainConfiguration checks what is used of an image's configuration: see ociConfiguration.
+// plainConfiguration checks what is used of an image's configuration: see Configuration.
 func plainConfiguration(data []byte) error {
-	top, err := plainMembers(data, "rootfs")
+	top, err := plainMembers(data, "os", "architecture", "config", "rootfs")
 	if err != nil {
 		return err
 	}
-	_, err = plainMembers(top["rootfs"], "type", "diff_ids")
+	if _, err = plainMembers(top["rootfs"], "type", "diff_ids"); err != nil {
+		return err
+	}
+	_, err = plainMembers(top["config"], "User", "Env", "Entrypoint", "Cmd", "WorkingDir", "Volumes")
 	return err
 }
 
