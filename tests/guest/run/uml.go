@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lines are the serial lines of a UML guest: what the unit writes to them comes out of these descriptors of the launcher.
+const (
+	lineStdout = iota // /dev/ttyS0
+	lineStderr        // /dev/ttyS1
+	lineStatus        // /dev/ttyS2
+	lineCount
+)
+
+// umlMemory is what a guest has. It is a sparse file in memory: only what is touched is used.
+const umlMemory = "2048M"
+
+// runUML runs a job in a User-Mode Linux guest.
+func runUML(ctx context.Context, j job) (s status, err error) {
+	k, err := findKernel(ctx)
+	if err != nil {
+		return status{}, err
+	}
+	j.Modules = k.modules
+	st, err := newState(j)
+	if err != nil {
+		return status{}, err
+	}
+	defer func() { err = errors.Join(err, st.remove()) }()
+	runtime.LockOSThread() // the death signal is sent when this thread ends
+	defer runtime.UnlockOSThread()
+	m := &machine{}
+	if err := m.start(k, st, j); err != nil {
+		return status{}, err
+	}
+	return m.wait(ctx)
+}
+
+// machine is a running UML guest.
+type machine struct {
+	cmd     *exec.Cmd
+	console tail
+	status  bytes.Buffer
+	copies  sync.WaitGroup
+}
+
+func (m *machine) start(k kernel, st *state, j job) error {
+	init := filepath.Join(st.io(), "run")
+	m.cmd = exec.Command(k.path, "mem="+umlMemory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+		"con=null", "con0=null,fd:1", "ssl=null", "init="+init)
+	m.console.limit = 16 << 10
+	m.cmd.Stdout = &m.console
+	if j.Debug {
+		m.cmd.Stdout = io.MultiWriter(&m.console, os.Stderr)
+	}
+	// A process namespace ends all of its processes together: UML runs each guest process in one of the host.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNET}
+	m.cmd.Env = []string{"TMPDIR=" + memoryDir(), "PATH=/usr/bin:/bin", "HOME=" + st.dir}
+	to := [lineCount]io.Writer{lineStdout: os.Stdout, lineStderr: os.Stderr, lineStatus: &m.status}
+	for i, w := range to {
+		out, in, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		m.cmd.ExtraFiles = append(m.cmd.ExtraFiles, in)
+		m.cmd.Args = append(m.cmd.Args, fmt.Sprintf("ssl%d=null,fd:%d", i, 3+i))
+		m.copies.Go(func() {
+			io.Copy(w, out)
+			out.Close()
+		})
+	}
+	m.cmd.Args = append(m.cmd.Args, "--", stageUML, st.dir)
+	return m.cmd.Start()
+}
+
+// memoryDir is where UML keeps the guest's memory. It must allow execution.
+func memoryDir() string {
+	for _, dir := range []string{"/dev/shm", os.TempDir()} {
+		var fs unix.Statfs_t
+		if unix.Statfs(dir, &fs) == nil && fs.Flags&unix.ST_NOEXEC == 0 && unix.Access(dir, unix.W_OK) == nil {
+			return dir
+		}
+	}
+	return "/"
+}
+
+// wait returns the command's status when the guest is off.
+func (m *machine) wait(ctx context.Context) (status, error) {
+	done := make(chan error, 1)
+	go func() {
+		err := m.cmd.Wait()
+		m.copies.Wait()
+		done <- err
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		m.cmd.Process.Kill()
+		<-done
+		return status{}, errors.New("interrupted")
+	}
+	var s status
+	if json.Unmarshal(m.status.Bytes(), &s) != nil {
+		return status{}, fmt.Errorf("the guest ended before its command: %v; its console said:\n%s", err, m.console.bytes)
+	}
+	return s, nil
+}
+
+// tail keeps the last limit bytes that are written to it.
+type tail struct {
+	bytes []byte
+	limit int
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.bytes = append(t.bytes, p...)
+	if over := len(t.bytes) - t.limit; over > 0 {
+		t.bytes = append(t.bytes[:0], t.bytes[over:]...)
+	}
+	return len(p), nil
+}
