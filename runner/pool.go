@@ -1,0 +1,25 @@
+package runner
+
+import (
+	"context"
+	"os"
+)
+
+// Pool hands out processes that were started beforehand, each already confined, for one execution each.
+type Pool interface {
+	// Take returns a process that is confined as far as the Pool's class says, with limits set before it is returned.
+	// It blocks while none is ready. The error is a *SetupError if the Pool cannot keep limits.
+	Take(ctx context.Context, limits Limits) (Worker, error)
+}
+
+// Worker is one process of a Pool. It runs one job and is never used again.
+type Worker interface {
+	// Conn is the stream socket (AF_UNIX) whose other end is the process's descriptor 0. Descriptors may be passed.
+	Conn() *os.File
+	// Wait returns when the process and all that it started are gone, with what the Pool knows of the end: Reason, Usage and
+	// Confinement. Cancelling ctx kills them.
+	Wait(ctx context.Context) (Result, error)
+}
+
+// OK reports whether every command exited with 0.
+func (r Result) OK() bool { return r.Reason == ReasonExit && r.Exit == 0 }
