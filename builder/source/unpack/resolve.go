@@ -14,9 +14,15 @@ type place struct {
 	path string
 }
 
+// names are the rules for the names of an archive.
+type names struct {
+	mode   Mode
+	limits Limits
+}
+
 // split checks a name of an archive and returns its elements. "." and empty elements are dropped; ".." is refused
 // everywhere, because no honest archiver writes it and every reader treats it differently.
-func (t *Tree) split(name string) ([]string, error) {
+func (t names) split(name string) ([]string, error) {
 	if strings.ContainsRune(name, 0) {
 		return nil, &EntryError{name, "NUL byte in the name"}
 	}
@@ -124,4 +130,17 @@ func (t *Tree) makeParent(name string, at place, e string) (*node, error) {
 		return nil, err
 	}
 	return at.node.children[e], nil
+}
+
+// checkTarget judges the target of the symbolic link name.
+func (t names) checkTarget(name, target string) error {
+	switch {
+	case target == "":
+		return &EntryError{name, "symbolic link without a target"}
+	case strings.ContainsRune(target, 0):
+		return &EntryError{name, "symbolic link with a NUL byte in its target"}
+	case len(target) > t.limits.Path:
+		return &LimitError{"bytes in a symbolic link's target", int64(t.limits.Path)}
+	}
+	return nil
 }

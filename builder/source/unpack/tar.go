@@ -14,7 +14,9 @@ import (
 // Tar unpacks a tar archive, whose compression is told by its first bytes, dropping the first strip elements of every
 // name. Entries with no more elements than that are left out. Everything up to the end of r is read.
 func (t *Tree) Tar(ctx context.Context, r io.Reader, strip int) error {
-	return t.stream(ctx, r, nil, func(plain io.Reader) error {
+	return t.stream(ctx, r, nil, func(plain io.Reader, m *meter) error {
+		t.meter = m
+		defer func() { t.meter = nil }()
 		before := t.files
 		if err := t.untar(ctx, plain, t.plainEntry(strip)); err != nil {
 			return err
@@ -42,11 +44,9 @@ func (e *StripError) Hint() string {
 
 // stream decompresses r, hands it to read, and drains it, so that checksums at its end are checked.
 // With a given compression, any other is an error.
-func (t *Tree) stream(ctx context.Context, r io.Reader, want *Compression, read func(io.Reader) error) error {
+// The meter is for read to count what the archive becomes.
+func (t names) stream(ctx context.Context, r io.Reader, want *Compression, read func(io.Reader, *meter) error) error {
 	m := &meter{ratio: t.limits.Ratio, slack: t.limits.Slack}
-	t.meter = m
-	defer func() { t.meter = nil }()
-
 	in := bufio.NewReaderSize(m.input(&cancelable{ctx, r}), 64<<10)
 	c, err := Detect(in)
 	if err != nil {
@@ -61,7 +61,7 @@ func (t *Tree) stream(ctx context.Context, r io.Reader, want *Compression, read 
 	}
 	defer plain.Close()
 	out := m.decompressed(plain)
-	if err := read(out); err != nil {
+	if err := read(out, m); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, out); err != nil {
@@ -71,7 +71,7 @@ func (t *Tree) stream(ctx context.Context, r io.Reader, want *Compression, read 
 }
 
 // untar reads the entries of a plain tar.
-func (t *Tree) untar(ctx context.Context, r io.Reader, entry func(*tar.Header, io.Reader) error) error {
+func (t names) untar(ctx context.Context, r io.Reader, entry func(*tar.Header, io.Reader) error) error {
 	tr := tar.NewReader(r)
 	for n := 0; ; n++ {
 		if err := ctx.Err(); err != nil {
@@ -138,7 +138,7 @@ func (t *Tree) entry(h *tar.Header, name, linkname string, r io.Reader) error {
 }
 
 // strip drops n leading elements of a name; the result is empty if nothing is left.
-func (t *Tree) strip(name string, n int) (string, error) {
+func (t names) strip(name string, n int) (string, error) {
 	elems, err := t.split(name)
 	if err != nil || len(elems) <= n {
 		return "", err

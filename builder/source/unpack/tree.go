@@ -1,12 +1,12 @@
 package unpack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 )
 
 // Mode says how a Tree treats paths that lead through symbolic links, and entries that are no file.
@@ -34,23 +34,24 @@ const (
 // node is one entry of the model of the tree. The model is complete, because the directory starts empty and only the
 // Tree writes to it.
 type node struct {
-	kind     kind
-	target   string // of a link
-	size     int64  // of a file
-	layer    int    // the layer that wrote it last
-	purged   int    // the layer that removed what lower layers had below it
-	children map[string]*node
+	kind       kind
+	executable bool     // of a file
+	target     string   // of a link
+	size       int64    // of a file
+	sum        [32]byte // of a file that Adopt took: SHA-256, as the caller said
+	layer      int      // the layer that wrote it last
+	purged     int      // the layer that removed what lower layers had below it
+	children   map[string]*node
 }
 
 func newDir(layer int) *node { return &node{kind: dir, layer: layer, children: map[string]*node{}} }
 
 // Tree is a directory being filled. It is not safe for concurrent use.
 type Tree struct {
-	root   *os.Root
-	mode   Mode
-	limits Limits
-	model  *node
-	layer  int
+	names
+	root  *os.Root
+	model *node
+	layer int
 
 	bytes int64
 	files int
@@ -62,6 +63,7 @@ type Tree struct {
 	// the root for each costs one system call per element.
 	parent     *os.Root
 	parentPath string
+	parentFile *os.File // the same directory as a descriptor; nil until it is needed
 
 	buf []byte // for copying
 }
@@ -80,7 +82,7 @@ func New(path string, mode Mode, limits Limits) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tree{root: root, mode: mode, limits: limits.withDefaults(), model: newDir(0)}, nil
+	return &Tree{names: names{mode, limits.withDefaults()}, root: root, model: newDir(0)}, nil
 }
 
 // Close releases the directory. The tree's files stay.
@@ -142,7 +144,7 @@ func (t *Tree) File(name string, executable bool, size int64, r io.Reader) error
 	if err != nil {
 		return err
 	}
-	at.node.children[base] = &node{kind: file, size: size, layer: t.layer}
+	at.node.children[base] = &node{kind: file, executable: executable, size: size, layer: t.layer}
 	err = t.copy(f, name, size, r)
 	// The mode is set on the open file: it must not depend on the umask.
 	return errors.Join(err, f.Chmod(perm), f.Close())
@@ -150,13 +152,8 @@ func (t *Tree) File(name string, executable bool, size int64, r io.Reader) error
 
 // Symlink makes a symbolic link. The target is kept as it is; it is never followed outside of the tree.
 func (t *Tree) Symlink(name, target string) error {
-	switch {
-	case target == "":
-		return &EntryError{name, "symbolic link without a target"}
-	case strings.ContainsRune(target, 0):
-		return &EntryError{name, "symbolic link with a NUL byte in its target"}
-	case len(target) > t.limits.Path:
-		return &LimitError{"bytes in a symbolic link's target", int64(t.limits.Path)}
+	if err := t.checkTarget(name, target); err != nil {
+		return err
 	}
 	at, base, err := t.vacate(name, link)
 	if err != nil {
@@ -200,7 +197,7 @@ func (t *Tree) Link(name, old string) error {
 	if err := t.spend(n.size); err != nil {
 		return err
 	}
-	at.node.children[base] = &node{kind: file, size: n.size, layer: t.layer}
+	at.node.children[base] = &node{kind: file, executable: n.executable, size: n.size, sum: n.sum, layer: t.layer}
 	return t.root.Link(join(from.path, src), join(at.path, base))
 }
 
@@ -280,16 +277,13 @@ func (t *Tree) mkdir(at place, base string) error {
 
 // open returns the directory at a resolved path, which holds no symbolic link.
 func (t *Tree) open(path string) (*os.Root, error) {
-	if path == "" {
-		return t.root, nil
-	}
 	if t.parent != nil && t.parentPath == path {
 		return t.parent, nil
 	}
 	if err := t.dropParent(); err != nil {
 		return nil, err
 	}
-	parent, err := t.root.OpenRoot(path)
+	parent, err := t.root.OpenRoot(cmp.Or(path, "."))
 	if err != nil {
 		return nil, err
 	}
@@ -297,12 +291,25 @@ func (t *Tree) open(path string) (*os.Root, error) {
 	return parent, nil
 }
 
-func (t *Tree) dropParent() error {
-	if t.parent == nil {
-		return nil
+// openFile is open for system calls that need the directory's descriptor.
+func (t *Tree) openFile(path string) (*os.File, error) {
+	parent, err := t.open(path)
+	if err != nil || t.parentFile != nil {
+		return t.parentFile, err
 	}
-	err := t.parent.Close()
-	t.parent, t.parentPath = nil, ""
+	t.parentFile, err = parent.Open(".")
+	return t.parentFile, err
+}
+
+func (t *Tree) dropParent() error {
+	var err error
+	if t.parentFile != nil {
+		err = t.parentFile.Close()
+	}
+	if t.parent != nil {
+		err = errors.Join(err, t.parent.Close())
+	}
+	t.parent, t.parentPath, t.parentFile = nil, "", nil
 	return err
 }
 

@@ -599,7 +599,7 @@ func TestLayers(t *testing.T) {
 		{name: "whiteout of the parent", layers: [][]e{{{name: ".wh..."}}}, err: `archive entry ".wh...": whiteout of nothing`},
 		{name: "whiteout of the directory", layers: [][]e{{{name: "a/.wh.."}}}, err: `archive entry "a/.wh..": whiteout of nothing`},
 		{name: "whiteout of no name", layers: [][]e{{{name: ".wh."}}}, err: `archive entry ".wh.": whiteout of nothing`},
-		{name: "whiteout with dot dot", layers: [][]e{{{name: "../canary/.wh.secret"}}}, err: `archive entry "../canary/": ".." in the name`},
+		{name: "whiteout with dot dot", layers: [][]e{{{name: "../canary/.wh.secret"}}}, err: `archive entry "../canary/.wh.secret": ".." in the name`},
 		{name: "below a whiteout", layers: [][]e{{{name: ".wh.../x"}}}, err: `archive entry ".wh.../x": lies below a whiteout`},
 	}
 	for _, tt := range tests {
