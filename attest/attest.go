@@ -23,6 +23,8 @@ const (
 
 	ClaimType      = "https://arch.network/attestation/build-claim/v1"
 	NegativeType   = "https://arch.network/attestation/build-negative/v1"
+	JobResultType  = "https://arch.network/attestation/job-result/v1"
+	JobRunType     = "https://arch.network/attestation/job-run/v1"
 	ProvenanceType = "https://slsa.dev/provenance/v1"
 	VSAType        = "https://slsa.dev/verification_summary/v1"
 )

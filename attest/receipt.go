@@ -33,6 +33,8 @@ type Receipt struct {
 	Provenances []*dsse.Envelope
 	Negatives   []*dsse.Envelope
 	Summaries   []*dsse.Envelope // verification summaries
+	Results     []*dsse.Envelope // of jobs
+	Runs        []*dsse.Envelope // of jobs
 	Sources     []Source
 	// Others are lines that are JSON, but nothing we know, such as an SBOM's attestation. They are kept as they are.
 	Others [][]byte
@@ -193,6 +195,10 @@ func (r *Receipt) list(env *dsse.Envelope) *[]*dsse.Envelope {
 		return &r.Negatives
 	case VSAType:
 		return &r.Summaries
+	case JobResultType:
+		return &r.Results
+	case JobRunType:
+		return &r.Runs
 	}
 	return nil
 }
@@ -269,7 +275,7 @@ func (r *Receipt) Merge(other *Receipt) {
 }
 
 func (r *Receipt) envelopes() [][]*dsse.Envelope {
-	return [][]*dsse.Envelope{r.Claims, r.Provenances, r.Negatives, r.Summaries}
+	return [][]*dsse.Envelope{r.Claims, r.Provenances, r.Negatives, r.Summaries, r.Results, r.Runs}
 }
 
 // Empty reports whether the receipt holds no statement at all.
@@ -281,13 +287,17 @@ func (r *Receipt) Empty() bool {
 func (r *Receipt) summary() string {
 	text := fmt.Sprintf("%s, %s, %s, %s", count(len(r.Claims), "claim"), count(len(r.Provenances), "provenance"),
 		count(len(r.Negatives), "negative result"), count(len(r.Sources), "carried source"))
+	if len(r.Results)+len(r.Runs) > 0 {
+		text += fmt.Sprintf(", %s, %s", count(len(r.Results), "job result"), count(len(r.Runs), "job run"))
+	}
 	if r.Ignored > 0 {
 		text += fmt.Sprintf("; %s ignored", count(r.Ignored, "malformed line"))
 	}
 	return text
 }
 
-// WriteTo writes the receipt: claims first, then provenances, negative results, summaries, sources and the rest,
+// WriteTo writes the receipt: claims first, then provenances, negative results, summaries, results and runs of
+// jobs, sources and the rest,
 // each sorted, so that the same content gives the same bytes. It refuses what ReadReceipt would refuse.
 func (r *Receipt) WriteTo(w io.Writer) (int64, error) {
 	var lines [][]byte

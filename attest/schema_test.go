@@ -31,6 +31,7 @@ func (w *world) examples() map[string]*attest.Statement {
 	summary, _ := w.vsa(w.verify(w.input(w.receipt(w.alice, w.bob))), summaryOptions())
 	return map[string]*attest.Statement{
 		"build-claim": w.claim, "build-negative": negative, "provenance": w.provenance(w.claim), "verification-summary": summary,
+		"job-result": newJobResult(w.t), "job-run": newJobRun(w.t, newJobResult(w.t), jobRun()),
 	}
 }
 
@@ -132,6 +133,11 @@ func TestSchemasRefuse(t *testing.T) {
 		{"provenance without confinement", "provenance", `"arch_confinement"`, `"confinement"`},
 		{"provenance without times", "provenance", `"startedOn"`, `"started"`},
 		{"time that is none", "provenance", `"startedOn":"2026`, `"startedOn":"yesterday`},
+		{"signature in a job", "job-result", `"kind":"Job"`, `"kind":"Job","signatures":[]`},
+		{"unknown member of a job result", "job-result", `"exit":0`, `"exit":0,"note":1`},
+		{"unknown reason", "job-run", `"reason":"exit"`, `"reason":"tired"`},
+		{"signal of an exit", "job-run", `"reason":"exit"`, `"reason":"exit","signal":"SIGKILL"`},
+		{"exit without a result", "job-run", `"result":"`, `"results":"`},
 		{"summary of another result", "verification-summary", `"PASSED"`, `"MAYBE"`},
 	}
 	for _, tt := range tests {

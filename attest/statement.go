@@ -22,7 +22,7 @@ type Statement struct {
 	Predicate     json.RawMessage      `json:"predicate,omitempty"`
 }
 
-// Predicate is what a Statement can say: a Claim, Provenance, VSA or Negative.
+// Predicate is what a Statement can say: a Claim, Provenance, VSA, Negative, JobResult or JobRun.
 type Predicate interface {
 	PredicateType() string
 	Validate() error
@@ -111,13 +111,16 @@ func ParseStatement(payload []byte) (*Statement, error) {
 	if err := s.Validate(); err != nil {
 		return nil, fmt.Errorf("read statement: %w", err)
 	}
-	if s.PredicateType == ClaimType || s.PredicateType == NegativeType {
+	if slices.Contains(ownTypes(), s.PredicateType) {
 		if err := s.checkOwn(payload, form); err != nil {
 			return nil, fmt.Errorf("read statement: %w", err)
 		}
 	}
 	return s, nil
 }
+
+// ownTypes are the predicate types of ours, of which each statement has one form.
+func ownTypes() []string { return []string{ClaimType, NegativeType, JobResultType, JobRunType} }
 
 // checkOwn holds a statement of ours to the one form it can have, but for its predicate, which own checks.
 func (s *Statement) checkOwn(payload, form []byte) error {

@@ -23,13 +23,14 @@ var id = digest.Of([]byte("a job"))
 // read makes a Job of the lines of its spec.
 func read(t *testing.T, spec string) *manifest.Job {
 	t.Helper()
-	text := "apiVersion: arch.network/v1\nkind: Job\nmetadata: {name: example, owner: \"user:alice\", created: \"2026-01-31T12:00:00Z\"}\nspec:\n"
+	var text strings.Builder
+	text.WriteString("apiVersion: arch.network/v1\nkind: Job\nmetadata: {name: example, owner: \"user:alice\", created: \"2026-01-31T12:00:00Z\"}\nspec:\n")
 	for line := range strings.Lines(strings.TrimSpace(spec)) {
-		text += "  " + strings.TrimSpace(line) + "\n"
+		text.WriteString("  " + strings.TrimSpace(line) + "\n")
 	}
-	doc, err := manifest.ReadYAML([]byte(text))
+	doc, err := manifest.ReadYAML([]byte(text.String()))
 	if err != nil {
-		t.Fatalf("%v in\n%s", err, text)
+		t.Fatalf("%v in\n%s", err, text.String())
 	}
 	return doc.(*manifest.Job)
 }
