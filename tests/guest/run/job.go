@@ -19,8 +19,8 @@ const (
 // job is what a guest is started for. It travels to the guest's PID 1 and to the unit as a file.
 type job struct {
 	Mode    string
-	Root    string   // of the overlay's lower layer
-	Binds   []string // directories that keep what is written to them
+	Root    string // of the overlay's lower layer
+	Binds   []bind
 	Modules []string // kernel modules to load first, in order, for uml
 	Debug   bool     // systemd logs to the console, and that is shown
 
@@ -28,6 +28,9 @@ type job struct {
 	Dir  string
 	Env  []string
 }
+
+// bind is a directory of the host that keeps what is written to it.
+type bind struct{ Dir, Inside string }
 
 const jobFile = "job.json"
 

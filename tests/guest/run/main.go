@@ -1,7 +1,7 @@
 // Command run starts a real systemd, as PID 1 with its system bus, on a machine whose own init may be anything, runs one
 // command in a service unit of it, and takes all of it down again.
 //
-//	go run ./tests/guest/run ns|uml [-r ROOT] [-b DIR]... [-d] COMMAND [ARGUMENT...]
+//	go run ./tests/guest/run ns|uml [-r ROOT] [-b DIR[:INSIDE]]... [-d] COMMAND [ARGUMENT...]
 //
 // ns uses namespaces on the host's kernel and takes about half a second. It needs root. On a host with cgroup v1 (hybrid) the
 // guest has the same controllers; on one with cgroup v2 alone it has a subtree of that. uml boots User-Mode Linux, an own
@@ -12,7 +12,7 @@
 // The command runs as root, in the caller's directory, with PATH, HOME, LANG, TERM, CI, CGO_ENABLED, GO* and ARCH_* of the
 // caller's environment, and ARCH_GUEST=ns or uml. Its root file system is a throw-away overlay over ROOT (default: the
 // machine's own, so a checkout, Go and its caches are there); /tmp, /run and /dev are new. Only what is written below a
-// DIR of -b is kept. There is no network but loopback. Standard input is the caller's in ns, and empty in uml.
+// DIR of -b, which appears at its own path or at INSIDE, is kept. There is no network but loopback. Standard input is the caller's in ns, and empty in uml.
 //
 // The exit status is the command's; if a signal ended it, run ends by the same one. 70 means that the guest failed, 69 that
 // it cannot be started on this machine. SIGINT, SIGTERM and SIGHUP take the guest down; after SIGKILL, the kernel ends all
@@ -64,7 +64,7 @@ func fail(err error) {
 func run(args []string) int {
 	j, resultFile, err := parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "run: %v\nusage: run ns|uml [-r ROOT] [-b DIR]... [-d] COMMAND [ARGUMENT...]\n", err)
+		fmt.Fprintf(os.Stderr, "run: %v\nusage: run ns|uml [-r ROOT] [-b DIR[:INSIDE]]... [-d] COMMAND [ARGUMENT...]\n", err)
 		return exitUsage
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -165,21 +165,37 @@ func parse(args []string) (j job, resultFile string, err error) {
 	if j.Root, err = filepath.EvalSymlinks(*root); err != nil {
 		return job{}, "", err
 	}
-	for _, b := range binds {
-		dir, err := filepath.EvalSymlinks(b)
+	for _, text := range binds {
+		b, err := parseBind(text)
 		if err != nil {
 			return job{}, "", err
 		}
-		if dir, err = filepath.Abs(dir); err != nil {
-			return job{}, "", err
-		}
-		j.Binds = append(j.Binds, dir)
+		j.Binds = append(j.Binds, b)
 	}
 	if j.Dir, err = os.Getwd(); err != nil {
 		return job{}, "", err
 	}
 	j.Env = keptEnvironment(os.Environ(), j.Mode)
 	return j, resultFile, nil
+}
+
+// parseBind reads "DIR" or "DIR:INSIDE".
+func parseBind(text string) (bind, error) {
+	dir, inside, renamed := strings.Cut(text, ":")
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return bind{}, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return bind{}, err
+	}
+	if !renamed {
+		inside = dir
+	}
+	if !filepath.IsAbs(inside) || filepath.Clean(inside) != inside || inside == "/" {
+		return bind{}, fmt.Errorf("%q is no clean, absolute path below /", inside)
+	}
+	return bind{Dir: dir, Inside: inside}, nil
 }
 
 // keptEnvironment selects what the command sees of the caller's environment.

@@ -79,8 +79,8 @@ func (m *mounter) namespaces(j job, io string, hierarchies []hierarchy) {
 	m.mount("proc", m.at("run/.visible/proc"), "proc", 0, "")
 	m.mount("sysfs", m.at("run/.visible/sys"), "sysfs", unix.MS_RDONLY, "")
 	for _, b := range j.Binds {
-		m.mkdir(b, 0o755)
-		m.bind(b, m.at(b))
+		m.mkdir(b.Inside, 0o755)
+		m.bind(b.Dir, m.at(b.Inside))
 	}
 	m.mkdir(ioDir, 0o755)
 	m.bind(io, m.at(ioDir))

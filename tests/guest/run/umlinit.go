@@ -57,8 +57,8 @@ func (m *mounter) machine(j job, io string) {
 	m.overlay(j.Root)
 	m.temporary()
 	for _, b := range j.Binds {
-		m.mkdir(b, 0o755)
-		m.mount("none", m.at(b), "hostfs", 0, b)
+		m.mkdir(b.Inside, 0o755)
+		m.mount("none", m.at(b.Inside), "hostfs", 0, b.Dir)
 	}
 	m.mkdir(ioDir, 0o755)
 	m.mount("none", m.at(ioDir), "hostfs", 0, io)

@@ -1,0 +1,6 @@
+//go:build !race
+
+package guest
+
+// raceEnabled tells whether this is built with -race.
+const raceEnabled = false
