@@ -62,8 +62,9 @@ func Decode(module []byte, limits Limits) (*Module, error) {
 
 type decoder struct {
 	reader
-	m    *Module
-	last byte // id of the last section that is not custom
+	m     *Module
+	last  byte // id of the last section that is not custom
+	named bool // there was a name section
 
 	funcs    []uint32 // types of all functions, the imported first
 	globals  []GlobalType
@@ -116,8 +117,7 @@ func (d *decoder) content(id byte) {
 			d.over("custom sections", uint64(len(d.m.Customs)+1), d.limits.Customs)
 			return
 		}
-		name := d.name()
-		d.m.Customs = append(d.m.Customs, Custom{name, d.bytes(uint32(d.left())), d.last})
+		d.custom()
 	case idType:
 		d.m.Types = list(d, "types", 3, d.limits.Types, d.funcType)
 	case idImport:
@@ -145,6 +145,22 @@ func (d *decoder) content(id byte) {
 	case idData:
 		d.m.Data = list(d, "data segments", 2, d.limits.Segments, d.oneData)
 	}
+}
+
+func (d *decoder) custom() {
+	at := d.pos
+	name := d.name()
+	data := d.bytes(uint32(d.left()))
+	if d.err == nil && name == NameSection {
+		if d.named {
+			d.pos = at
+			d.failf("%q twice", name)
+			return
+		}
+		d.named = true
+		d.checkNames(data)
+	}
+	d.m.Customs = append(d.m.Customs, Custom{name, data, d.last})
 }
 
 // list reads a count and as many items of at least size bytes.
