@@ -23,21 +23,27 @@ import (
 var errJSON = errors.New("not canonical JSON")
 
 // decodeExact reads canonical JSON into the struct that ptr points at.
-func decodeExact(data []byte, ptr any) error {
-	d := decoder{types: map[reflect.Type]*typeInfo{}}
-	return d.value(data, reflect.ValueOf(ptr).Elem())
-}
+func decodeExact(data []byte, ptr any) error { return decode(data, ptr, false) }
 
 // decodeStrict is decodeExact for what only we write: it accepts data only if it is, byte for byte, what
 // canonical.Marshal makes of the value that was read. So members that are unknown, missing, null or empty where they
 // would be left out are errors, and so is a second spelling of bytes or digests.
-func decodeStrict(data []byte, ptr any) error {
-	d := decoder{types: map[reflect.Type]*typeInfo{}, strict: true}
-	return d.value(data, reflect.ValueOf(ptr).Elem())
+func decodeStrict(data []byte, ptr any) error { return decode(data, ptr, true) }
+
+func decode(data []byte, ptr any, strict bool) error {
+	d := decoder{rest: data, types: map[reflect.Type]*typeInfo{}, strict: strict}
+	if err := d.value(reflect.ValueOf(ptr).Elem()); err != nil {
+		return err
+	}
+	if len(d.rest) > 0 {
+		return errJSON
+	}
+	return nil
 }
 
-// decoder remembers what it learned of each type during one call.
+// decoder reads in one pass. It remembers what it learned of each type during one call.
 type decoder struct {
+	rest   []byte // what is not read yet
 	types  map[reflect.Type]*typeInfo
 	strict bool
 }
@@ -51,11 +57,12 @@ type typeInfo struct {
 var (
 	rawType    = reflect.TypeFor[json.RawMessage]()
 	bytesType  = reflect.TypeFor[[]byte]()
+	textsType  = reflect.TypeFor[map[string]string]()
 	customType = reflect.TypeFor[json.Unmarshaler]()
 	textType   = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-func (d decoder) info(t reflect.Type) *typeInfo {
+func (d *decoder) info(t reflect.Type) *typeInfo {
 	if info, ok := d.types[t]; ok {
 		return info
 	}
@@ -72,53 +79,92 @@ func (d decoder) info(t reflect.Type) *typeInfo {
 	return info
 }
 
+// take returns the next value as it stands.
+func (d *decoder) take() ([]byte, error) {
+	n := valueLen(d.rest)
+	if n <= 0 {
+		return nil, errJSON
+	}
+	data := d.rest[:n:n]
+	d.rest = d.rest[n:]
+	return data, nil
+}
+
+// skip steps over c, if it is next.
+func (d *decoder) skip(c byte) bool {
+	if len(d.rest) == 0 || d.rest[0] != c {
+		return false
+	}
+	d.rest = d.rest[1:]
+	return true
+}
+
 // value reads one value. null leaves the zero value, as encoding/json does.
-func (d decoder) value(data []byte, to reflect.Value) error {
-	if to.Type() == rawType {
-		to.SetBytes(slices.Clip(data)) // not copied: what is decoded is never written to
-		return nil
-	}
-	if string(data) == "null" {
-		if d.strict {
-			return errors.New("null stands for nothing")
-		}
-		return nil
-	}
-	if to.Kind() == reflect.String {
-		text, err := unquote(data)
+func (d *decoder) value(to reflect.Value) error {
+	switch {
+	case to.Type() == rawType:
+		data, err := d.take()
+		to.SetBytes(data) // not copied: what is decoded is never written to
+		return err
+	case bytes.HasPrefix(d.rest, []byte("null")):
+		_, err := d.text()
+		return err
+	case to.Kind() == reflect.String:
+		text, err := d.text()
 		to.SetString(text)
 		return err
 	}
 	info := d.info(to.Type())
 	switch {
 	case info.custom:
-		return d.custom(data, to)
+		return d.custom(to)
 	case to.Kind() == reflect.Struct:
-		return d.structure(data, to, info)
+		return d.structure(to, info)
 	case to.Kind() == reflect.Map:
-		return d.mapping(data, to)
+		return d.mapping(to)
 	case to.Type() == bytesType:
-		return d.bytes(data, to)
+		return d.bytes(to)
 	case to.Kind() == reflect.Slice:
-		return d.slice(data, to)
+		return d.slice(to)
 	default:
+		data, err := d.take()
+		if err != nil {
+			return err
+		}
 		return json.Unmarshal(data, to.Addr().Interface())
 	}
 }
 
-func (d decoder) structure(data []byte, to reflect.Value, info *typeInfo) error {
+// text reads a string, or null for the empty one.
+func (d *decoder) text() (string, error) {
+	data, err := d.take()
+	switch {
+	case err != nil:
+		return "", err
+	case string(data) != "null":
+		text, err := unquote(data)
+		return string(text), err
+	case d.strict:
+		return "", errors.New("null stands for nothing")
+	default:
+		return "", nil
+	}
+}
+
+func (d *decoder) structure(to reflect.Value, info *typeInfo) error {
 	var seen uint64 // bit by field; no type here has more than 64
-	err := eachMember(data, func(name string, value []byte) error {
-		i := slices.Index(info.names, name)
+	err := d.members(func(name []byte) error {
+		i := slices.IndexFunc(info.names, func(known string) bool { return known == string(name) })
 		switch {
-		case name != "" && i >= 0:
+		case len(name) > 0 && i >= 0:
 		case d.strict:
-			return fmt.Errorf("member %q is unknown", shorten(name, 100))
+			return fmt.Errorf("member %q is unknown", shorten(string(name), 100))
 		default:
-			return nil
+			_, err := d.take()
+			return err
 		}
 		seen |= 1 << i
-		if err := d.value(value, to.Field(i)); err != nil {
+		if err := d.value(to.Field(i)); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		return nil
@@ -148,7 +194,11 @@ func empty(v reflect.Value) bool {
 }
 
 // custom lets a value decode itself.
-func (d decoder) custom(data []byte, to reflect.Value) error {
+func (d *decoder) custom(to reflect.Value) error {
+	data, err := d.take()
+	if err != nil {
+		return err
+	}
 	if err := json.Unmarshal(data, to.Addr().Interface()); err != nil || !d.strict {
 		return err
 	}
@@ -159,45 +209,57 @@ func (d decoder) custom(data []byte, to reflect.Value) error {
 	return err
 }
 
-func (d decoder) mapping(data []byte, to reflect.Value) error {
+func (d *decoder) mapping(to reflect.Value) error {
+	if to.Type() == textsType {
+		texts := map[string]string{}
+		to.Set(reflect.ValueOf(texts))
+		return d.members(func(name []byte) error {
+			text, err := d.text()
+			if err != nil {
+				return fmt.Errorf("%q: %w", name, err)
+			}
+			texts[string(name)] = text
+			return nil
+		})
+	}
 	to.Set(reflect.MakeMap(to.Type()))
-	return eachMember(data, func(name string, value []byte) error {
+	return d.members(func(name []byte) error {
 		element := reflect.New(to.Type().Elem()).Elem()
-		if err := d.value(value, element); err != nil {
+		if err := d.value(element); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
-		to.SetMapIndex(reflect.ValueOf(name), element)
+		to.SetMapIndex(reflect.ValueOf(string(name)), element)
 		return nil
 	})
 }
 
-func (d decoder) slice(data []byte, to reflect.Value) error {
+func (d *decoder) slice(to reflect.Value) error {
 	to.Set(reflect.MakeSlice(to.Type(), 0, 0))
-	if len(data) < 2 || data[0] != '[' {
+	if !d.skip('[') {
 		return fmt.Errorf("%w: want an array", errJSON)
 	}
-	for rest := data[1:]; len(rest) > 0 && rest[0] != ']'; {
-		n := valueLen(rest)
-		if n <= 0 {
-			return errJSON
-		}
-		if to.Len() >= MaxDescriptors {
+	for more := !d.skip(']'); more; more = !d.skip(']') {
+		i := to.Len()
+		switch {
+		case i >= MaxDescriptors:
 			return fmt.Errorf("array has over %d elements", MaxDescriptors)
+		case i > 0 && !d.skip(','):
+			return errJSON
+		case i == to.Cap():
+			to.Grow(1)
 		}
-		element := reflect.New(to.Type().Elem()).Elem()
-		if err := d.value(rest[:n], element); err != nil {
-			return fmt.Errorf("[%d]: %w", to.Len(), err)
+		to.SetLen(i + 1)
+		if err := d.value(to.Index(i)); err != nil {
+			return fmt.Errorf("[%d]: %w", i, err)
 		}
-		to.Set(reflect.Append(to, element))
-		rest = bytes.TrimPrefix(rest[n:], []byte(","))
 	}
 	return nil
 }
 
 // bytes accepts both base64 alphabets, with or without padding, as protobuf's JSON mapping does; strictly, only the
 // standard one with padding.
-func (d decoder) bytes(data []byte, to reflect.Value) error {
-	text, err := unquote(data)
+func (d *decoder) bytes(to reflect.Value) error {
+	text, err := d.text()
 	if err != nil {
 		return err
 	}
@@ -210,28 +272,31 @@ func (d decoder) bytes(data []byte, to reflect.Value) error {
 	return err
 }
 
-// eachMember calls visit for each member of a JSON object.
-func eachMember(data []byte, visit func(name string, value []byte) error) error {
-	if len(data) < 2 || data[0] != '{' {
+// members reads an object: visit gets each member's name, unquoted, and must read its value.
+func (d *decoder) members(visit func(name []byte) error) error {
+	if !d.skip('{') {
 		return fmt.Errorf("%w: want an object", errJSON)
 	}
-	for rest := data[1:]; len(rest) > 0 && rest[0] != '}'; {
-		n := valueLen(rest)
-		if n <= 0 || len(rest) <= n || rest[n] != ':' {
+	first := true
+	for more := !d.skip('}'); more; more = !d.skip('}') {
+		if !first && !d.skip(',') {
 			return errJSON
 		}
-		name, err := unquote(rest[:n])
+		first = false
+		literal, err := d.take()
 		if err != nil {
 			return err
 		}
-		rest = rest[n+1:]
-		if n = valueLen(rest); n <= 0 {
-			return errJSON
-		}
-		if err := visit(name, rest[:n]); err != nil {
+		name, err := unquote(literal)
+		if err != nil {
 			return err
 		}
-		rest = bytes.TrimPrefix(rest[n:], []byte(","))
+		if !d.skip(':') {
+			return errJSON
+		}
+		if err := visit(name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -287,15 +352,15 @@ func stringLen(data []byte) int {
 	return 0
 }
 
-// unquote reads a string literal.
-func unquote(data []byte) (string, error) {
+// unquote reads a string literal. It copies only what needs unescaping.
+func unquote(data []byte) ([]byte, error) {
 	if len(data) < 2 || data[0] != '"' || data[len(data)-1] != '"' {
-		return "", fmt.Errorf("%w: want a string", errJSON)
+		return nil, fmt.Errorf("%w: want a string", errJSON)
 	}
 	if body := data[1 : len(data)-1]; bytes.IndexByte(body, '\\') < 0 {
-		return string(body), nil
+		return body, nil
 	}
 	var text string
 	err := json.Unmarshal(data, &text)
-	return text, err
+	return []byte(text), err
 }

@@ -122,6 +122,7 @@ func (t trust) check(r *Report, role string) {
 
 // signers are those of the trust root who signed a statement.
 type signers struct {
+	id         digest.SHA256 // of the statement; zero if no key of the trust root signed it
 	keys       []identity.PublicKey
 	principals []string // sorted, each once, whatever number of keys it has
 	roles      map[string][]string
@@ -140,7 +141,8 @@ func (t trust) signed(group []*dsse.Envelope) signers {
 	if len(s.keys) == 0 {
 		return s
 	}
-	options := t.optionsOf(group[0].ID())
+	s.id = group[0].ID()
+	options := t.optionsOf(s.id)
 	for _, role := range t.roles {
 		for _, p := range t.root.Signers(role, s.keys, t.at, options) {
 			s.roles[p] = append(s.roles[p], role)

@@ -101,7 +101,7 @@ func (v *verification) eachTrusted(ctx context.Context, list []*dsse.Envelope, v
 			return // Verify returns the error
 		}
 		if by := v.trust.signed(group); len(by.principals) > 0 { // else no one, or such as one half of a hybrid
-			visit(group[0].ID(), by, group[0].Payload)
+			visit(by.id, by, group[0].Payload)
 		}
 	}
 }
