@@ -53,6 +53,9 @@ func TestEachCheckFailsAlone(t *testing.T) {
 		{"output that is not claimed", func() *attest.Receipt {
 			return both(w.newClaim(two, w.dependencies, outputs("hello", artifact)))
 		}, attest.CheckManifest, "no subject"},
+		{"input that did not go in", func() *attest.Receipt {
+			return both(w.newClaim(w.document, dependencies(3)[:2], outputs("hello", artifact)))
+		}, attest.CheckDependencies, `input "source"`},
 		{"provenance of another build type", account(attest.BuildType, "https://example.org/other"), attest.CheckAgreement, "build type"},
 		{"provenance of another manifest under the same id", account(`"sourceDateEpoch":1700000000`, `"sourceDateEpoch":1`), attest.CheckAgreement, "external parameters"},
 		{"provenance of another normalizer", account(`"normalizer":{"name":"arch","version":"1"}`, `"normalizer":{"name":"arch","version":"2"}`), attest.CheckAgreement, "normalizer"},

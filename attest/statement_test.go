@@ -58,7 +58,7 @@ func TestNewClaimRefuses(t *testing.T) {
 		}, want: "must be replaced by a tree: reference"},
 		{name: "unpinned dependency", deps: []attest.ResourceDescriptor{{URI: "https://example.org"}}, want: "no digest that pins it"},
 		{name: "weak digest", deps: []attest.ResourceDescriptor{{URI: "x", Digest: map[string]string{"sha1": strings.Repeat("0", 40)}}}, want: "no digest that pins it"},
-		{name: "two digests of one thing", deps: append(dependencies(1), attest.ResourceDescriptor{
+		{name: "two digests of one thing", deps: append(dependencies(2), attest.ResourceDescriptor{
 			Name: "input-000", URI: "https://example.org/input-000.tar.gz", MediaType: "application/gzip",
 			Digest: map[string]string{"sha256": digest.Of(nil).Hex()},
 		}), want: "with different digests"},

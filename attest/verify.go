@@ -240,7 +240,6 @@ func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
 	v.checkQuorum(r, c)
 	v.checkSubject(r, c)
 	v.checkManifest(r, c)
-	r.pass(CheckDependencies, "", "all %d dependencies are pinned by digest", len(c.claim.ResolvedDependencies))
 	v.checkConflicts(r, c, claims)
 	votes := v.checkProvenances(r, c)
 	v.checkRebuilds(r, v.makers(votes))
@@ -335,6 +334,28 @@ func (v *verification) checkManifest(r *Report, c *trustedClaim) {
 		}
 	}
 	r.pass(CheckManifest, "", "built from manifest %s (%s) with %s", id, doc.Metadata.Name, count(len(doc.Spec.Inputs), "input"))
+	checkDependencies(r, doc, c.claim.ResolvedDependencies)
+}
+
+// checkDependencies checks that what the manifest pins is among what is said to have gone in. That every dependency is pinned
+// was checked when the claim was parsed.
+func checkDependencies(r *Report, doc *manifest.Build, deps []ResourceDescriptor) {
+	pins := map[string]bool{}
+	for _, d := range deps {
+		for _, alg := range strong {
+			if text, ok := d.Digest[alg]; ok {
+				pins[text] = true
+			}
+		}
+	}
+	for _, in := range doc.Spec.Inputs {
+		if !in.Ref.IsZero() && !pins[in.Ref.Digest.Hex()] {
+			r.fail(ClassVerification, CheckDependencies, "", "", "input %q, %s, is not among the %s", in.Name, in.Ref,
+				count(len(deps), "dependency"))
+			return
+		}
+	}
+	r.pass(CheckDependencies, "", "%s, each pinned by digest, every input of the manifest among them", count(len(deps), "dependency"))
 }
 
 // checkConflicts looks for a trusted claim of the same manifest with another result.

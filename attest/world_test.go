@@ -109,16 +109,20 @@ func document(name string) *manifest.Build {
 	}
 }
 
+// dependencies returns n of them in order; the last is the source of document.
 func dependencies(n int) []attest.ResourceDescriptor {
 	var list []attest.ResourceDescriptor
-	for i := range n {
+	for i := range n - 1 {
 		uri := fmt.Sprintf("https://example.org/input-%03d.tar.gz", i)
 		list = append(list, attest.ResourceDescriptor{
 			Name: fmt.Sprintf("input-%03d", i), URI: uri, MediaType: "application/gzip",
 			Digest: map[string]string{"sha256": digest.Of([]byte(uri)).Hex()},
 		})
 	}
-	return list
+	return append(list, attest.ResourceDescriptor{
+		URI: document("").Spec.Inputs[0].Ref.String(), MediaType: "application/x-nix-nar",
+		Digest: map[string]string{"sha256": digest.Of([]byte("source")).Hex()},
+	})
 }
 
 func outputs(name string, content []byte) []attest.Output {

@@ -178,8 +178,9 @@ func benchBuild() *manifest.Build {
 }
 
 func benchDependencies(n int) []attest.ResourceDescriptor {
-	var list []attest.ResourceDescriptor
-	for i := range n {
+	source := benchBuild().Spec.Inputs[0].Ref
+	list := []attest.ResourceDescriptor{{URI: source.String(), Digest: map[string]string{"sha256": source.Digest.Hex()}}}
+	for i := range n - 1 {
 		uri := fmt.Sprintf("https://proxy.example.org/some/module-%03d/@v/v1.2.3.zip", i)
 		list = append(list, attest.ResourceDescriptor{
 			Name: fmt.Sprintf("module-%03d", i), URI: uri, MediaType: "application/zip",
