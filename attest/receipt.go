@@ -79,6 +79,12 @@ func ReadReceipt(r io.Reader) (*Receipt, error) {
 
 // addLine sorts in one line.
 func (r *collector) addLine(line []byte) {
+	if bytes.HasPrefix(line, []byte(`{"mediaType":"`)) { // as WriteTo writes sources, which may be long: try this first
+		if source, err := parseSource(line); err == nil {
+			r.AddSource(source)
+			return
+		}
+	}
 	if env, err := dsse.ParseLimit(line, dsse.MaxReceipt); err == nil {
 		if !r.add(env) {
 			r.Others = append(r.Others, bytes.Clone(line))

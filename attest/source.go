@@ -2,7 +2,9 @@ package attest
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"arch.network/attest/canonical"
@@ -110,20 +112,63 @@ func (r *Receipt) Carried() (map[digest.SHA256][]byte, error) {
 	return out, nil
 }
 
+// parseSource reads a line in one pass: it may be many megabytes.
 func parseSource(line []byte) (Source, error) {
-	form, err := canonical.Transform(line)
+	s, err := readSource(line)
 	if err != nil {
 		return Source{}, fmt.Errorf("read source: %w", err)
 	}
-	var l sourceLine
-	if err := decodeExact(form, &l); err != nil {
-		return Source{}, fmt.Errorf("read source: %w", err)
+	return s, nil
+}
+
+func readSource(line []byte) (Source, error) {
+	r, err := canonical.NewReader(line)
+	if err != nil {
+		return Source{}, err
 	}
-	sum, ok := ResourceDescriptor{Digest: l.Digest}.SHA256()
-	if !ok || !isSourceType(l.MediaType) || len(l.Content) == 0 {
-		return Source{}, fmt.Errorf("read source: it has no sha256, no content or the media type %q", l.MediaType)
+	var s Source
+	sums := map[string]string{}
+	text := func(into *string) error {
+		value, err := r.Text()
+		*into = string(value)
+		return err
 	}
-	return Source{MediaType: l.MediaType, Digest: sum, Name: l.Name, packed: l.Content}, nil
+	err = r.Object(func(name string) error {
+		switch name {
+		case "mediaType":
+			return text(&s.MediaType)
+		case "name":
+			return text(&s.Name)
+		case "content":
+			value, err := r.Text()
+			if err != nil {
+				return err
+			}
+			s.packed, err = base64.StdEncoding.Strict().AppendDecode(nil, value)
+			return err
+		case "digest":
+			return r.Object(func(alg string) error {
+				value, err := r.Text()
+				sums[alg] = string(value)
+				return err
+			})
+		case "payloadType":
+			return errors.New("it is an envelope")
+		}
+		return r.Skip()
+	})
+	if err == nil {
+		err = r.End()
+	}
+	if err != nil {
+		return Source{}, err
+	}
+	sum, ok := ResourceDescriptor{Digest: sums}.SHA256()
+	if !ok || !isSourceType(s.MediaType) || len(s.packed) == 0 {
+		return Source{}, fmt.Errorf("it has no sha256, no content or the media type %q", s.MediaType)
+	}
+	s.Digest = sum
+	return s, nil
 }
 
 func (s Source) encode() []byte {
