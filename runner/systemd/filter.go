@@ -1,0 +1,30 @@
+package systemd
+
+// The system calls and address families that units may use, as systemd.exec(5) names groups of them. What is not
+// listed fails with EPERM; what systemd does not know fails with ENOSYS.
+
+// innerCalls are for units in which the inner layer is made: that of a service, what making namespaces and file systems
+// takes, and what shifting a clock takes. The inner layer's own filter then refuses nearly all of the additions to the commands.
+var innerCalls = []string{
+	"@system-service", "@mount", "@pkey", "unshare", "sethostname", "setdomainname", "seccomp",
+	"ptrace", "process_vm_readv", "process_vm_writev",
+}
+
+// innerFamilies are those that the inner layer's filter lets through.
+var innerFamilies = []string{"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+
+// workerCalls are for the units of a Pool: one static program that computes, reads files and talks over the sockets it
+// was given. It can neither execute a program, nor start a process, nor make a socket of the internet, nor send signals
+// to other units (whose user ids differ anyway).
+var workerCalls = []string{
+	"@default", "@basic-io", "@io-event", "@file-system", "@sync", "@timer",
+	"clone", "clone3", "execve", // the first by the runtime's threads; the last by systemd, for the program itself
+	"tgkill", "gettid", "getpid", "madvise", "mlock", "munlock", "mincore", "mremap", "msync",
+	"sched_getaffinity", "sched_yield", "sigaltstack", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+	"prctl", "arch_prctl", "set_robust_list", "rseq", "uname", "getrlimit", "setrlimit", "prlimit64", "getrusage", "getrandom",
+	"fcntl", "ioctl", "dup", "dup2", "dup3", "pipe", "pipe2", "memfd_create", "capget",
+	"sendmsg", "recvmsg", "sendto", "recvfrom", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt", "socketpair",
+}
+
+// workerFamilies are the families of sockets that a unit of a Pool may make: pairs.
+var workerFamilies = []string{"AF_UNIX"}

@@ -1,0 +1,201 @@
+package systemd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
+)
+
+// argument0 names the first process of a unit, and the next argument what it is to do.
+const (
+	argument0 = "arch-systemd-unit"
+	modeRun   = "run"
+	modeProbe = "probe"
+)
+
+// Main runs the first process of a unit if args, which are os.Args, say so. Each binary that uses the driver calls it
+// before anything else in main, beside the Main of the driver that inner returns: the inner layer, which should
+// do without control groups, since the unit has them.
+//
+//	if handled, code := systemd.Main(os.Args, inner); handled {
+//		os.Exit(code)
+//	}
+func Main(args []string, inner func() (runner.Runner, error)) (handled bool, code int) {
+	if len(args) < 2 || args[0] != argument0 {
+		return false, 0
+	}
+	var err error
+	switch args[1] {
+	case modeRun:
+		err = first(inner)
+	case modeProbe:
+		err = probeEffects(args[2:])
+	default:
+		err = fmt.Errorf("mode %q is unknown", args[1])
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "arch: unit: %v\n", err)
+		return true, 1
+	}
+	return true, 0
+}
+
+// first is the life of the first process: it takes the order from the driver that connects to its control socket,
+// becomes a user without any power, has the inner layer run the Spec, and hands out what came of it to that driver or to
+// a later one.
+func first(inner func() (runner.Runner, error)) error {
+	signal.Ignore(syscall.SIGPIPE) // a driver that has gone must not end the unit
+	s, err := listen()
+	if err != nil {
+		return err
+	}
+	go s.serve()
+	o, err := s.order()
+	if err != nil {
+		return err
+	}
+	var out outcome
+	err = become(o.HostUID, o.HostGID)
+	if err == nil {
+		out.Result, err = s.run(inner, o)
+	}
+	out.setError(err)
+	out.CPU = childTime()
+	return s.deliver(out)
+}
+
+// ownIDs is the first of the user and group ids that units have for themselves. systemd documents 1879048192 to
+// 2147483647 as used by nobody (docs/UIDS-GIDS.md).
+const ownIDs = 0x70000000
+
+// become drops root for uid and gid, or if they are zero for ids that no other living unit has: those of the process id.
+func become(uid, gid int) error {
+	if uid == 0 {
+		uid, gid = ownIDs+os.Getpid(), ownIDs+os.Getpid()
+	}
+	err := syscall.Setgroups(nil)
+	if err == nil {
+		err = syscall.Setresgid(gid, gid, gid)
+	}
+	if err == nil {
+		err = syscall.Setresuid(uid, uid, uid)
+	}
+	if err == nil {
+		err = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) // or its own files of /proc would belong to root
+	}
+	if err != nil {
+		return &runner.SetupError{Act: fmt.Sprintf("become user %d", uid), Err: err}
+	}
+	return nil
+}
+
+// run has the inner layer run the order.
+func (s *session) run(inner func() (runner.Runner, error), o *received) (runner.Result, error) {
+	r, err := inner()
+	if err != nil {
+		return runner.Result{}, err
+	}
+	spec := runner.Spec{
+		Commands: o.Commands, Mounts: o.Mounts, Devices: o.Devices, Outputs: o.Outputs,
+		Hostname: o.Hostname, UID: o.UID, GID: o.GID, Umask: o.Umask, CPUs: o.CPUs,
+		ClockOffset: o.ClockOffset, Network: o.Network, Limits: o.Limits, Degraded: o.Degraded,
+		Stdout: lasting{o.stdout}, Stderr: lasting{o.stderr},
+	}
+	if o.OneLog {
+		spec.Stderr = spec.Stdout
+	}
+	if len(o.Outputs) > 0 {
+		spec.Collect = s.collector(o.Outputs)
+	}
+	if o.Exchange {
+		spec.Exchange = func(conn *os.File) error {
+			s.send(frameBegin, nil)
+			return relay(conn, o.exchange)
+		}
+	}
+	return r.Run(context.Background(), spec)
+}
+
+// lasting is a log whose reader may go away while the commands go on.
+type lasting struct{ to *os.File }
+
+func (l lasting) Write(p []byte) (int, error) {
+	if _, err := l.to.Write(p); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// collector returns a Collect that sends outputs to the driver.
+func (s *session) collector(outputs []runner.Output) func(runner.Output, io.Reader) error {
+	index := map[string]int{}
+	for n, o := range outputs {
+		index[o.Name] = n
+	}
+	return func(o runner.Output, nar io.Reader) error {
+		body, err := json.Marshal(index[o.Name])
+		if err != nil {
+			return err
+		}
+		if err := s.send(frameOutput, body); err != nil {
+			return err
+		}
+		_, rerr := io.CopyBuffer(dataWriter{sender{s}}, onlyReader{nar}, make([]byte, maxFrame))
+		text := ""
+		if rerr != nil {
+			text = rerr.Error()
+		}
+		if err := s.send(frameEOF, []byte(text)); err != nil {
+			return err
+		}
+		return rerr
+	}
+}
+
+// onlyReader hides what else a reader can do, so that io.CopyBuffer uses its buffer.
+type onlyReader struct{ io.Reader }
+
+// inspect reads what is in force for this process.
+func inspect() (hello, error) {
+	h := hello{PID: os.Getpid()}
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return h, err
+	}
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "CapEff":
+			h.Capabilities = value
+		case "CapBnd":
+			h.Bounding = value
+		case "NoNewPrivs":
+			h.NoNewPrivs = value == "1"
+		case "Seccomp_filters":
+			h.Filters, _ = strconv.Atoi(value)
+		}
+	}
+	return h, nil
+}
+
+// childTime returns the processor time of all processes that this one has waited for, with theirs.
+func childTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_CHILDREN, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

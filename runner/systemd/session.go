@@ -1,0 +1,301 @@
+package systemd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// orderTime is how long a unit waits for its order.
+	orderTime = 30 * time.Second
+	// keepOutcome is how long a unit keeps what came of its commands for a driver to come back.
+	keepOutcome = time.Hour
+)
+
+// session is the unit's side of the control socket. Drivers come one after the other, each until its connection ends.
+type session struct {
+	listener *net.UnixListener
+	owner    uint32 // the only user who may connect
+	hello    hello
+	orders   chan *received
+	taken    chan struct{} // closed when the outcome has arrived
+
+	mu     sync.Mutex // guards driver and over
+	driver *net.UnixConn
+	news   chan struct{} // closed, and made anew, whenever driver changes
+	over   bool          // nobody can come any more
+}
+
+// received is an order with its descriptors.
+type received struct {
+	order
+	stdout, stderr, exchange *os.File
+}
+
+// listen takes the control socket, which is descriptor 0.
+func listen() (*session, error) {
+	h, err := inspect()
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.FileListener(os.Stdin)
+	if err != nil {
+		return nil, fmt.Errorf("use control socket: %w", err)
+	}
+	os.Stdin.Close()
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.New("use control socket: it is not a Unix socket")
+	}
+	return &session{
+		listener: u, owner: uint32(os.Getuid()), hello: h,
+		orders: make(chan *received, 1), taken: make(chan struct{}), news: make(chan struct{}),
+	}, nil
+}
+
+// order waits for the order.
+func (s *session) order() (*received, error) {
+	select {
+	case o := <-s.orders:
+		return o, nil
+	case <-time.After(orderTime):
+		return nil, errors.New("no order has come")
+	}
+}
+
+// serve accepts drivers until the socket fails.
+func (s *session) serve() {
+	for {
+		conn, err := s.listener.AcceptUnix()
+		if err != nil {
+			s.change(nil, true)
+			return
+		}
+		if s.welcome(conn) == nil {
+			s.listenTo(conn)
+		}
+		s.change(nil, false)
+		conn.Close()
+	}
+}
+
+// welcome checks who connects, and tells him what is in force here.
+func (s *session) welcome(conn *net.UnixConn) error {
+	uid, err := peer(conn)
+	if err != nil {
+		return err
+	}
+	if uid != s.owner {
+		return fmt.Errorf("user %d is not the driver", uid)
+	}
+	return writeJSON(conn, frameHello, s.hello)
+}
+
+// peer returns the user of the other end.
+func peer(conn *net.UnixConn) (uint32, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, cerr); err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// listenTo reads what one driver says until he goes. The first one to come gives the order.
+func (s *session) listenTo(conn *net.UnixConn) {
+	for {
+		var head [5]byte
+		files, err := readHead(conn, head[:])
+		if err != nil {
+			return
+		}
+		kind, body, err := readBody(conn, head, maxOrder)
+		if err != nil {
+			return
+		}
+		switch kind {
+		case frameOrder:
+			o, err := receive(body, files)
+			if err != nil {
+				return
+			}
+			s.change(conn, false)
+			select {
+			case s.orders <- o:
+			default:
+				return // a second order
+			}
+		case frameAttach:
+			s.change(conn, false)
+		case frameTaken:
+			close(s.taken)
+			return
+		default:
+			return
+		}
+	}
+}
+
+// readHead reads the head of a frame with the descriptors that came along.
+func readHead(conn *net.UnixConn, head []byte) ([]*os.File, error) {
+	oob := make([]byte, unix.CmsgSpace(3*4))
+	n, oobn, _, _, err := conn.ReadMsgUnix(head, oob)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, io.EOF
+	}
+	var files []*os.File
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return nil, err
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "passed"))
+		}
+	}
+	_, err = io.ReadFull(conn, head[n:])
+	return files, err
+}
+
+// receive makes an order of its frame.
+func receive(body []byte, files []*os.File) (*received, error) {
+	o := &received{}
+	if err := json.Unmarshal(body, &o.order); err != nil {
+		return nil, err
+	}
+	next := func() *os.File {
+		if len(files) == 0 {
+			return nil
+		}
+		f := files[0]
+		files = files[1:]
+		return f
+	}
+	o.stdout = next()
+	if !o.OneLog {
+		o.stderr = next()
+	}
+	if o.Exchange {
+		o.exchange = next()
+	}
+	if o.stdout == nil || !o.OneLog && o.stderr == nil || o.Exchange && o.exchange == nil || len(files) > 0 {
+		return nil, errors.New("take order: the descriptors do not fit")
+	}
+	return o, nil
+}
+
+// change notes who the driver is now.
+func (s *session) change(conn *net.UnixConn, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.driver = conn
+	s.over = s.over || over
+	close(s.news)
+	s.news = make(chan struct{})
+}
+
+// present waits for a driver other than not, until the deadline.
+func (s *session) present(not *net.UnixConn, deadline <-chan time.Time) (*net.UnixConn, error) {
+	for {
+		s.mu.Lock()
+		conn, news, over := s.driver, s.news, s.over
+		s.mu.Unlock()
+		if conn != nil && conn != not {
+			return conn, nil
+		}
+		if over {
+			return nil, errors.New("wait for driver: the control socket is gone")
+		}
+		select {
+		case <-news:
+		case <-deadline:
+			return nil, errors.New("wait for driver: none has come back")
+		}
+	}
+}
+
+// send sends one frame to the driver, for whom it waits if there is none.
+func (s *session) send(kind byte, body []byte) error {
+	conn, err := s.present(nil, time.After(keepOutcome))
+	if err != nil {
+		return err
+	}
+	return writeFrame(conn, kind, body)
+}
+
+// sender sends whole frames.
+type sender struct{ s *session }
+
+func (w sender) Write(frame []byte) (int, error) {
+	conn, err := w.s.present(nil, time.After(keepOutcome))
+	if err != nil {
+		return 0, err
+	}
+	return conn.Write(frame)
+}
+
+// deliver sends the outcome until a driver says that he has it.
+func (s *session) deliver(out outcome) error {
+	body, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	deadline := time.After(keepOutcome)
+	var last *net.UnixConn
+	for {
+		conn, err := s.present(last, deadline)
+		if err != nil {
+			return err
+		}
+		last = conn
+		if writeFrame(conn, frameOutcome, body) != nil {
+			continue
+		}
+		if s.arrived(conn) {
+			return nil
+		}
+	}
+}
+
+// arrived waits until the outcome is taken, or the driver has gone.
+func (s *session) arrived(conn *net.UnixConn) bool {
+	for {
+		s.mu.Lock()
+		driver, news := s.driver, s.news
+		s.mu.Unlock()
+		select {
+		case <-s.taken:
+			return true
+		default:
+		}
+		if driver != conn {
+			return false
+		}
+		select {
+		case <-s.taken:
+			return true
+		case <-news:
+		}
+	}
+}

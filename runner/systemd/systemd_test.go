@@ -1,0 +1,123 @@
+package systemd_test
+
+import (
+	"debug/elf"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"arch.network/runner"
+	"arch.network/runner/namespace"
+	"arch.network/runner/runnertest"
+	"arch.network/runner/systemd"
+	"arch.network/tests/guest"
+)
+
+func TestMain(m *testing.M) {
+	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := systemd.Main(os.Args, inner); handled {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+
+// TestSystemd runs everything that needs a systemd.
+func TestSystemd(t *testing.T) { guest.Suite(t, suite, guest.Namespaces, guest.UML) }
+
+func suite(t *testing.T) {
+	options := systemd.Options{Executable: unitBinary(t)}
+	t.Run("contract", func(t *testing.T) {
+		runnertest.Run(t, func(t *testing.T) runner.Runner { return driver(t, options) })
+	})
+}
+
+// driver returns a Runner. At the end of a test nothing of it may be left.
+func driver(t *testing.T, options systemd.Options) *systemd.Runner {
+	t.Helper()
+	r, err := systemd.New(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := mounts(t)
+	t.Cleanup(func() {
+		r.Close()
+		if after := mounts(t); after != before {
+			t.Errorf("mounts changed:\n%s\n%s", before, after)
+		}
+		leftovers(t)
+	})
+	return r
+}
+
+func mounts(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// leftovers fails the test if a unit, a control group or a file is left.
+func leftovers(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("systemctl", "list-units", "--all", "--plain", "--no-legend", "arch-job-*", "arch-pool-*", "arch-probe-*").CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Errorf("units are left: %v\n%s", err, out)
+	}
+	filepath.WalkDir("/sys/fs/cgroup", func(p string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(d.Name(), ".service") && strings.HasPrefix(d.Name(), "arch-") {
+			t.Errorf("control group %s is left", p)
+		}
+		return nil
+	})
+	if left, _ := filepath.Glob("/run/arch-jobs/*.sock"); len(left) > 0 {
+		t.Errorf("sockets are left: %q", left)
+	}
+}
+
+// unitBinary returns a binary for units: this one, unless it is linked dynamically, as with -race.
+func unitBinary(t testing.TB) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if static(t, self) {
+		return self
+	}
+	_, file, _, _ := runtime.Caller(0)
+	built := filepath.Join(t.TempDir(), "unit")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", built, ".")
+	cmd.Dir = filepath.Join(filepath.Dir(file), "testdata", "unit")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build unit: %v\n%s", err, out)
+	}
+	return built
+}
+
+func static(t testing.TB, name string) bool {
+	t.Helper()
+	f, err := elf.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return false
+		}
+	}
+	return true
+}
+
+var _ = errors.New

@@ -1,0 +1,123 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
+	"arch.network/runner/meter"
+)
+
+// cureGroups tells what lets systemd keep limits.
+const cureGroups = "let systemd have the controller (Delegate=yes in a container; cgroup_enable=memory where the kernel has it off), or allow a degraded run"
+
+// watch measures a unit, and notices when the kernel kills a process of it for memory.
+type watch struct {
+	meter    *meter.Meter
+	groups   groups
+	enforced []string
+	missing  []string
+	event    *os.File // of version 1: tells that the memory is used up
+	done     sync.WaitGroup
+	report   meter.Report
+	stop     sync.Once
+}
+
+// startWatch reads back the limits of e's unit and starts to measure it.
+func startWatch(e *execution) (*watch, error) {
+	g, err := groupsOf(e.hello.PID)
+	if err != nil {
+		return nil, err
+	}
+	w := &watch{groups: g}
+	var missing map[string]string
+	w.enforced, missing = g.applied(e.spec.Limits)
+	for name, why := range missing {
+		if !e.spec.Degraded {
+			return nil, &runner.SetupError{Act: "limit " + name, Err: fmt.Errorf("%s", why), Cure: cureGroups}
+		}
+		w.missing = append(w.missing, name+": "+why)
+	}
+	paths := meter.CgroupPaths{Unified: g[""], CPU: g["cpuacct"], Memory: g["memory"], IO: g["blkio"], PIDs: g["pids"]}
+	source, err := meter.Cgroup(paths)
+	if err != nil {
+		return nil, &runner.SetupError{Act: "account for unit", Err: err, Cure: cureGroups}
+	}
+	w.meter = meter.Start(source, meter.Options{
+		Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.bytes.Load,
+		Power: func(milli int64) error { return e.setQuota(milli) },
+	})
+	w.watchMemory(func() {
+		e.kill(&ending{runner.ReasonOutOfMemory, memoryDetail(e.spec.Limits)}, nil)
+	})
+	return w, nil
+}
+
+// setQuota changes how much processor time the unit gets, in thousandths of a processor, but never above its limit.
+func (e *execution) setQuota(milli int64) error {
+	if most := e.spec.Limits.CPU; most > 0 {
+		milli = min(milli, most)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
+	defer cancel()
+	return e.link.SetUnitPropertiesContext(ctx, e.unit, true, toBus([]Property{{"CPUQuotaPerSecUSec", uint64(milli) * 1000}})...)
+}
+
+func memoryDetail(l runner.Limits) string {
+	if l.Memory == 0 {
+		return "memory: the host has no more"
+	}
+	return fmt.Sprintf("memory: more than %d bytes", l.Memory)
+}
+
+// watchMemory calls killed when the kernel kills for memory under version 1, where systemd does not watch. The kernel
+// tells by an event (Documentation/admin-guide/cgroup-v1/memory.rst, section 9). Where that cannot be had, the end of the unit tells.
+func (w *watch) watchMemory(killed func()) {
+	dir := w.groups["memory"]
+	if dir == "" {
+		return
+	}
+	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
+	if err != nil {
+		return
+	}
+	defer control.Close()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return
+	}
+	event := os.NewFile(uintptr(fd), "out of memory")
+	line := fmt.Sprintf("%d %d", fd, control.Fd())
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), []byte(line), 0); err != nil {
+		event.Close()
+		return
+	}
+	w.event = event
+	w.done.Go(func() {
+		var count [8]byte
+		if _, err := event.Read(count[:]); err == nil { // it also comes when the group is removed
+			if data, err := os.ReadFile(filepath.Join(dir, "memory.oom_control")); err == nil && strings.Contains(string(data), "oom_kill_disable") {
+				killed()
+			}
+		}
+	})
+}
+
+// end takes the last readings, for which the unit's groups must still exist.
+func (w *watch) end() {
+	w.stop.Do(func() {
+		w.report = w.meter.Stop()
+		if w.event != nil {
+			w.event.Close()
+		}
+		w.done.Wait()
+		slices.Sort(w.enforced)
+	})
+}
