@@ -39,6 +39,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 	"arch.network/runner"
+	"arch.network/runner/oci"
 )
 
 // Places inside the confinement.
@@ -60,18 +61,8 @@ type Content struct {
 // Program is what the reference spec.image became. Exactly one field is set.
 type Program struct {
 	Module  string        // host path of a WebAssembly module, for runtime wasm
-	Image   *Image        // an unpacked image, for oci, and for wasm with a module inside it
+	Image   *oci.Root     // an unpacked image, for oci, and for wasm with a module inside it
 	Closure []ClosurePath // every store path of a closure, the program's own among them, for nix and guix
-}
-
-// Image is an unpacked OCI image with what its configuration says (image-spec config.md).
-type Image struct {
-	Dir        string // on the host: the root file system
-	Entrypoint []string
-	Cmd        []string
-	Env        []string // "KEY=value"
-	User       string   // "UID" or "UID:GID" in numbers, or names; empty: none
-	WorkingDir string   // absolute; empty: "/"
 }
 
 // ClosurePath is one path of a store closure.
@@ -267,6 +258,9 @@ func (d *derivation) common() {
 	for _, p := range d.paths() {
 		mounts = append(mounts, runner.Mount{Kind: runner.Bind, Source: p.path, Target: p.path, Writable: p.writable})
 	}
+	d.spec.Mounts = slices.DeleteFunc(d.spec.Mounts, func(m runner.Mount) bool { // an image may have volumes where a job has its own
+		return m.Kind == runner.Tmpfs && (m.Target == OutputsDir || m.Target == TmpDir)
+	})
 	d.spec.Mounts = append(append(d.spec.Mounts, mounts...), d.content.Devices.Mounts...)
 	slices.SortStableFunc(d.spec.Mounts, func(a, b runner.Mount) int {
 		return cmp.Or(cmp.Compare(depth(a.Target), depth(b.Target)), cmp.Compare(a.Target, b.Target))

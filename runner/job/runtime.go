@@ -1,13 +1,14 @@
 package job
 
 import (
+	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"arch.network/attest/manifest"
 	"arch.network/runner"
+	"arch.network/runner/oci"
 )
 
 // WorkerMemory is what a module's process may use beside the module's own memories: the engine, and the compiler's
@@ -75,56 +76,24 @@ func (d *derivation) boundModule(m *runner.Module) error {
 	return nil
 }
 
-// image derives the program of an OCI image.
+// image derives the program of an OCI image: see oci.Spec for what of its configuration is honoured.
 func (d *derivation) image() error {
 	img := d.content.Program.Image
 	if img == nil {
 		return d.errorf("", "there is no image among its content")
 	}
 	s := &d.doc.Spec
-	argv := slices.Concat(img.Entrypoint, img.Cmd)
-	switch {
-	case s.Module != "":
-		argv = append([]string{s.Module}, s.Args...)
-	case len(s.Args) > 0:
-		argv = slices.Concat(img.Entrypoint, s.Args)
+	env := map[string]string{}
+	for _, kv := range d.environment(d.content.Devices.Env) {
+		key, value, _ := strings.Cut(kv, "=")
+		env[key] = value
 	}
-	if len(argv) == 0 {
-		return d.errorf("name the program in spec.module", "the image says no entrypoint or command")
-	}
-	uid, gid, err := d.user(img.User)
+	spec, err := oci.Spec(*img, oci.Run{Program: s.Module, Args: s.Args, Env: env})
 	if err != nil {
-		return err
+		return fmt.Errorf("derive job %s: %w", d.doc.Metadata.Name, err)
 	}
-	d.spec.UID, d.spec.GID = uid, gid
-	dir := img.WorkingDir
-	if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir) {
-		return d.errorf("", "the image's working directory %q is no clean absolute path", dir)
-	}
-	env := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + TmpDir}, img.Env...)
-	d.spec.Mounts = append(d.spec.Mounts, runner.Mount{Kind: runner.Bind, Source: img.Dir, Target: "/"})
-	d.spec.Commands = []runner.Command{{Argv: argv, Env: d.environment(env, d.content.Devices.Env), Dir: dir}}
+	d.spec.Commands, d.spec.Mounts, d.spec.UID, d.spec.GID = spec.Commands, spec.Mounts, spec.UID, spec.GID
 	return nil
-}
-
-// maxUID bounds the ids that an image may ask for: larger ones are reserved or no ids at all.
-const maxUID = 1<<31 - 2
-
-// user reads an image's user. Root becomes the runner's ordinary user: inside there is nothing that root could do. Names
-// are refused, since they mean what a file of the image says.
-func (d *derivation) user(text string) (uid, gid int, err error) {
-	if text == "" || text == "root" || text == "root:root" {
-		return 0, 0, nil
-	}
-	user, group, hasGroup := strings.Cut(text, ":")
-	uid, errUser := strconv.Atoi(user)
-	if hasGroup {
-		gid, err = strconv.Atoi(group)
-	}
-	if errUser != nil || err != nil || uid < 0 || gid < 0 || uid > maxUID || gid > maxUID {
-		return 0, 0, d.errorf("build the image with USER UID:GID in numbers", "the image's user %q is not in numbers from 0 to %d", text, maxUID)
-	}
-	return uid, gid, nil
 }
 
 // closure derives a program of a store closure.
