@@ -283,7 +283,7 @@ func TestRealLimits(t *testing.T) {
 	if pids == "" {
 		pids = p.Unified
 	}
-	for name, value := range map[string]string{filepath.Join(memory, limit): "33554432", filepath.Join(pids, "pids.max"): "20"} {
+	for name, value := range map[string]string{filepath.Join(memory, limit): "33554432", filepath.Join(pids, "pids.max"): "40"} {
 		if err := os.WriteFile(name, []byte(value), 0); err != nil {
 			t.Skipf("cannot run here: %v", err)
 		}
@@ -294,16 +294,17 @@ func TestRealLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := shell(t, p, `(head -c 90000000 /dev/zero | tail -c 80000000 | wc -c) 2>/dev/null
-		exec 3<&0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do read x <&3 & done; wait`)
+		exec 3<&0; i=0; while [ $i -lt 30 ]; do read x <&3 & i=$((i+1)); done; wait`)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := Start(src, Options{Limits: runner.Limits{Memory: 33554432, Processes: 20}, Found: func(a runner.Anomaly) {
+	m := Start(src, Options{Limits: runner.Limits{Memory: 33554432, Processes: 40}, Found: func(a runner.Anomaly) {
 		if a.Kind == runner.AnomalyForkBurst {
 			in.Close() // the processes were seen: they may end
 		}
 	}})
+	defer time.AfterFunc(20*time.Second, func() { in.Close() }).Stop()
 	out, _ := c.CombinedOutput()
 	got := m.Stop()
 	kinds := map[runner.AnomalyKind]bool{}

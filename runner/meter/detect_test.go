@@ -60,7 +60,7 @@ func TestDetect(t *testing.T) {
 		},
 		{
 			"a fork bomb",
-			series(40, tick, func(i int, s *Sample) { s.Processes, s.Known = 1<<min(i, 10), Processes }),
+			series(12, tick, func(i int, s *Sample) { s.Processes, s.Known = 1<<min(i, 10), Processes }),
 			runner.Limits{},
 			[]runner.AnomalyKind{runner.AnomalyForkBurst},
 			"511 more processes and threads within 900ms, from 1 to 512; the threshold is 256",
