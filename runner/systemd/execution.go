@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -112,18 +113,22 @@ func arrangeError(err error) error {
 
 // complete checks what this driver itself uses of spec, and names it; the inner layer checks the rest.
 func complete(spec runner.Spec) (runner.Spec, error) {
-	if err := check(spec); err != nil {
+	if err := checkSpec(spec); err != nil {
 		return spec, &runner.SetupError{Act: "check spec", Err: err}
 	}
 	if spec.Name == "" {
-		var b [8]byte
-		rand.Read(b[:])
-		spec.Name = hex.EncodeToString(b[:])
+		spec.Name = randomName()
 	}
 	return spec, nil
 }
 
-func check(spec runner.Spec) error {
+func randomName() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func checkSpec(spec runner.Spec) error {
 	l := spec.Limits
 	for _, n := range []int64{int64(l.Wall), l.CPU, l.Memory, l.Scratch, int64(l.Processes), l.Log, l.Output, l.IORead, l.IOWrite} {
 		if n < 0 {
@@ -137,6 +142,8 @@ func check(spec runner.Spec) error {
 		return errors.New("a driver runs no modules: give the Spec to runner/wasm")
 	case !spec.Network.IsZero():
 		return errors.New("network access is not available in this driver")
+	case !(l.Power >= 0) || math.IsInf(l.Power, 0):
+		return fmt.Errorf("power of %v watts is not a positive number", l.Power)
 	case len(spec.Outputs) > 0 && spec.Collect == nil:
 		return errors.New("there are outputs, but nothing collects them")
 	case l.Memory > 0 && l.Memory > 1<<60 || int64(l.Processes) > 1<<22 || l.CPU > 1<<40:

@@ -20,9 +20,10 @@ import (
 
 // argument0 names the first process of a unit, and the next argument what it is to do.
 const (
-	argument0 = "arch-systemd-unit"
-	modeRun   = "run"
-	modeProbe = "probe"
+	argument0   = "arch-systemd-unit"
+	modeRun     = "run"
+	modeProbe   = "probe"
+	modeNothing = "nothing"
 )
 
 // Main runs the first process of a unit if args, which are os.Args, say so. Each binary that uses the driver calls it
@@ -40,6 +41,7 @@ func Main(args []string, inner func() (runner.Runner, error)) (handled bool, cod
 	switch args[1] {
 	case modeRun:
 		err = first(inner)
+	case modeNothing:
 	case modeProbe:
 		err = probeEffects(args[2:])
 	default:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"arch.network/runner"
 )
@@ -76,7 +77,7 @@ func (e *execution) account(r *runner.Result, service map[string]any) {
 		r.Wall = e.finished.Sub(e.started)
 	}
 	if n, ok := service["CPUUsageNSec"].(uint64); ok && n != infinity {
-		r.CPU = max(r.CPU, duration(n))
+		r.CPU = max(r.CPU, time.Duration(n))
 	}
 	if r.CPU == 0 && e.outcome != nil {
 		r.CPU = e.outcome.CPU

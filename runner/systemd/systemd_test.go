@@ -2,7 +2,6 @@ package systemd_test
 
 import (
 	"debug/elf"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +33,7 @@ func TestSystemd(t *testing.T) { guest.Suite(t, suite, guest.Namespaces, guest.U
 
 func suite(t *testing.T) {
 	options := systemd.Options{Executable: unitBinary(t)}
+	t.Run("probes", func(t *testing.T) { testProbes(t, options) })
 	t.Run("contract", func(t *testing.T) {
 		runnertest.Run(t, func(t *testing.T) runner.Runner { return driver(t, options) })
 	})
@@ -119,5 +119,3 @@ func static(t testing.TB, name string) bool {
 	}
 	return true
 }
-
-var _ = errors.New

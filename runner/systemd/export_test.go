@@ -1,0 +1,21 @@
+package systemd
+
+import (
+	"context"
+	"slices"
+
+	"arch.network/runner"
+)
+
+// ProbeUnconfined runs the probes in units without any confinement.
+func ProbeUnconfined(ctx context.Context, r *Runner) ([]Effect, error) {
+	l, err := r.bus.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept := []string{"Type", "CollectMode", "AddRef", "StandardError", "TimeoutStartUSec", "KillSignal"}
+	return probeUnits(ctx, l, r.options, func(kind string) []Property {
+		p := slices.DeleteFunc(r.options.common(runner.Spec{}), func(p Property) bool { return !slices.Contains(kept, p.Name) })
+		return append(p, Property{"ExecStart", r.options.probeCommand(r.options.Executable, kind)})
+	})
+}

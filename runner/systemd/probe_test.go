@@ -1,0 +1,55 @@
+package systemd_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"arch.network/runner/systemd"
+	"arch.network/tests/guest"
+)
+
+// lacking lists the effects that do not hold in a guest whose kernel lacks them.
+func lacking() []string {
+	if guest.Inside() == guest.UML {
+		return []string{"unit-devices"}
+	}
+	return nil
+}
+
+// testProbes checks that every guarantee is seen where it is given, and none where it is not.
+func testProbes(t *testing.T, options systemd.Options) {
+	r := driver(t, options)
+	if diff := cmp.Diff(lacking(), broken(r.Report().Effects)); diff != "" {
+		t.Errorf("effects that do not hold (-want +got):\n%s", diff)
+	}
+	again, err := systemd.Probe(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lacking(), broken(again.Effects)); diff != "" {
+		t.Errorf("effects that do not hold the second time (-want +got):\n%s", diff)
+	}
+	weak, err := systemd.ProbeUnconfined(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range weak {
+		if e.Holds && e.Name != "unit-inner" && e.Name != "unit-user" { // those two tell what can be done
+			t.Errorf("%s is seen in a unit without any property: %s", e.Name, e.Seen)
+		}
+	}
+}
+
+// broken names the effects that do not hold.
+func broken(effects []systemd.Effect) []string {
+	var list []string
+	for _, e := range effects {
+		if !e.Holds {
+			list = append(list, e.Name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
