@@ -158,7 +158,7 @@ func (g *generator) statement(depth int) {
 			some()
 		}
 		g.end()
-	case 4:
+	case 4, 10, 11, 12:
 		g.branch(depth)
 	case 5:
 		g.expression(binary.I32, depth-1)
