@@ -59,9 +59,6 @@ const modeVariable = "ARCH_GUEST"
 // LauncherVariable names the environment variable that holds the path of a launcher that is already built.
 const LauncherVariable = "ARCH_TEST_GUEST"
 
-// insideDir is where a guest has the test binary and the probe.
-const insideDir = "/run/arch-test"
-
 // Inside returns the kind of guest that this process runs in; empty: none.
 func Inside() Mode { return Mode(os.Getenv(modeVariable)) }
 
@@ -81,27 +78,50 @@ func Suite(t *testing.T, tests func(t *testing.T), modes ...Mode) {
 // and repeats the results as subtests of t. env are further variables for them, each "KEY=value".
 func Test(t *testing.T, mode Mode, dir, pattern string, env ...string) {
 	t.Helper()
+	Run(t, Config{Mode: mode, Dir: dir, Pattern: pattern, Env: env})
+}
+
+// Config says what Run runs.
+type Config struct {
+	Mode    Mode
+	Dir     string   // of the package; empty: the current one
+	Pattern string   // tests to run, as of go test -run; empty: all
+	Env     []string // further variables, each "KEY=value"
+	Files   []string // copied to InsideDir, with their permissions
+	Static  bool     // the test binary is static also where the outer tests run with -race
+}
+
+// InsideDir is where a guest has the test binary, and Config.Files by their base names.
+const InsideDir = "/run/arch-test"
+
+// Run is Test with more to choose.
+func Run(t *testing.T, c Config) {
+	t.Helper()
 	work := workDir(t)
-	dir, err := filepath.Abs(dir)
+	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	compile(t, mode, dir, filepath.Join(work, "test"))
+	compile(t, c, dir, filepath.Join(work, "test"))
+	files := c.Files
+	env := append(os.Environ(), c.Env...)
 	if os.Getenv(runnertest.ProbeVariable) == "" {
-		if err := os.Rename(runnertest.Probe(t), filepath.Join(work, "probe")); err != nil {
-			t.Fatal(err)
-		}
-		env = append(env, runnertest.ProbeVariable+"="+insideDir+"/probe")
+		files = append(files, runnertest.Probe(t))
+		env = append(env, runnertest.ProbeVariable+"="+InsideDir+"/probe")
 	}
-	args := []string{string(mode), "-b", work + ":" + insideDir, "-o", filepath.Join(work, "outcome"),
-		insideDir + "/test", "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=" + timeout(t).String()}
+	for _, f := range files {
+		copyFile(t, f, filepath.Join(work, filepath.Base(f)))
+	}
+	args := []string{
+		string(c.Mode), "-b", work + ":" + InsideDir, "-o", filepath.Join(work, "outcome"),
+		InsideDir + "/test", "-test.v=test2json", "-test.run=" + c.Pattern, "-test.timeout=" + timeout(t).String(),
+	}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), Launcher(t), args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Dir, cmd.Env = dir, env
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
@@ -113,6 +133,21 @@ func Test(t *testing.T, mode Mode, dir, pattern string, env ...string) {
 		return
 	}
 	t.Errorf("the tests ended with %+v, though none of them failed:\n%s%s", o.Status, results.rest, stderr.String())
+}
+
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, info.Mode()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // top returns the name of the top-level test of a subtest.
@@ -145,12 +180,12 @@ func timeout(t *testing.T) time.Duration {
 	return max(time.Until(deadline)-reserve, time.Second).Round(time.Second)
 }
 
-func compile(t *testing.T, mode Mode, dir, to string) {
+func compile(t *testing.T, c Config, dir, to string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", to)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if raceEnabled && mode == Namespaces {
+	if raceEnabled && c.Mode == Namespaces && !c.Static {
 		cmd.Args = append(cmd.Args, "-race")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	}
