@@ -31,6 +31,7 @@ const importRules = `
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure;
+	runner/egress < runner/namespace, runner/systemd;
 	attest/digest, builder/source/unpack < builder/source/imagespec;
 	builder/source/imagespec, runner < runner/oci;
 	runner/cdi, runner/wasm, runner/oci, runner/closure < runner/job;
