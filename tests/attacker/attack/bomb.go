@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func ignore(s syscall.Signal) { signal.Ignore(s) }
+
+// bomb uses up one resource, in the current directory where it takes one, and goes on until it is stopped. It says what it got
+// if it cannot get more.
+func bomb(kind string) int {
+	switch kind {
+	case "fork":
+		return bombForks()
+	case "threads":
+		return bombThreads()
+	case "memory":
+		return bombMemory()
+	case "shared":
+		return bombFile("/dev/shm/bomb", 1<<62)
+	case "disk":
+		return bombFile("bomb", 1<<62)
+	case "inodes":
+		return bombInodes()
+	case "log":
+		line := make([]byte, 64<<10)
+		for i := range line {
+			line[i] = '.'
+		}
+		for {
+			if _, err := os.Stdout.Write(line); err != nil {
+				return 1
+			}
+		}
+	case "time":
+		for {
+			runtime.Gosched()
+		}
+	}
+	fmt.Fprintf(os.Stderr, "attack: no kind of bomb %q\n", kind)
+	return 64
+}
+
+// bombForks starts processes that start processes, each in a session of its own, until none can be started any more.
+func bombForks() int {
+	ignore(syscall.SIGTERM)
+	ignore(syscall.SIGHUP)
+	for started := 0; ; started++ {
+		cmd := exec.Command("/proc/self/exe", "bomb", "fork")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			fmt.Printf("after %d: %v\n", started, err)
+			time.Sleep(time.Hour)
+		}
+	}
+}
+
+func bombThreads() int {
+	for {
+		go func() {
+			runtime.LockOSThread()
+			time.Sleep(time.Hour)
+		}()
+	}
+}
+
+func bombMemory() int {
+	for got := 0; ; got += 16 {
+		memory, err := unix.Mmap(-1, 0, 16<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			fmt.Printf("after %d MiB: %v\n", got, err)
+			return 3
+		}
+		for i := 0; i < len(memory); i += os.Getpagesize() {
+			memory[i] = 1
+		}
+	}
+}
+
+func bombFile(name string, limit int64) int {
+	f, err := os.Create(name)
+	if err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	block := make([]byte, 1<<20)
+	for got := int64(0); got < limit; got += int64(len(block)) {
+		if _, err := f.Write(block); err != nil {
+			fmt.Printf("after %d MiB: %v\n", got>>20, err)
+			return 3
+		}
+	}
+	return 0
+}
+
+func bombInodes() int {
+	for i := range 1 << 30 {
+		if i%1000 == 0 {
+			os.Mkdir(strconv.Itoa(i/1000), 0o755)
+		}
+		name := filepath.Join(strconv.Itoa(i/1000), strconv.Itoa(i))
+		if err := os.WriteFile(name, nil, 0o644); err != nil {
+			fmt.Printf("after %d files: %v\n", i, err)
+			return 3
+		}
+	}
+	return 0
+}

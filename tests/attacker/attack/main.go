@@ -1,0 +1,178 @@
+// Command attack is a hostile job: it tries everything that a confinement must refuse, and judges each attempt by its effect.
+//
+//	attack list                 names of the attempts, one a line
+//	attack all                  makes every attempt, each in a process of its own
+//	attack one NAME             makes one
+//	attack collude NAME FILE    makes one half of a conspiracy of two jobs
+//	attack race PATH            leaves a process behind that goes on swapping PATH
+//	attack output KIND PATH     makes an output that a collector must not trust
+//	attack bomb KIND            fork, threads, memory, shared, disk, inodes, log or time: uses up what there is of it
+//	attack whoami               tells its privileges: for set-id programs
+//
+// It writes a Report a line, as JSON. The variable ARCH_ATTACK_TARGETS holds the Targets, which whoever starts it has made:
+// without a target an attempt cannot show its effect. An attempt counts as succeeded if it reached something outside of the
+// confinement, changed what others use, or opened an interface of the kernel that a job has no use for; where the
+// whole effect would need special hardware or ruin the machine, getting past the kernel's check of permissions counts.
+// Nothing that it does to its targets harms them, and it never does what it cannot take back to anything else; but what it
+// tries to open it would get, so it must not be run unconfined on a machine that matters.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"arch.network/tests/attacker"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	leaked := inherited() // before anything else opens files
+	t, err := attacker.TargetsFromEnv(os.Getenv)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "attack: %v\n", err)
+		return 64
+	}
+	switch {
+	case len(args) == 1 && args[0] == "list":
+		for _, a := range attempts() {
+			fmt.Println(a.name)
+		}
+	case len(args) == 1 && args[0] == "all":
+		all(leaked)
+	case len(args) == 2 && args[0] == "one":
+		return one(args[1], t)
+	case len(args) == 3 && args[0] == "collude":
+		return collude(args[1], args[2], t)
+	case len(args) == 2 && args[0] == "race":
+		return race(args[1], t)
+	case len(args) == 3 && args[0] == "output":
+		return output(args[1], args[2], t)
+	case len(args) == 2 && args[0] == "bomb":
+		return bomb(args[1])
+	case len(args) == 1 && args[0] == "whoami":
+		fmt.Println(privileges())
+	default:
+		fmt.Fprintln(os.Stderr, "usage: attack list | all | one NAME | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | whoami")
+		return 64
+	}
+	return 0
+}
+
+// attempt is one thing to try.
+type attempt struct {
+	name, class string
+	try         func(t attacker.Targets) verdict
+}
+
+// verdict is what an attempt came to.
+type verdict struct {
+	outcome attacker.Outcome
+	detail  string
+}
+
+func denied(err error) verdict { return verdict{attacker.Denied, err.Error()} }
+
+func deniedf(format string, args ...any) verdict {
+	return verdict{attacker.Denied, fmt.Sprintf(format, args...)}
+}
+
+func succeeded(format string, args ...any) verdict {
+	return verdict{attacker.Succeeded, fmt.Sprintf(format, args...)}
+}
+
+func notApplicable(format string, args ...any) verdict {
+	return verdict{attacker.NotApplicable, fmt.Sprintf(format, args...)}
+}
+
+// judge turns the error of an act whose success is the effect into a verdict.
+func judge(err error, effect string) verdict {
+	if err == nil {
+		return succeeded("%s", effect)
+	}
+	return denied(err)
+}
+
+// call makes a system call.
+func call(nr uintptr, args ...uintptr) (uintptr, error) {
+	var a [6]uintptr
+	copy(a[:], args)
+	r, _, errno := syscall.Syscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
+	if errno != 0 {
+		return r, errno
+	}
+	return r, nil
+}
+
+// judgeCall makes a system call whose success is the effect.
+func judgeCall(nr uintptr, args ...uintptr) verdict {
+	r, err := call(nr, args...)
+	return judge(err, fmt.Sprintf("returned %d", r))
+}
+
+// reached makes a system call that cannot do harm as it is called: any error beyond refusal shows that the kernel would have done it.
+func reached(nr uintptr, args ...uintptr) verdict {
+	_, err := call(nr, args...)
+	if err == nil || !refusal(err) {
+		return succeeded("the kernel went on to: %v", err)
+	}
+	return denied(err)
+}
+
+// refusal reports whether err is how permission is refused.
+func refusal(err error) bool {
+	return errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSYS)
+}
+
+// attempts are all of them; order and names are stable.
+func attempts() []attempt {
+	return slices.Concat(readings(), writings(), mountings(), namespaces(), processes(), privilegeAttempts(), kernelAttempts(),
+		settings(), devices(), sockets(), sharings())
+}
+
+// all makes each attempt in a process of its own, since some end or change it.
+func all(leaked []string) {
+	out := json.NewEncoder(os.Stdout)
+	v := deniedf("nothing beyond the standard descriptors")
+	if len(leaked) > 0 {
+		v = succeeded("inherited: %s", strings.Join(leaked, ", "))
+	}
+	report(out, attempt{name: "inherited-descriptors", class: "leak"}, v)
+	for _, a := range attempts() {
+		if a.name == "inherited-descriptors" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", "one", a.name)
+		text, err := cmd.Output()
+		cancel()
+		if _, ok := strings.CutPrefix(string(text), "{"); ok && strings.HasSuffix(string(text), "}\n") {
+			os.Stdout.Write(text)
+			continue
+		}
+		report(out, a, deniedf("the process ended: %v", err))
+	}
+}
+
+func one(name string, t attacker.Targets) int {
+	for _, a := range attempts() {
+		if a.name == name {
+			report(json.NewEncoder(os.Stdout), a, a.try(t))
+			return 0
+		}
+	}
+	fmt.Fprintf(os.Stderr, "attack: no attempt %q\n", name)
+	return 64
+}
+
+func report(out *json.Encoder, a attempt, v verdict) {
+	out.Encode(attacker.Report{Name: a.name, Class: a.class, Outcome: v.outcome, Detail: v.detail})
+}

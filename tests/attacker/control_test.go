@@ -1,0 +1,5 @@
+package attacker_test
+
+import "testing"
+
+func testControl(t *testing.T) {}
