@@ -36,7 +36,7 @@ func TestDumpAndHash(t *testing.T) {
 		"program":         {program("", "#!/bin/sh")},
 		"link to nothing": {link("", "/nowhere")},
 		"empty directory": {dir("")},
-		// Around the sizes of the buffers of Dump (256 KiB) and Hash (512 KiB).
+		// Around the sizes of the buffers of Dump (256 KiB) and Hash (256 KiB).
 		"256 KiB":     {file("", strings.Repeat("x", 256<<10))},
 		"almost":      {dir(""), file("a", strings.Repeat("x", 512<<10-345)), file("b", "y")},
 		"large":       {dir(""), file("a", strings.Repeat("large", 1<<20)), file("b", strings.Repeat("y", 40<<10))},
