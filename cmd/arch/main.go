@@ -13,10 +13,15 @@ import (
 	"syscall"
 
 	"arch.network/runner/namespace"
+	"arch.network/runner/systemd"
+	"arch.network/runner/wasm"
 )
 
 func main() {
 	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := wasm.Main(os.Args); handled {
 		os.Exit(code)
 	}
 	os.Exit(mainStatus())

@@ -218,8 +218,8 @@ func (s *System) read(d *descriptor, b []byte, offset *int64) (int, errno) {
 	if d.file == nil { // stdin is at its end
 		return 0, success
 	}
-	s.charge(len(b))
 	n, e := d.file.readAt(b, *offset)
+	s.charge(n)
 	*offset += int64(n)
 	return n, e
 }

@@ -46,6 +46,11 @@ func (m *Memory) PutDir(path string) error {
 	return m.add(path, newNode(typeDirectory))
 }
 
+// PutLink adds a symbolic link, and the directories above it.
+func (m *Memory) PutLink(path, target string) error {
+	return m.add(path, &node{kind: typeLink, target: target, links: 1})
+}
+
 func (m *Memory) add(path string, n *node) error {
 	dir := m.root
 	parts := strings.Split(path, "/")

@@ -35,7 +35,7 @@ func (s *System) randomGet(m memory, p []uint64) errno {
 	return success
 }
 
-// charge says that a call is about to copy n bytes.
+// charge says that a call copies n bytes.
 func (s *System) charge(n int) {
 	if s.config.Charge != nil {
 		s.config.Charge(uint64(n))

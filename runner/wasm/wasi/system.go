@@ -30,8 +30,7 @@ type Config struct {
 	Clock *time.Time // as runner.Module.Clock; nil: the host's clocks
 	Seed  *[32]byte  // as runner.Module.Seed; nil: the host's randomness
 
-	// Charge, if not nil, is called with the number of bytes that a call is about to copy, before it does so, such as to count
-	// them as work.
+	// Charge, if not nil, is called with the number of bytes that a call copies, such as to count them as work.
 	Charge func(bytes uint64)
 }
 

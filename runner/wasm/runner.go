@@ -1,0 +1,236 @@
+package wasm
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"arch.network/runner"
+)
+
+// Options say what a Runner works with.
+type Options struct {
+	// Driver confines the workers. Needed.
+	Driver runner.Runner
+	// Pool hands out workers that were started beforehand, by PoolCommand; nil: there are none. What cannot run in one of
+	// them runs by Driver: see Runner.Run.
+	Pool runner.Pool
+	// Worker is a static program whose main calls Main. Empty: the running one.
+	Worker string
+	// Cache is a directory for machine code, which nobody but the caller may write to. It is made if it is not there.
+	// Empty: modules are compiled for each run.
+	Cache string
+	// CacheSize is how many bytes Cache may hold; what was used least recently goes first. Zero: 4 GiB.
+	CacheSize int64
+}
+
+// Runner runs modules, and hands everything else to its driver. It may be used by several goroutines at once.
+type Runner struct {
+	options Options
+	cache   *cache // nil: none
+
+	mu   sync.Mutex // guards warm and closed
+	warm map[warmKey][]*readyWorker
+	shut bool
+}
+
+// New returns a Runner. It starts nothing.
+func New(o Options) (*Runner, error) {
+	if o.Driver == nil {
+		return nil, errors.New("make wasm runner: it has no driver")
+	}
+	if o.Worker == "" {
+		self, err := os.Readlink("/proc/self/exe")
+		if err != nil {
+			return nil, &runner.SetupError{Act: "find worker program", Err: err, Cure: "mount /proc, or name the program"}
+		}
+		o.Worker = self
+	}
+	r := &Runner{options: o, warm: map[warmKey][]*readyWorker{}}
+	if o.Cache != "" {
+		var err error
+		if r.cache, err = openCache(o.Cache, o.CacheSize); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Extra asks for an Extension in a run.
+type Extra struct {
+	Name    string             // of the Extension
+	Send    []byte             // what it gets: Instance.Extra
+	Receive func([]byte) error // gets what Instance.Write sends, which is a stranger's word; nil: that is refused. Its error ends the run and is returned
+	Stop    <-chan struct{}    // closing it makes Instance.Asked true; nil: never
+}
+
+// Run implements runner.Runner. A Spec without a Module goes to the driver as it is.
+//
+// A module runs in a worker of the Pool if there is one and everything it sees can be handed over by descriptors: directories that
+// are not writable and come from Bind or Data mounts, with at most 4,096 files, and writable ones that are on a Tmpfs, which the
+// worker then holds in memory. Devices, Network, Hostname, UID and the like mean nothing to a module there.
+func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+	if spec.Module == nil {
+		return r.options.Driver.Run(ctx, spec)
+	}
+	return r.run(ctx, spec, Extra{})
+}
+
+// RunExtra is Run for a module, with an Extension taking part. It does not use the Pool.
+func (r *Runner) RunExtra(ctx context.Context, spec runner.Spec, extra Extra) (runner.Result, error) {
+	if spec.Module == nil {
+		return runner.Result{}, &runner.SetupError{Act: "check spec", Err: errors.New("there is no module to extend")}
+	}
+	return r.run(ctx, spec, extra)
+}
+
+func (r *Runner) run(ctx context.Context, spec runner.Spec, extra Extra) (runner.Result, error) {
+	if err := check(spec); err != nil {
+		return runner.Result{}, &runner.SetupError{Act: "check spec", Err: err}
+	}
+	module, err := readModule(spec)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	if r.options.Pool != nil && extra.Name == "" {
+		if plan, ok := plan(spec); ok {
+			return r.runPooled(ctx, spec, module, plan)
+		}
+	}
+	if err := checkWorker(r.options.Worker); err != nil {
+		return runner.Result{}, err
+	}
+	entry, refused, err := r.entry(ctx, spec, module, extra.Name)
+	if err != nil || refused != nil {
+		if refused == nil {
+			refused = &runner.Result{}
+		}
+		return *refused, err
+	}
+	return r.runDriven(ctx, spec, module, entry, extra)
+}
+
+// checkWorker refuses a program that needs others to start, since there are none in a confinement.
+func checkWorker(path string) error {
+	refuse := func(err error, cure string) error {
+		return &runner.SetupError{Act: fmt.Sprintf("use %q as worker", path), Err: err, Cure: cure}
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return refuse(err, "name the arch program, or let it run where it can read itself")
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return refuse(errors.New("it is dynamically linked"), "build it with CGO_ENABLED=0")
+		}
+	}
+	return nil
+}
+
+// Where a worker finds what is its own, in the confined file system. The module cannot see it unless a Dir of the Spec
+// names it.
+const (
+	insideWorker  = "/.arch-wasm/worker"
+	insideScratch = "/.arch-wasm/scratch"
+	insideModule  = "/.arch-wasm/module"
+	insideCode    = "/.arch-wasm/code"
+)
+
+// workerCommand starts a worker. GOTRACEBACK keeps a dying worker from printing more than why.
+func workerCommand(path string) runner.Command {
+	return runner.Command{Argv: []string{path, argument1}, Env: []string{"GOTRACEBACK=none"}}
+}
+
+// PoolCommand is the command of a runner.Pool's processes, where worker is the program's path in their file system. The
+// confinement must have a Tmpfs at /tmp, and descriptor 0 is the socket that Worker.Conn is the other end of.
+func PoolCommand(worker string) runner.Command { return workerCommand(worker) }
+
+// spaceSlack is what a worker may use of addresses beyond Limits.Memory: the compiler's working memory lies in
+// Limits.Memory as well, but Go reserves more than it uses.
+const spaceSlack = 1 << 30
+
+// newTask makes the parts of a task that are the same wherever it runs.
+func newTask(spec runner.Spec, a act, module []byte) task {
+	m := spec.Module
+	t := task{
+		Version: protocolVersion, Act: a, Size: int64(len(module)), Memory: m.Memory, Interpret: m.Interpret, Scratch: insideScratch,
+		Args: m.Args, Env: m.Env, Entry: m.Entry, Clock: m.Clock, Gas: m.Gas,
+	}
+	if spec.Limits.Memory > 0 {
+		t.Space = spec.Limits.Memory + spaceSlack
+	}
+	if m.Seed != nil {
+		t.Seed = m.Seed[:]
+	}
+	return t
+}
+
+// runDriven runs a module in a confinement that the driver makes for it.
+func (r *Runner) runDriven(ctx context.Context, spec runner.Spec, module []byte, e *storedEntry, extra Extra) (runner.Result, error) {
+	t := newTask(spec, actRun, module)
+	t.Extension, t.Extra = extra.Name, int64(len(extra.Send))
+	for _, d := range spec.Module.Dirs {
+		t.Dirs = append(t.Dirs, taskDir{As: d.As, Path: d.Path, Writable: d.Writable})
+	}
+	inner := r.workerSpec(spec)
+	if e != nil {
+		t.Size, module = 0, nil
+		t.Cached = &cached{Module: insideModule, Code: insideCode, Name: e.name}
+		inner.Mounts = append(inner.Mounts,
+			runner.Mount{Kind: runner.Bind, Source: e.module, Target: insideModule},
+			runner.Mount{Kind: runner.Bind, Source: e.code, Target: insideCode})
+	}
+	s := &session{task: t, module: module, extra: extra}
+	inner.Exchange = s.exchange
+	return s.result(r.options.Driver.Run(ctx, inner))
+}
+
+// workerSpec is spec with the worker in place of the module.
+func (r *Runner) workerSpec(spec runner.Spec) runner.Spec {
+	inner := spec
+	inner.Module = nil
+	inner.Commands = []runner.Command{workerCommand(insideWorker)}
+	inner.Mounts = append([]runner.Mount(nil), spec.Mounts...)
+	inner.Mounts = append(inner.Mounts,
+		runner.Mount{Kind: runner.Bind, Source: r.options.Worker, Target: insideWorker},
+		runner.Mount{Kind: runner.Tmpfs, Target: insideScratch, Size: scratchSize})
+	return inner
+}
+
+// scratchSize is room for a module's code, which is some three times the module's size, and the metered module: bytes.
+const scratchSize = 512 << 20
+
+// Close ends the workers that Warm keeps, and waits for them. Runs that are going on are their callers'.
+func (r *Runner) Close() error {
+	r.mu.Lock()
+	r.shut = true
+	all := r.warm
+	r.warm = nil
+	r.mu.Unlock()
+	for _, workers := range all {
+		for _, w := range workers {
+			w.end()
+		}
+	}
+	return nil
+}
+
+var _ runner.Runner = (*Runner)(nil)
+var _ io.Closer = (*Runner)(nil)
+
+// wallReason is what ends a pooled run by Limits.Wall.
+var errWall = errors.New("wall-clock limit")
+
+// withWall returns ctx that ends when the limit does.
+func withWall(ctx context.Context, wall time.Duration) (context.Context, context.CancelFunc) {
+	if wall == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, wall, errWall)
+}

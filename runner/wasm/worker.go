@@ -1,0 +1,249 @@
+package wasm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"arch.network/runner/wasm/wasi"
+)
+
+// argument1 makes the program a worker. It is not a secret: without a task on descriptor 0 the process just ends.
+const argument1 = "arch-wasm-worker"
+
+// Main runs a worker if args, which are os.Args, say so. Each binary that is used as one calls it before anything else in
+// main, with the extensions that its worker offers:
+//
+//	if handled, code := wasm.Main(os.Args); handled {
+//		os.Exit(code)
+//	}
+func Main(args []string, extensions ...Extension) (handled bool, code int) {
+	if len(args) != 2 || args[1] != argument1 {
+		return false, 0
+	}
+	w := &worker{conn: os.NewFile(0, "exchange"), extensions: extensions}
+	if crash, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3); err == nil {
+		// The last words of the runtime, such as that there is no memory left, go to the caller: it knows them from a frame by
+		// their first letter.
+		f := os.NewFile(uintptr(crash), "crash")
+		debug.SetCrashOutput(f, debug.CrashOptions{})
+		f.Close()
+	}
+	ok, err := w.work(context.Background())
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "arch: wasm worker: %v\n", err)
+		return true, 2
+	case !ok:
+		return true, 1
+	default:
+		return true, 0
+	}
+}
+
+// worker is the life of a worker process.
+type worker struct {
+	conn       *os.File
+	extensions []Extension
+	mu         sync.Mutex // guards writing frames
+	files      []*os.File // descriptors that came and were not taken yet
+
+	prepareCPU time.Duration
+}
+
+// work does what it is told and reports. It returns whether the module ended with status 0.
+func (w *worker) work(ctx context.Context) (ok bool, err error) {
+	t, err := w.readTask()
+	if err != nil {
+		return false, w.report(report{End: endUnable, Detail: cut(err.Error())})
+	}
+	rep := w.do(ctx, t)
+	rep.PrepareCPU = w.prepareCPU
+	rep.Engine = engineName(t.Interpret)
+	return rep.End == endExit && rep.Exit == 0, w.report(rep)
+}
+
+func (w *worker) do(ctx context.Context, t task) report {
+	began := cpu()
+	if err := limitSpace(t.Space); err != nil {
+		return describe(err)
+	}
+	ext, err := w.extension(t.Extension)
+	if err != nil {
+		return describe(err)
+	}
+	module, err := w.module(t)
+	if err != nil {
+		return describe(err)
+	}
+	e, err := prepare(ctx, t, module, ext, w.say)
+	w.prepareCPU = cpu() - began
+	if err != nil {
+		return describe(err)
+	}
+	if t.Act == actCompile {
+		return report{End: endExit}
+	}
+	if t.Act == actPrepare {
+		if t, err = w.await(t); err != nil {
+			return describe(err)
+		}
+	}
+	return w.run(ctx, e, t, ext)
+}
+
+// describe makes the report of an error from before the module ran.
+func describe(err error) report {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return report{End: endRefused, Detail: cut(r.what)}
+	}
+	return report{End: endUnable, Detail: cut(err.Error())}
+}
+
+// await waits for the task that runs the prepared module.
+func (w *worker) await(prepared task) (task, error) {
+	if err := w.say(phaseReady); err != nil {
+		return task{}, err
+	}
+	t, err := w.readTask()
+	if err != nil {
+		return task{}, err
+	}
+	if t.Act != actRun || t.Size != 0 || t.Cached != nil || t.Memory != prepared.Memory || t.Interpret != prepared.Interpret || t.Extension != prepared.Extension {
+		return task{}, errors.New("the task is for another module than the prepared one")
+	}
+	return t, nil
+}
+
+// run runs the module and sends what it made.
+func (w *worker) run(ctx context.Context, e *engine, t task, ext *Extension) report {
+	began := cpu()
+	extra, err := w.read(frameExtra, t.Extra)
+	if err != nil {
+		return describe(err)
+	}
+	trees, err := w.trees(t)
+	if err != nil {
+		return describe(err)
+	}
+	var stdout, stderr io.Writer = os.Stdout, os.Stderr
+	if t.Frames {
+		stdout, stderr = w.sender(frameStdout), w.sender(frameStderr)
+	}
+	r, err := newRun(e, t, trees, stdout, stderr)
+	if err == nil {
+		err = w.say(phaseRun)
+	}
+	if err != nil {
+		return describe(err)
+	}
+	asked := new(atomic.Bool)
+	if ext != nil {
+		go w.listen(asked)
+	}
+	rep := r.execute(ctx, ext, extra, w.sender(frameExtra), asked)
+	if rep.End == endExit && rep.Exit == 0 {
+		if err := w.outputs(ctx, t, trees); err != nil {
+			rep.End, rep.Detail = endMissing, cut(err.Error())
+		}
+	}
+	rep.RunCPU = cpu() - began
+	return rep
+}
+
+// listen waits for the order to stop. Whatever else comes, or the end of the conversation, ends the waiting.
+func (w *worker) listen(asked *atomic.Bool) {
+	var buffer []byte
+	if f, _, err := readFrame(w.conn, &buffer); err == nil && f == frameStop {
+		asked.Store(true)
+	}
+}
+
+func (w *worker) extension(name string) (*Extension, error) {
+	if name == "" {
+		return nil, nil
+	}
+	for i := range w.extensions {
+		if w.extensions[i].Name == name {
+			return &w.extensions[i], nil
+		}
+	}
+	return nil, fmt.Errorf("this worker has no extension %q", name)
+}
+
+// trees opens the directories of a task.
+func (w *worker) trees(t task) ([]wasi.Tree, error) {
+	var trees []wasi.Tree
+	for _, d := range t.Dirs {
+		if d.Path != "" {
+			tree, err := wasi.OpenHost(d.Path)
+			if err != nil {
+				return nil, fmt.Errorf("open directory %q of the module: %w", d.As, err)
+			}
+			trees = append(trees, tree)
+			continue
+		}
+		tree := wasi.NewMemory(t.Room)
+		for _, f := range d.Files {
+			if err := w.put(tree, f); err != nil {
+				return nil, err
+			}
+		}
+		trees = append(trees, tree)
+	}
+	return trees, nil
+}
+
+func (w *worker) put(tree *wasi.Memory, f taskFile) error {
+	switch {
+	case f.Tree:
+		return tree.PutDir(f.Path)
+	case f.Link != "":
+		return tree.PutLink(f.Path, f.Link)
+	}
+	content, err := w.file()
+	if err != nil {
+		return err
+	}
+	return tree.Put(f.Path, content, f.Size)
+}
+
+// outputs sends what the module left in memory.
+func (w *worker) outputs(ctx context.Context, t task, trees []wasi.Tree) error {
+	for _, o := range t.Outputs {
+		if err := trees[o.Dir].(*wasi.Memory).WriteNAR(ctx, w.sender(frameOutput), o.Path); err != nil {
+			return err
+		}
+		if err := w.send(frameOutputEnd, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *worker) report(rep report) error {
+	rep.Version = protocolVersion
+	data, err := json.Marshal(rep)
+	if err != nil {
+		return err
+	}
+	return w.send(frameReport, data)
+}
+
+// cpu is the time that the process has computed so far.
+func cpu() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
