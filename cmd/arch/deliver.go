@@ -12,6 +12,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 	"arch.network/builder"
+	"arch.network/builder/store"
 )
 
 // deliveredKind is under what the store remembers the directories that we made, and their state then.
@@ -31,25 +32,33 @@ func (w *workshop) mayReplace(doc *manifest.Build, dir string) error {
 		return hinted(fmt.Errorf("result directory %s is %s", dir, kindOf(info.Mode())), "choose another directory")
 	}
 	for _, out := range doc.Spec.Outputs {
-		path, err := realPath(filepath.Join(dir, out.Name))
-		if err != nil {
+		if err := mayReplaceTree(w.store, out.Name, filepath.Join(dir, out.Name)); err != nil {
 			return err
 		}
-		info, err := os.Lstat(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		known, ours, err := w.store.Recall(deliveredKind, deliveredKey(path))
-		if err != nil {
-			return err
-		}
-		if !ours || string(known) != stateOf(info) {
-			return hinted(fmt.Errorf("deliver output %s: %s is a directory that arch did not make, or that was changed since", out.Name, path),
-				"move it away, or choose another directory")
-		}
+	}
+	return nil
+}
+
+// mayReplaceTree refuses to deliver an output to a path where a directory is that we did not make, or that was changed.
+func mayReplaceTree(s *store.Store, output, place string) error {
+	path, err := realPath(place)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	known, ours, err := s.Recall(deliveredKind, deliveredKey(path))
+	if err != nil {
+		return err
+	}
+	if !ours || string(known) != stateOf(info) {
+		return hinted(fmt.Errorf("deliver output %s: %s is a directory that arch did not make, or that was changed since", output, path),
+			"move it away, or choose another directory")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ const (
 	exitDenied          = 3
 	exitVerification    = 4
 	exitNotReproducible = 5
-	exitBuildFailed     = 6
+	exitExecution       = 6
 	exitInputsMissing   = 7
 	exitInterrupted     = 130
 )
@@ -33,11 +33,11 @@ const exitHelp = `The exit status of every arch command:
     3  denied by policy, or not enough of those who must agree did
     4  verification failed
     5  not reproducible, or the two things compared differ
-    6  a step of a build failed
+    6  a step of a build, or a job, failed
     7  inputs are missing
   130  interrupted
 
-Any other status is a failure too. Every failure says why on stderr, with --json as
+Any other status is a failure too. arch doctor ends with 1 if a guarantee that jobs need does not hold here. Every failure says why on stderr, with --json as
 {"error":{"message":…,"hint":…,"exitStatus":…}} in one line.
 `
 
@@ -72,7 +72,10 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitNotReproducible
 	}
 	if _, ok := errors.AsType[*builder.BuildError](err); ok {
-		return exitBuildFailed
+		return exitExecution
+	}
+	if _, ok := errors.AsType[*JobError](err); ok {
+		return exitExecution
 	}
 	if _, ok := errors.AsType[*builder.ClaimError](err); ok {
 		return exitVerification

@@ -12,19 +12,32 @@ import (
 	"os/signal"
 	"syscall"
 
+	"arch.network/runner/egress"
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
 )
 
 func main() {
-	if handled, code := namespace.Main(os.Args); handled {
-		os.Exit(code)
-	}
-	if handled, code := wasm.Main(os.Args); handled {
+	if handled, code := otherMain(os.Args); handled {
 		os.Exit(code)
 	}
 	os.Exit(mainStatus())
+}
+
+// otherMain is the program in its other lives: as the first process of a confinement or unit, as the gateway of a job's
+// network, or as the worker that runs a module.
+func otherMain(args []string) (handled bool, code int) {
+	if handled, code = namespace.Main(args); handled {
+		return handled, code
+	}
+	if handled, code = egress.Main(args); handled {
+		return handled, code
+	}
+	if handled, code = wasm.Main(args); handled {
+		return handled, code
+	}
+	return systemd.Main(args, unitInner)
 }
 
 // mainStatus runs the program with the process's own streams. The first interrupt ends what is going on in order; a second

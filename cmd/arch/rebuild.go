@@ -223,7 +223,7 @@ func (w *workshop) showRebuild(r *builder.Rebuild, res rebuildResult) error {
 		return err
 	}
 	status := map[attest.NegativeState]int{
-		attest.Differs: exitNotReproducible, attest.FailedToBuild: exitBuildFailed, attest.InputsMissing: exitInputsMissing,
+		attest.Differs: exitNotReproducible, attest.FailedToBuild: exitExecution, attest.InputsMissing: exitInputsMissing,
 	}[r.Negative.State]
 	return hinted(withStatus(status, fmt.Errorf("rebuild %s: %s: %s", res.Name, res.State, r.Negative.Cause)), rebuildHint(r))
 }

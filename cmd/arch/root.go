@@ -18,7 +18,7 @@ func newRootCommand(a *app) *cobra.Command {
 		Long: `arch proves where bytes come from.
 
 It builds artifacts bit for bit from pinned inputs and signs a receipt; anyone can rebuild from the receipt and
-co-sign it; anyone can verify it, offline.
+co-sign it; anyone can verify it, offline. It runs jobs of pinned content in confinement, with a receipt.
 
 Results go to stdout, everything else to stderr; with --json a result is one line of JSON, and so is an error.`,
 		Example: `  arch build --attest ./tests/examples/hello
@@ -35,7 +35,7 @@ Results go to stdout, everything else to stderr; with --json a result is one lin
 	root.SetErr(a.err)
 	a.addFlags(root.PersistentFlags())
 	root.AddGroup(
-		&cobra.Group{ID: "main", Title: "Artifacts:"},
+		&cobra.Group{ID: "main", Title: "Artifacts and jobs:"},
 		&cobra.Group{ID: "trust", Title: "Documents, keys and trust:"},
 		&cobra.Group{ID: "bytes", Title: "Bytes and the store:"},
 	)
@@ -68,7 +68,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 
 func mainCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newLogCommand(a),
+		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a),
 	}
 }
 

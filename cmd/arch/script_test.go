@@ -17,14 +17,12 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"arch.network/runner/namespace"
 )
 
 // TestMain makes of this binary three programs: the tests, the arch of the scripts, and the first process of arch's
 // confinements.
 func TestMain(m *testing.M) {
-	if handled, code := namespace.Main(os.Args); handled {
+	if handled, code := otherMain(os.Args); handled {
 		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){"arch": func() { os.Exit(mainStatus()) }})

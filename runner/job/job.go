@@ -39,6 +39,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 	"arch.network/runner"
+	"arch.network/runner/closure"
 	"arch.network/runner/oci"
 )
 
@@ -60,15 +61,9 @@ type Content struct {
 
 // Program is what the reference spec.image became. Exactly one field is set.
 type Program struct {
-	Module  string        // host path of a WebAssembly module, for runtime wasm
-	Image   *oci.Root     // an unpacked image, for oci, and for wasm with a module inside it
-	Closure []ClosurePath // every store path of a closure, the program's own among them, for nix and guix
-}
-
-// ClosurePath is one path of a store closure.
-type ClosurePath struct {
-	StorePath string // where it must appear, such as /nix/store/HASH-NAME
-	Source    string // where it is on the host
+	Module  string         // host path of a WebAssembly module, for runtime wasm
+	Image   *oci.Root      // an unpacked image, for oci, and for wasm with a module inside it
+	Closure []closure.Path // every store path of a closure, the program's own among them, for nix and guix
 }
 
 // Devices is what a job gets for the devices it names.
@@ -295,20 +290,24 @@ func (d *derivation) paths() []hostPath {
 	return list
 }
 
-// environment joins lists of "KEY=value" and the document's own; what is later wins. The result is sorted.
-func (d *derivation) environment(lists ...[]string) []string {
+// variables are the defaults, then what devices need, then the document's own: what is later wins.
+func (d *derivation) variables(defaults map[string]string) map[string]string {
 	set := map[string]string{}
-	for _, list := range lists {
-		for _, kv := range list {
-			if key, value, ok := strings.Cut(kv, "="); ok {
-				set[key] = value
-			}
+	maps.Copy(set, defaults)
+	for _, kv := range d.content.Devices.Env {
+		if key, value, ok := strings.Cut(kv, "="); ok {
+			set[key] = value
 		}
 	}
 	maps.Copy(set, d.doc.Spec.Env)
+	return set
+}
+
+// environment is the document's own, sorted.
+func (d *derivation) environment() []string {
 	var out []string
-	for _, key := range slices.Sorted(maps.Keys(set)) {
-		out = append(out, key+"="+set[key])
+	for _, key := range slices.Sorted(maps.Keys(d.doc.Spec.Env)) {
+		out = append(out, key+"="+d.doc.Spec.Env[key])
 	}
 	return out
 }

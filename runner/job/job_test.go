@@ -12,6 +12,7 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder/source/imagespec"
 	"arch.network/runner"
+	"arch.network/runner/closure"
 	"arch.network/runner/job"
 	"arch.network/runner/oci"
 
@@ -161,7 +162,7 @@ func TestDerive(t *testing.T) {
 		{
 			name: "a closure",
 			spec: "image: /nix/store/00000000000000000000000000000000-hello-world-2.12#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\nruntime: nix\nargs: [-g, hi]\n" + real,
-			content: job.Content{Program: job.Program{Closure: []job.ClosurePath{
+			content: job.Content{Program: job.Program{Closure: []closure.Path{
 				{StorePath: "/nix/store/11111111111111111111111111111111-glibc-2.35", Source: "/s/glibc"},
 				{StorePath: "/nix/store/00000000000000000000000000000000-hello-world-2.12", Source: "/s/hello"},
 			}}},
@@ -169,6 +170,7 @@ func TestDerive(t *testing.T) {
 				Commands: []runner.Command{{
 					Argv: []string{"/nix/store/00000000000000000000000000000000-hello-world-2.12/bin/hello-world", "-g", "hi"},
 					Env:  []string{"HOME=/tmp", "PATH=/nix/store/00000000000000000000000000000000-hello-world-2.12/bin"},
+					Dir:  "/",
 				}},
 				Mounts: []runner.Mount{
 					outputs(job.DefaultOutput), tmp(job.DefaultScratch),
@@ -236,7 +238,7 @@ func TestDeriveRefuses(t *testing.T) {
 		{"an image without a command", image + "runtime: oci\n" + real, job.Content{Program: job.Program{Image: &oci.Root{Dir: "/r"}}}, job.Options{ID: id}, "names no program", "module"},
 		{"an image that works outside of itself", image + "runtime: oci\n" + real, job.Content{Program: job.Program{Image: &oci.Root{Dir: "/r", Config: sorter, WorkDir: "/a/../.."}}}, job.Options{ID: id}, "working directory", ""},
 		{"a closure without its program", "image: /nix/store/00000000000000000000000000000000-hello#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\nruntime: nix\n" + real, job.Content{}, job.Options{ID: id}, "does not hold", ""},
-		{"a closure that reaches elsewhere", "image: /nix/store/00000000000000000000000000000000-hello#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\nruntime: nix\n" + real, job.Content{Program: job.Program{Closure: []job.ClosurePath{{StorePath: "/etc", Source: "/etc"}}}}, job.Options{ID: id}, `"/etc" is not in /nix/store`, ""},
+		{"a closure that reaches elsewhere", "image: /nix/store/00000000000000000000000000000000-hello#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\nruntime: nix\n" + real, job.Content{Program: job.Program{Closure: []closure.Path{{StorePath: "/etc", Source: "/etc"}}}}, job.Options{ID: id}, `"/etc" is not in /nix/store`, ""},
 		{"a bad instance", module, wasm, job.Options{ID: id, Instance: "a/b"}, `instance "a/b"`, ""},
 	}
 	for _, tt := range tests {

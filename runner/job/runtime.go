@@ -8,6 +8,7 @@ import (
 
 	"arch.network/attest/manifest"
 	"arch.network/runner"
+	"arch.network/runner/closure"
 	"arch.network/runner/oci"
 )
 
@@ -83,12 +84,7 @@ func (d *derivation) image() error {
 		return d.errorf("", "there is no image among its content")
 	}
 	s := &d.doc.Spec
-	env := map[string]string{}
-	for _, kv := range d.environment(d.content.Devices.Env) {
-		key, value, _ := strings.Cut(kv, "=")
-		env[key] = value
-	}
-	spec, err := oci.Spec(*img, oci.Run{Program: s.Module, Args: s.Args, Env: env})
+	spec, err := oci.Spec(*img, oci.Run{Program: s.Module, Args: s.Args, Env: d.variables(nil)})
 	if err != nil {
 		return fmt.Errorf("derive job %s: %w", d.doc.Metadata.Name, err)
 	}
@@ -96,30 +92,28 @@ func (d *derivation) image() error {
 	return nil
 }
 
-// closure derives a program of a store closure.
+// closure derives a program of a store closure: spec.module, or else bin/NAME, where NAME is that of the package.
 func (d *derivation) closure() error {
 	s := &d.doc.Spec
 	own := s.Image.Location
-	found := false
-	paths := slices.Clone(d.content.Program.Closure)
-	slices.SortFunc(paths, func(a, b ClosurePath) int { return strings.Compare(a.StorePath, b.StorePath) })
-	store := path.Dir(own)
-	for _, p := range paths {
-		if path.Dir(p.StorePath) != store || path.Clean(p.StorePath) != p.StorePath {
-			return d.errorf("", "closure path %q is not in %s", p.StorePath, store)
+	for _, p := range d.content.Program.Closure {
+		if path.Dir(p.StorePath) != path.Dir(own) || path.Clean(p.StorePath) != p.StorePath {
+			return d.errorf("", "closure path %q is not in %s", p.StorePath, path.Dir(own))
 		}
-		found = found || p.StorePath == own
-		d.spec.Mounts = append(d.spec.Mounts, runner.Mount{Kind: runner.Bind, Source: p.Source, Target: p.StorePath})
 	}
-	if !found {
+	if !slices.ContainsFunc(d.content.Program.Closure, func(p closure.Path) bool { return p.StorePath == own }) {
 		return d.errorf("", "its closure does not hold %s", own)
 	}
-	program := path.Join(own, "bin", packageName(own))
-	if s.Module != "" {
-		program = path.Join(own, s.Module)
+	program := s.Module
+	if program == "" {
+		program = path.Join("/bin", packageName(own))
 	}
-	env := []string{"PATH=" + path.Join(own, "bin"), "HOME=" + TmpDir}
-	d.spec.Commands = []runner.Command{{Argv: append([]string{program}, s.Args...), Env: d.environment(env, d.content.Devices.Env)}}
+	env := d.variables(map[string]string{"PATH": path.Join(own, "bin"), "HOME": TmpDir})
+	spec, err := closure.Spec(d.content.Program.Closure, closure.Run{Top: own, Program: program, Args: s.Args, Env: env})
+	if err != nil {
+		return fmt.Errorf("derive job %s: %w", d.doc.Metadata.Name, err)
+	}
+	d.spec.Commands, d.spec.Mounts = spec.Commands, spec.Mounts
 	return nil
 }
 
