@@ -17,6 +17,7 @@ import (
 type talk struct {
 	exchange  func(*os.File) error
 	near, far *os.File
+	number    int // of the far one in the first process
 	done      sync.WaitGroup
 	err       error // of exchange
 }
@@ -35,8 +36,14 @@ func (t *talk) open(spec runner.Spec, cmd *exec.Cmd) error {
 	}
 	t.exchange = spec.Exchange
 	t.near, t.far = os.NewFile(uintptr(pair[0]), "exchange"), os.NewFile(uintptr(pair[1]), "exchange")
-	cmd.ExtraFiles = append(cmd.ExtraFiles, t.far)
+	t.number = extraFile(cmd, t.far)
 	return nil
+}
+
+// extraFile gives file to cmd and returns the number that it will have there.
+func extraFile(cmd *exec.Cmd, file *os.File) int {
+	cmd.ExtraFiles = append(cmd.ExtraFiles, file)
+	return controlFD + len(cmd.ExtraFiles) - 1
 }
 
 // started is called when the first process has the far end.

@@ -31,6 +31,7 @@ type execution struct {
 	report  *os.File
 	logs    logs
 	talk    talk
+	way     way
 
 	ready     readiness
 	end       *ending
@@ -81,6 +82,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	e.logs.wait()
 	watched()
 	e.talked = e.talk.end()
+	e.way.close()
 	return e.result(err)
 }
 
@@ -106,23 +108,22 @@ func (e *execution) start() error {
 		ExtraFiles:  []*os.File{controlR, reportW},
 		SysProcAttr: e.mode.attributes(e.spec.UID, e.spec.GID),
 	}
-	if err := e.talk.open(e.spec, e.cmd); err != nil {
-		e.closePipes()
+	if err := errors.Join(e.talk.open(e.spec, e.cmd), e.way.open(e.spec, e.options, e.cmd)); err != nil {
+		e.abandon()
 		return err
 	}
 	if err := e.logs.open(e.spec, e.cmd, e.overflow); err != nil {
-		e.talk.abandon()
-		e.closePipes()
+		e.abandon()
 		return err
 	}
 	if err := e.cmd.Start(); err != nil {
 		e.logs.abandon()
-		e.talk.abandon()
-		e.closePipes()
+		e.abandon()
 		return e.startError(err)
 	}
 	e.logs.start()
 	e.talk.started()
+	e.way.started()
 	return e.sendOrder()
 }
 
@@ -143,7 +144,15 @@ func (e *execution) sendOrder() error {
 	e.cmd.Wait()
 	e.logs.wait()
 	e.talk.end()
+	e.way.close()
 	return &runner.SetupError{Act: "start confinement", Err: err}
+}
+
+// abandon closes what was opened for a first process that did not start.
+func (e *execution) abandon() {
+	e.closePipes()
+	e.talk.abandon()
+	e.way.close()
 }
 
 func (e *execution) closePipes() {
@@ -171,7 +180,8 @@ func (e *execution) order() order {
 	o := order{
 		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
-		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: s.Exchange != nil,
+		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: e.talk.number,
+		Network: s.Network, Link: e.way.number,
 	}
 	if !e.group.limitsMemory() {
 		o.WatchMemory = s.Limits.Memory

@@ -14,26 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
+	"arch.network/runner/egress"
 )
 
 // The descriptors of the first process. 0 is empty; 1 and 2 are the commands' stdout and stderr.
 const (
 	controlFD = 3 // an order, then nothing until the driver is gone
-	reportFD  = 4 // frames to the driver
-
-	exchangeFD = 5 // a socket for the commands, if the order says so
+	reportFD  = 4 // frames to the driver; what follows is named by the order
 )
 
 // argument0 names the first process. It is not a secret: without an order on descriptor 3 the process just ends.
 const argument0 = "arch-namespace-init"
 
-// Main runs the first process of a confinement if args, which are os.Args, say so. Each binary that uses the driver
+// Main runs the first process of a confinement, or the gateway of its network, if args, which are os.Args, say so. Each binary that uses the driver
 // calls it before anything else in main, and in TestMain:
 //
 //	if handled, code := namespace.Main(os.Args); handled {
 //		os.Exit(code)
 //	}
 func Main(args []string) (handled bool, code int) {
+	if handled, code := egress.Main(args); handled {
+		return handled, code
+	}
 	if len(args) != 1 || args[0] != argument0 {
 		return false, 0
 	}
@@ -155,6 +157,7 @@ func (i *initProcess) namespaceSteps() []step {
 		{"make file system", i.makeRoot},
 		{"open descriptor 0", i.openStdin},
 		{"set resource limits", setLimits},
+		{"open network", i.openNetwork},
 		{"prepare clock", i.prepareClock},
 		{"limit processes", i.limitProcesses},
 		{"drop privileges", func() error { return restrictThread(o) }},
@@ -216,12 +219,22 @@ func (i *initProcess) makeRoot() error {
 }
 
 func (i *initProcess) openStdin() (err error) {
-	if i.order.Exchange {
-		i.stdin = exchangeFD
+	if i.order.Exchange != 0 {
+		i.stdin = i.order.Exchange
 		return nil
 	}
 	i.stdin, err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	return err
+}
+
+// openNetwork makes the way out that the Spec allows.
+func (i *initProcess) openNetwork() error {
+	if i.order.Network.IsZero() {
+		return nil
+	}
+	link := os.NewFile(uintptr(i.order.Link), "link")
+	defer link.Close()
+	return egress.Inside(i.order.Network, link)
 }
 
 // How many threads the first process keeps. It rarely has as many things to do at a time as the first says; each thread
@@ -260,8 +273,13 @@ func resetSignals() {
 // enforced lists what this process has put in force, in the words of runner.Confinement.
 func (i *initProcess) enforced() []string {
 	list := []string{
-		"capabilities-none", "devices-minimal", "file-system-private", "ipc-namespace", "mount-namespace", "network-none",
+		"capabilities-none", "devices-minimal", "file-system-private", "ipc-namespace", "mount-namespace",
 		"no-new-privileges", "pid-namespace", "seccomp", "uts-namespace",
+	}
+	if i.order.Network.IsZero() {
+		list = append(list, "network-none")
+	} else {
+		list = append(list, "network-egress:gateway")
 	}
 	if i.order.Mode == modeUser {
 		list = append(list, "user-namespace")

@@ -28,6 +28,12 @@ func prepareLandlock(spec runner.Spec) (release func(), err error) {
 			Cure: "allow user namespaces, or boot a kernel with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock,…)",
 		}
 	}
+	if !spec.Network.IsZero() {
+		return nil, &runner.SetupError{
+			Act: "open network", Err: errors.New("what leaves cannot be limited without a network namespace"),
+			Cure: "allow user namespaces to this process",
+		}
+	}
 	var made []string
 	release = func() {
 		for _, dir := range made {

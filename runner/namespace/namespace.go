@@ -8,8 +8,8 @@
 //
 // What it promises: nothing is visible that the Spec does not name, but /proc of the confinement itself, a minimal
 // /dev, the kernel's version and the machine's processor and memory sizes; nothing is writable that the Spec does not
-// make writable; there is no network, not even a loopback interface that is up, and no socket of the host but those
-// inside the mounts; no capability, no way to get one, no new namespace, no foreign architecture's calls;
+// make writable; there is no network, not even a loopback interface that is up, but what the Spec allows (see
+// package egress), and no socket of the host but those inside the mounts; no capability, no way to get one, no new namespace, no foreign architecture's calls;
 // when Run returns, every process is gone, and with it every mount. If the caller dies, all of it dies too.
 //
 // With a ClockOffset, one thread of the first process traces the confined ones, and shifts what they read from the wall
@@ -34,6 +34,7 @@ import (
 	"syscall"
 
 	"arch.network/runner"
+	"arch.network/runner/egress"
 )
 
 // Options configure a Runner. The zero value is right for everything but tests and odd hosts.
@@ -48,6 +49,8 @@ type Options struct {
 	// NoVDSO makes programs under a ClockOffset do without the vDSO, as on hosts whose vDSO is of an unknown kind: each
 	// reading of the wall clock then takes some ten microseconds.
 	NoVDSO bool
+	// Egress configures the gateway of Specs with network access.
+	Egress egress.Options
 }
 
 // Runner runs commands in namespaces. It may be used by several goroutines at once.

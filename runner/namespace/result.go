@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"arch.network/runner"
+	"arch.network/runner/egress"
 )
 
 // result makes the Result after everything is gone. failure is what ended the reading of the report.
@@ -37,6 +38,10 @@ func (e *execution) result(failure error) (runner.Result, error) {
 	}
 	if state := e.cmd.ProcessState; state != nil {
 		r.CPU = state.UserTime() + state.SystemTime()
+	}
+	if e.way.gateway != nil {
+		r.Network = &e.way.traffic
+		r.Anomalies = append(r.Anomalies, egress.Refusals(e.way.traffic, r.Wall)...)
 	}
 	r.Confinement = e.confinement()
 	return r, nil
@@ -98,6 +103,9 @@ func (e *execution) confinement() runner.Confinement {
 		c.Enforced = append(c.Enforced, "wall-time")
 	}
 	c.Enforced = append(c.Enforced, "log-size", "output-size")
+	if e.way.err != nil {
+		c.Missing = append(c.Missing, "network-accounting: "+e.way.err.Error())
+	}
 	switch {
 	case e.refused != nil:
 		c.Missing = append(c.Missing, "user-namespace: "+e.refused.Error())

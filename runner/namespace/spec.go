@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"arch.network/runner"
+	"arch.network/runner/egress"
 )
 
 // The values that zero fields of a Spec stand for; see runner.Spec.
@@ -65,6 +66,9 @@ func check(spec runner.Spec) error {
 	if err := checkOutputs(spec); err != nil {
 		return err
 	}
+	if err := egress.Validate(spec.Network); err != nil {
+		return err
+	}
 	for name, id := range map[string]int{"uid": spec.UID, "gid": spec.GID} {
 		if id < 0 || id > maxID {
 			return fmt.Errorf("%s %d is not between 1 and %d", name, id, maxID)
@@ -84,8 +88,6 @@ func checkUnsupported(spec runner.Spec) error {
 	switch {
 	case spec.Module != nil:
 		return fmt.Errorf("a driver runs no modules: give the Spec to runner/wasm")
-	case !spec.Network.IsZero():
-		return fmt.Errorf("network access is not available in this driver")
 	case len(spec.Devices) > 0:
 		return fmt.Errorf("devices are not available in this driver")
 	}

@@ -31,7 +31,10 @@ type order struct {
 	Umask    int
 	CPUs     int
 	Scratch  int64 // bytes of a tmpfs without a size; zero: the kernel's default
-	Exchange bool  // descriptor exchangeFD is the commands' descriptor 0
+	Exchange int   // the descriptor that becomes the commands' descriptor 0; zero: /dev/null does
+
+	Network runner.Network
+	Link    int // the descriptor by which the network's gateway gets its sockets, if there is one
 
 	ClockOffset time.Duration // zero: the clock is not touched
 	NoVDSO      bool          // hide the vDSO instead of changing it

@@ -16,7 +16,8 @@ func TestOrderRoundTrip(t *testing.T) {
 		Mode: modeUser, Commands: []runner.Command{{Argv: []string{"a", "\xff"[:0]}, Env: []string{"A=1"}, Dir: "/"}},
 		Mounts:   []runner.Mount{{Kind: runner.Copy, Source: "/s", Target: "/t", Reverse: true, ModTime: 7}},
 		Hostname: "h", UID: 1, GID: 2, Umask: 3, CPUs: 4, Scratch: 5, WatchMemory: 6, WatchProcesses: 7, MaxProcesses: 8,
-		ClockOffset: -9, NoVDSO: true,
+		ClockOffset: -9, NoVDSO: true, Exchange: 10, Link: 11,
+		Network: runner.Network{Egress: []runner.Egress{{Protocol: "tcp", Host: "h", Port: 12}}},
 	}
 	var pipe bytes.Buffer
 	if err := writeOrder(&pipe, want); err != nil {

@@ -34,6 +34,8 @@ var actions = map[string]func(args []string){
 	"make":        makeTree,
 	"open":        openPaths,
 	"raise":       raise,
+	"reach":       reach,
+	"resolve":     resolve,
 	"say":         sayByExchange,
 	"signals":     signalFirst,
 	"size":        sizeOf,
