@@ -36,6 +36,7 @@ type e struct {
 	name, link, body string
 	typ              byte // zero: a file
 	mode             int64
+	pax              map[string]string
 }
 
 func tarOf(t testing.TB, entries ...e) []byte {
@@ -43,7 +44,7 @@ func tarOf(t testing.TB, entries ...e) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
-		h := &tar.Header{Name: e.name, Linkname: e.link, Typeflag: e.typ, Mode: e.mode, Size: int64(len(e.body)), Format: tar.FormatPAX}
+		h := &tar.Header{Name: e.name, Linkname: e.link, Typeflag: e.typ, Mode: e.mode, Size: int64(len(e.body)), Format: tar.FormatPAX, PAXRecords: e.pax}
 		if h.Typeflag == 0 {
 			h.Typeflag = tar.TypeReg
 		}
