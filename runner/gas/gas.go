@@ -10,7 +10,7 @@ import (
 // Names that an instrumented module has and an original must not have.
 const (
 	Global       = "arch.gas"     // export: the counter, a mutable i64 of what is left
-	StatePrefix  = "arch.global." // exports: with Options.Hook, the other mutable globals; their number follows
+	StatePrefix  = "arch.global." // exports: with Options.Hook, the other mutable globals; 0, 1, 2, … follows
 	HookModule   = "arch"         // import: with Options.Hook, the function to call when the counter is below zero
 	HookFunction = "gas"
 )
@@ -96,7 +96,7 @@ func exportGlobals(m *binary.Module) []string {
 	first := m.ImportedGlobals()
 	for i := range m.Globals {
 		if m.Globals[i].Mutable {
-			name := StatePrefix + strconv.Itoa(first+i)
+			name := StatePrefix + strconv.Itoa(len(names))
 			names = append(names, name)
 			m.Exports = append(m.Exports, binary.Export{Name: name, Kind: binary.KindGlobal, Index: uint32(first + i)})
 		}
