@@ -19,7 +19,7 @@ var innerFamilies = []string{"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
 var workerCalls = []string{
 	"@default", "@basic-io", "@io-event", "@file-system", "@sync", "@timer",
 	"clone", "clone3", "execve", // the first by the runtime's threads; the last by systemd, for the program itself
-	"tgkill", "gettid", "getpid", "madvise", "mlock", "munlock", "mincore", "mremap", "msync",
+	"tgkill", "gettid", "getpid", "mprotect", "madvise", "mlock", "munlock", "mincore", "mremap", "msync",
 	"sched_getaffinity", "sched_yield", "sigaltstack", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
 	"prctl", "arch_prctl", "set_robust_list", "rseq", "uname", "getrlimit", "setrlimit", "prlimit64", "getrusage", "getrandom",
 	"fcntl", "ioctl", "dup", "dup2", "dup3", "pipe", "pipe2", "memfd_create", "capget",

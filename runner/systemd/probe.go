@@ -131,9 +131,20 @@ func (o Options) probeProperties(kind string) []Property {
 		class.Limits = runner.Limits{Memory: probeMemory, Processes: probeTasks, CPU: probeQuota}
 	}
 	if kind == probeWorker {
-		return replace(o.worker(class, layout{}, false), "ExecStart", o.probeCommand(programSlot, kind))
+		return o.probeWorkerUnit()
 	}
 	return replace(o.unit(class, layout{}), "ExecStart", o.probeCommand(programSlot, kind))
+}
+
+// probeWorkerUnit is a unit of a Pool, but with the root directory of a Run, in which there are mount points.
+func (o Options) probeWorkerUnit() []Property {
+	class := runner.Spec{
+		Commands: []runner.Command{{Argv: []string{programSlot}}},
+		Mounts:   []runner.Mount{{Kind: runner.Bind, Source: o.Executable, Target: programSlot}},
+	}
+	p := o.poolUnit(class, o.root(), false)
+	p = append(p, Property{"TemporaryFileSystem", []tmpfs{{slots, "ro,nosuid,nodev,mode=0755,size=64k"}}})
+	return replace(p, "ExecStart", o.probeCommand(programSlot, probeWorker))
 }
 
 // probeCommand runs the probe of a kind with the program at path.

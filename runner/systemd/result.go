@@ -103,8 +103,17 @@ func (e *execution) confinement(inner runner.Confinement, report Report, missing
 		c.Enforced = append(c.Enforced, "own-user")
 	}
 	c.Missing = slices.Concat(inner.Missing, e.watch.missing, missing)
+	return sorted(c)
+}
+
+// sorted puts c into its canonical order.
+func sorted(c runner.Confinement) runner.Confinement {
 	slices.Sort(c.Enforced)
 	slices.Sort(c.Missing)
 	c.Enforced, c.Missing = slices.Compact(c.Enforced), slices.Compact(c.Missing)
 	return c
+}
+
+func hasProperty(list []Property, name string) bool {
+	return slices.ContainsFunc(list, func(p Property) bool { return p.Name == name })
 }

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if handled, code := systemd.Main(os.Args, inner); handled {
 		os.Exit(code)
 	}
+	if len(os.Args) == 2 && os.Args[1] == workerArgument {
+		os.Exit(work())
+	}
 	os.Exit(m.Run())
 }
 
@@ -34,6 +37,8 @@ func TestSystemd(t *testing.T) { guest.Suite(t, suite, guest.Namespaces, guest.U
 func suite(t *testing.T) {
 	options := systemd.Options{Executable: unitBinary(t)}
 	t.Run("probes", func(t *testing.T) { testProbes(t, options) })
+	t.Run("pool", func(t *testing.T) { testPool(t, options) })
+	t.Run("broken pool", func(t *testing.T) { testBrokenPool(t, options) })
 	t.Run("contract", func(t *testing.T) {
 		runnertest.Run(t, func(t *testing.T) runner.Runner { return driver(t, options) })
 	})

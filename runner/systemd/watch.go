@@ -45,14 +45,13 @@ func startWatch(e *execution) (*watch, error) {
 		}
 		w.missing = append(w.missing, name+": "+why)
 	}
-	paths := meter.CgroupPaths{Unified: g[""], CPU: g["cpuacct"], Memory: g["memory"], IO: g["blkio"], PIDs: g["pids"]}
-	source, err := meter.Cgroup(paths)
+	source, err := meter.Cgroup(g.meterPaths())
 	if err != nil {
 		return nil, &runner.SetupError{Act: "account for unit", Err: err, Cure: cureGroups}
 	}
 	w.meter = meter.Start(source, meter.Options{
 		Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.bytes.Load,
-		Power: func(milli int64) error { return e.setQuota(milli) },
+		Power: func(milli int64) error { return setQuota(e.link, e.unit, milli, e.spec.Limits.CPU) },
 	})
 	w.watchMemory(func() {
 		e.kill(&ending{runner.ReasonOutOfMemory, memoryDetail(e.spec.Limits)}, nil)
@@ -60,14 +59,19 @@ func startWatch(e *execution) (*watch, error) {
 	return w, nil
 }
 
-// setQuota changes how much processor time the unit gets, in thousandths of a processor, but never above its limit.
-func (e *execution) setQuota(milli int64) error {
-	if most := e.spec.Limits.CPU; most > 0 {
+// meterPaths names the groups as package meter does.
+func (g groups) meterPaths() meter.CgroupPaths {
+	return meter.CgroupPaths{Unified: g[""], CPU: g["cpuacct"], Memory: g["memory"], IO: g["blkio"], PIDs: g["pids"]}
+}
+
+// setQuota changes how much processor time a unit gets, in thousandths of a processor, but never above its limit; zero: none.
+func setQuota(l *link, unit string, milli, most int64) error {
+	if most > 0 {
 		milli = min(milli, most)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
-	return e.link.SetUnitPropertiesContext(ctx, e.unit, true, toBus([]Property{{"CPUQuotaPerSecUSec", uint64(milli) * 1000}})...)
+	return l.SetUnitPropertiesContext(ctx, unit, true, toBus([]Property{{"CPUQuotaPerSecUSec", uint64(milli) * 1000}})...)
 }
 
 func memoryDetail(l runner.Limits) string {

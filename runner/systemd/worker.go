@@ -1,27 +1,125 @@
 package systemd
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
 	"arch.network/runner"
 )
 
-// worker returns the properties of a unit of a Pool but for its descriptors: one static program, in a root directory that
-// holds nothing but what the class mounts: no /proc and no /dev. executable lets it make machine code.
-func (o Options) worker(class runner.Spec, l layout, executable bool) []Property {
+// poolUnit returns the properties of the units of a Pool but for their descriptors: one static program, in a root
+// directory that holds nothing but what the class mounts. There is no /proc and no /dev. compile lets it make machine code.
+func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Property {
+	c := class.Commands[0]
 	p := []Property{
 		{"Description", "arch pool " + class.Name},
-		{"RootDirectory", o.root()},
-		{"TemporaryFileSystem", []tmpfs{{slots, "ro,nosuid,nodev,mode=0755,size=64k"}}},
-		{"BindReadOnlyPaths", append([]bindPath{{o.Executable, programSlot, false, 0}}, l.readOnly...)},
+		{"ExecStart", []command{{c.Argv[0], c.Argv, false}}},
+		{"RootDirectory", root},
 		{"DynamicUser", true},
 		{"PrivateUsers", true},
 		{"CapabilityBoundingSet", uint64(0)},
 		{"RestrictNamespaces", uint64(0)},
+		{"RestrictSUIDSGID", true},
 		{"SystemCallFilter", list{true, workerCalls}},
 		{"RestrictAddressFamilies", list{true, workerFamilies}},
 	}
-	if !executable {
+	if len(c.Env) > 0 {
+		p = append(p, Property{"Environment", c.Env})
+	}
+	if !compile {
 		p = append(p, Property{"MemoryDenyWriteExecute", true})
 	}
-	p = append(p, o.common(class)...)
-	return append(p, limits(class.Limits, false)...)
+	var binds []bindPath
+	var empty []tmpfs
+	for _, m := range class.Mounts {
+		if m.Kind == runner.Bind {
+			binds = append(binds, bindPath{m.Source, m.Target, false, recursive})
+		} else {
+			empty = append(empty, tmpfs{m.Target, "nosuid,nodev,mode=1777,size=" + strconv.FormatInt(scratch(m, class.Limits), 10)})
+		}
+	}
+	if len(binds) > 0 {
+		p = append(p, Property{"BindReadOnlyPaths", binds})
+	}
+	if len(empty) > 0 {
+		p = append(p, Property{"TemporaryFileSystem", empty})
+	}
+	return append(append(p, o.common(class)...), limits(class.Limits, true)...)
+}
+
+// defaultScratch is the size of a file system in memory for which neither a Mount nor the Limits say one.
+const defaultScratch = 64 << 20
+
+// scratch returns the size of the tmpfs m: unlike in a Run, never what the host has.
+func scratch(m runner.Mount, l runner.Limits) int64 {
+	switch {
+	case m.Size > 0:
+		return m.Size
+	case l.Scratch > 0:
+		return l.Scratch
+	default:
+		return defaultScratch
+	}
+}
+
+// checkClass says what a Pool cannot do for its class.
+func checkClass(class runner.Spec) error {
+	if err := checkSpec(class); err != nil {
+		return err
+	}
+	switch {
+	case len(class.Commands) != 1 || len(class.Commands[0].Argv) == 0:
+		return errors.New("a class has one command")
+	case !path.IsAbs(class.Commands[0].Argv[0]):
+		return fmt.Errorf("program %q is not an absolute path", class.Commands[0].Argv[0])
+	case len(class.Outputs) > 0 || class.Exchange != nil || class.ClockOffset != 0 || len(class.Devices) > 0 || class.Hostname != "" ||
+		class.UID != 0 || class.GID != 0 || class.CPUs != 0 || class.Commands[0].Dir != "":
+		return errors.New("a class has mounts, limits and one command with its environment, and nothing else")
+	}
+	for _, m := range class.Mounts {
+		if m.Kind != runner.Tmpfs && (m.Kind != runner.Bind || m.Writable) || !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
+			return fmt.Errorf("mount at %q: a class has read-only bind mounts and tmpfs below the root", m.Target)
+		}
+	}
+	return nil
+}
+
+// makeRoot makes a root directory with a mount point for each mount of class.
+func makeRoot(root string, class runner.Spec) error {
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	for _, m := range class.Mounts {
+		point := filepath.Join(root, m.Target)
+		file := false
+		if m.Kind == runner.Bind {
+			s, err := lstat(m.Source)
+			if err != nil {
+				return err
+			}
+			if !s.readable() {
+				return &ownerError{m.Source, "it is closed to others"}
+			}
+			file = s.kind() == unix.S_IFREG
+		}
+		if !file {
+			if err := os.MkdirAll(point, 0o755); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(point), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(point, nil, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,0 +1,423 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
+	"arch.network/runner/meter"
+)
+
+const (
+	poolPrefix = "arch-pool-"
+	// starting is how many units of a Pool are started at a time.
+	starting = 2
+	// shortLife is when a worker that ends unasked is a sign that all will.
+	shortLife = time.Second
+	// maxPool bounds a Pool.
+	maxPool = 1024
+)
+
+// PoolOptions configure a Pool.
+type PoolOptions struct {
+	// Class is what every worker is: one Command, whose program is static and waits at descriptor 0, read-only Bind and Tmpfs
+	// mounts (of 64 MiB unless they or the Limits say otherwise), and Limits that hold until Take sets others.
+	// Its standard output is thrown away; its standard error goes to the journal.
+	Class runner.Spec
+	Size  int // workers that wait; 1 to 1024
+	// Compile is for a program that makes machine code, as wazero's compiler does. False: what it writes it can never execute.
+	Compile bool
+}
+
+// Pool is a number of units that are started and confined, and wait for one job each. It implements runner.Pool. Each one that
+// is taken is replaced in the background.
+type Pool struct {
+	runner *Runner
+	class  runner.Spec
+	props  []Property
+	root   string
+	ready  chan readyWorker // not buffered: each keeper holds one worker
+	slots  chan struct{}    // who starts a unit holds one
+	stop   context.CancelFunc
+	over   <-chan struct{} // closed by stop
+	done   sync.WaitGroup
+
+	mu     sync.Mutex // guards taken and closed
+	taken  map[*Worker]struct{}
+	closed bool
+}
+
+// readyWorker is a worker, or why there is none.
+type readyWorker struct {
+	worker *Worker
+	err    error
+}
+
+// NewPool starts the workers in the background. Close ends them. The error is a *runner.SetupError.
+func (r *Runner) NewPool(ctx context.Context, o PoolOptions) (*Pool, error) {
+	if err := checkClass(o.Class); err != nil {
+		return nil, &runner.SetupError{Act: "check class", Err: err}
+	}
+	if o.Size < 1 || o.Size > maxPool {
+		return nil, &runner.SetupError{Act: "check class", Err: fmt.Errorf("size %d is not between 1 and %d", o.Size, maxPool)}
+	}
+	if err := r.report.requireWorker(o.Class); err != nil {
+		return nil, err
+	}
+	if o.Class.Name == "" {
+		o.Class.Name = randomName()
+	}
+	root := filepath.Join(r.options.State, poolPrefix+o.Class.Name)
+	if err := makeRoot(root, o.Class); err != nil {
+		os.RemoveAll(root)
+		return nil, &runner.SetupError{Act: "make root directory of pool", Err: err}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p := &Pool{
+		runner: r, class: o.Class, root: root, props: r.options.poolUnit(o.Class, root, o.Compile), stop: cancel, over: ctx.Done(),
+		ready: make(chan readyWorker), slots: make(chan struct{}, starting), taken: map[*Worker]struct{}{},
+	}
+	for range o.Size {
+		p.done.Go(func() { p.keep(ctx) })
+	}
+	return p, nil
+}
+
+// keep has one worker ready at all times, until ctx ends.
+func (p *Pool) keep(ctx context.Context) {
+	for ctx.Err() == nil {
+		w, err := p.start(ctx)
+		if err != nil && ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			p.offer(ctx, readyWorker{err: err}, nil) // whoever waits learns why, and then it is tried again
+			continue
+		}
+		if p.offer(ctx, readyWorker{worker: w}, w.ended) {
+			continue
+		}
+		died := ctx.Err() == nil
+		w.discard()
+		if died && time.Since(w.started) < shortLife {
+			err := &runner.SetupError{Act: "keep worker " + w.unit, Err: errors.New("it ended without having been given a job")}
+			p.offer(ctx, readyWorker{err: err}, nil)
+		}
+	}
+}
+
+// offer hands r to whoever takes it, and reports whether somebody did before ctx ended or the worker did.
+func (p *Pool) offer(ctx context.Context, r readyWorker, ended <-chan struct{}) bool {
+	select {
+	case p.ready <- r:
+		return true
+	case <-ended:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// start starts a unit.
+func (p *Pool) start(ctx context.Context) (*Worker, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-p.slots }()
+	link, err := p.runner.bus.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	near, far, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	w := &Worker{pool: p, link: link, unit: poolPrefix + p.class.Name + "-" + randomName() + unitSuffix, conn: near, limits: p.class.Limits}
+	fd, err := blocking(far)
+	if err == nil {
+		err = link.start(ctx, w.unit, append(toBus(p.props), descriptor("StandardInputFileDescriptor", uintptr(fd))))
+		unix.Close(fd)
+	}
+	if err == nil {
+		w.started = time.Now()
+		w.ended = link.ended(ctx, w.unit)
+		err = w.find(ctx)
+	} else {
+		err = explain(ctx, link, w.unit, err)
+	}
+	if err != nil {
+		w.discard()
+		return nil, &runner.SetupError{Act: "start worker " + w.unit, Err: err, Cure: "see what systemd says of it: journalctl -u " + w.unit}
+	}
+	return w, nil
+}
+
+// blocking returns another descriptor of f in whose use calls wait, as programs expect.
+func blocking(f *os.File) (int, error) {
+	fd, err := duplicate(f)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// Take implements runner.Pool. Limits that are zero are the class's. Limits.Wall is counted from now on.
+func (p *Pool) Take(ctx context.Context, l runner.Limits) (runner.Worker, error) {
+	if err := checkSpec(runner.Spec{Limits: l}); err != nil {
+		return nil, &runner.SetupError{Act: "check limits", Err: err}
+	}
+	var r readyWorker
+	select {
+	case r = <-p.ready:
+	case <-p.over:
+		return nil, errPoolClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	w := r.worker
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.taken[w] = struct{}{}
+	}
+	p.mu.Unlock()
+	err := errPoolClosed
+	if !closed {
+		err = w.begin(ctx, l)
+	}
+	if err != nil {
+		w.discard()
+		return nil, err
+	}
+	return w, nil
+}
+
+// errPoolClosed says that Take came too late.
+var errPoolClosed error = &runner.SetupError{Act: "take worker", Err: errors.New("the pool is closed")}
+
+// Close ends all workers, also those that are taken, and returns when they are gone.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	var left []*Worker
+	for w := range p.taken {
+		left = append(left, w)
+	}
+	p.mu.Unlock()
+	p.stop()
+	p.done.Wait()
+	for _, w := range left {
+		w.discard()
+	}
+	return os.RemoveAll(p.root)
+}
+
+// Worker is one unit of a Pool that was taken. It implements runner.Worker.
+type Worker struct {
+	pool    *Pool
+	link    *link
+	unit    string
+	conn    *os.File
+	groups  groups
+	started time.Time
+	ended   <-chan struct{} // closed when the unit has ended
+	limits  runner.Limits
+
+	taken    time.Time
+	meter    *meter.Meter
+	wall     *time.Timer // nil: no limit
+	enforced []string
+	missing  []string
+	once     sync.Once // the unit is stopped, and forgotten, once
+
+	mu   sync.Mutex // guards stop
+	stop *ending
+}
+
+// find learns where the unit's control groups are.
+func (w *Worker) find(ctx context.Context) error {
+	p, err := w.link.GetUnitTypePropertyContext(ctx, w.unit, "Service", "MainPID")
+	if err != nil {
+		return err
+	}
+	pid, _ := p.Value.Value().(uint32)
+	if pid == 0 {
+		return errors.New("it has no process")
+	}
+	w.groups, err = groupsOf(int(pid))
+	return err
+}
+
+// begin sets the limits and starts to measure.
+func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
+	w.limits = merge(w.limits, l)
+	props := limits(l, true)
+	if l.IORead > 0 || l.IOWrite > 0 {
+		props = append(props, bandwidth(l, disks())...)
+	}
+	if len(props) > 0 {
+		if err := w.link.SetUnitPropertiesContext(ctx, w.unit, true, toBus(props)...); err != nil {
+			return &runner.SetupError{Act: "limit worker " + w.unit, Err: err, Cure: cureGroups}
+		}
+	}
+	var missing map[string]string
+	w.enforced, missing = w.groups.applied(w.limits)
+	for name, why := range missing {
+		if !w.pool.class.Degraded {
+			return &runner.SetupError{Act: "limit " + name, Err: errors.New(why), Cure: cureGroups}
+		}
+		w.missing = append(w.missing, name+": "+why)
+	}
+	source, err := meter.Cgroup(w.groups.meterPaths())
+	if err != nil {
+		return &runner.SetupError{Act: "account for worker " + w.unit, Err: err, Cure: cureGroups}
+	}
+	w.meter = meter.Start(source, meter.Options{Limits: w.limits, Relative: true, Power: w.setQuota})
+	w.taken = time.Now()
+	if w.limits.Wall > 0 {
+		w.wall = time.AfterFunc(w.limits.Wall, func() {
+			w.kill(ending{runner.ReasonTimeout, fmt.Sprintf("wall time: more than %s", w.limits.Wall)})
+		})
+	}
+	return nil
+}
+
+func (w *Worker) setQuota(milli int64) error { return setQuota(w.link, w.unit, milli, w.limits.CPU) }
+
+// merge returns l, with base's values for its zeros.
+func merge(base, l runner.Limits) runner.Limits {
+	or := func(v *int64, b int64) {
+		if *v == 0 {
+			*v = b
+		}
+	}
+	or(&l.CPU, base.CPU)
+	or(&l.Memory, base.Memory)
+	or(&l.Scratch, base.Scratch)
+	or(&l.IORead, base.IORead)
+	or(&l.IOWrite, base.IOWrite)
+	if l.Processes == 0 {
+		l.Processes = base.Processes
+	}
+	if l.Wall == 0 {
+		l.Wall = base.Wall
+	}
+	if l.Power == 0 {
+		l.Power = base.Power
+	}
+	return l
+}
+
+// Conn implements runner.Worker.
+func (w *Worker) Conn() *os.File { return w.conn }
+
+// Wait implements runner.Worker. Worker.Conn is closed when it returns.
+func (w *Worker) Wait(ctx context.Context) (runner.Result, error) {
+	defer context.AfterFunc(ctx, func() { w.kill(ending{runner.ReasonCancelled, context.Cause(ctx).Error()}) })()
+	<-w.ended
+	finished := time.Now()
+	report := w.meter.Stop()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
+	defer cancel()
+	service, _ := w.link.GetUnitTypePropertiesContext(end, w.unit, "Service") // of a unit that is gone there is nothing to know
+	w.discard()
+	return w.result(service, report, finished), nil
+}
+
+// result says how the unit ended and what it used.
+func (w *Worker) result(service map[string]any, report meter.Report, finished time.Time) runner.Result {
+	r := runner.Result{Usage: report.Usage, Anomalies: report.Anomalies, Engine: "native"}
+	r.Wall = finished.Sub(w.taken)
+	if n, ok := service["CPUUsageNSec"].(uint64); ok && n != infinity {
+		r.CPU = max(r.CPU, time.Duration(n))
+	}
+	name, _ := service["Result"].(string)
+	code, _ := service["ExecMainCode"].(int32)
+	status, _ := service["ExecMainStatus"].(int32)
+	w.mu.Lock()
+	stop := w.stop
+	w.mu.Unlock()
+	switch {
+	case name == "oom-kill" || report.Last.Killed > 0:
+		r.Reason, r.Detail = runner.ReasonOutOfMemory, memoryDetail(w.limits)
+		r.MemoryPeak = max(r.MemoryPeak, w.limits.Memory)
+	case stop != nil:
+		r.Reason, r.Detail = stop.reason, stop.detail
+	case code == 0: // nobody knows: the unit is gone
+		r.Reason, r.Detail = runner.ReasonCancelled, "the unit was stopped from outside"
+	case code == cldExited:
+		r.Reason, r.Exit = runner.ReasonExit, int(status)
+	default:
+		r.Reason, r.Signal = runner.ReasonSignal, unix.SignalName(unix.Signal(status))
+		r.Detail = "the worker was killed by " + r.Signal
+	}
+	r.Confinement = w.confinement()
+	return r
+}
+
+// cldExited is CLD_EXITED of sigaction(2), in ExecMainCode.
+const cldExited = 1
+
+func (w *Worker) confinement() runner.Confinement {
+	c := runner.Confinement{Driver: "systemd-pool", Missing: w.missing}
+	for _, e := range w.pool.runner.report.Effects {
+		d := effects[e.Name]
+		if e.Holds && (d.worker && (e.Name != "worker-executable" || hasProperty(w.pool.props, "MemoryDenyWriteExecute")) || d.alone) {
+			c.Enforced = append(c.Enforced, e.Name)
+		}
+	}
+	c.Enforced = append(c.Enforced, w.enforced...)
+	if w.limits.Wall > 0 {
+		c.Enforced = append(c.Enforced, "wall-time")
+	}
+	return sorted(c)
+}
+
+// kill ends the unit for the reason that comes first.
+func (w *Worker) kill(why ending) {
+	w.mu.Lock()
+	if w.stop == nil {
+		w.stop = &why
+	}
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
+	defer cancel()
+	w.link.kill(ctx, w.unit)
+}
+
+// discard stops the unit, whatever it does, and lets systemd forget it.
+func (w *Worker) discard() {
+	w.once.Do(func() {
+		if w.wall != nil {
+			w.wall.Stop()
+		}
+		if w.meter != nil {
+			w.meter.Stop()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
+		defer cancel()
+		w.link.stop(ctx, w.unit)
+		w.link.forget(ctx, w.unit)
+		w.conn.Close()
+		w.pool.mu.Lock()
+		delete(w.pool.taken, w)
+		w.pool.mu.Unlock()
+	})
+}
