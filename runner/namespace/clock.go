@@ -106,7 +106,7 @@ func (i *initProcess) shiftClock() error {
 	if i.clock == nil {
 		return nil
 	}
-	return loadProgram(clockProgram())
+	return program(clockProgram()).load()
 }
 
 // withClock adds to r what became of the order's offset.

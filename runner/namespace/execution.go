@@ -25,6 +25,7 @@ type execution struct {
 	spec    runner.Spec
 	mode    mode
 	refused error // why a stronger mode was not had; nil if none was tried
+	filter  program
 	group   *group
 	cmd     *exec.Cmd
 	control *os.File // closing it ends everything
@@ -44,10 +45,6 @@ type execution struct {
 	stop   *ending    // why the driver killed the execution
 	failed error      // Run's error, if the driver killed it for one
 	talked error      // Exchange's error
-}
-
-func newExecution(options Options, spec runner.Spec, m mode, refused error) *execution {
-	return &execution{options: options, spec: spec, mode: m, refused: refused}
 }
 
 // run is the whole life of the execution. The error is a *hostError if the host refused the mode.
@@ -181,7 +178,7 @@ func (e *execution) order() order {
 		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
 		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: e.talk.number,
-		Network: s.Network, Link: e.way.number,
+		Filter: e.filter, Network: s.Network, Link: e.way.number,
 	}
 	if !e.group.limitsMemory() {
 		o.WatchMemory = s.Limits.Memory

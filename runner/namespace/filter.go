@@ -1,6 +1,8 @@
 package namespace
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"runtime"
@@ -39,8 +41,21 @@ var denied = []string{
 	"set_mempolicy_home_node", "adjtimex", "clock_adjtime", "clock_settime", "settimeofday", "stime",
 }
 
-// absent calls fail with ENOSYS, so that a C library falls back to the call whose arguments the filter can see.
-var absent = []string{"clone3"}
+// absent calls fail with ENOSYS, so that programs fall back to the calls whose arguments the filter can see.
+var absent = []string{"clone3", "openat2"}
+
+// setID are the bits of a file's mode by which a program gets its owner's rights: in a writable mount, such a file would be one
+// of the caller's on the host.
+const setID = unix.S_ISUID | unix.S_ISGID
+
+// modes are the calls that set a file's mode: the number of the argument, and of the one with flags that say whether it counts.
+var modes = []struct {
+	name        string
+	mode, flags uint32
+}{
+	{"chmod", 1, 0}, {"fchmod", 1, 0}, {"fchmodat", 2, 0}, {"fchmodat2", 2, 0},
+	{"creat", 1, 0}, {"mknod", 1, 0}, {"mknodat", 2, 0}, {"open", 2, 1}, {"openat", 3, 2},
+}
 
 // families are the address families of sockets that may be made: local ones, and those that programs probe for.
 // The network namespace has no interface that is up; all other families are code that nobody should reach.
@@ -68,19 +83,40 @@ func policy(network bool) (seccomp.Policy, error) {
 	for _, p := range []uint64{0, 0xffffffff} { // 0xffffffff asks for the current one
 		persona = append(persona, seccomp.Condition{Argument: 0, Operation: seccomp.NotEqual, Value: p})
 	}
+	conditions := modeConditions(info)
 	namespaces := seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: namespaceFlags}}
 	return seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
 			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(info, absent)},
 			{Action: seccomp.ActionErrno, Names: known(info, denied)},
-			{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{
+			{Action: seccomp.ActionErrno, NamesWithCondtions: append(conditions, []seccomp.NameWithConditions{
 				{Name: "clone", Conditions: namespaces},
 				{Name: "personality", Conditions: persona},
 				{Name: "socket", Conditions: family},
-			}},
+				{Name: "socket", Conditions: seccomp.ArgumentConditions{ // other protocols of netlink configure the kernel
+					{Argument: 0, Operation: seccomp.Equal, Value: unix.AF_NETLINK},
+					{Argument: 2, Operation: seccomp.NotEqual, Value: unix.NETLINK_ROUTE},
+				}},
+			}...)},
 		},
 	}, nil
+}
+
+// modeConditions refuses set-ID bits.
+func modeConditions(info *arch.Info) (list []seccomp.NameWithConditions) {
+	for _, m := range modes {
+		if _, ok := info.SyscallNames[m.name]; !ok {
+			continue
+		}
+		c := seccomp.ArgumentConditions{{Argument: m.mode, Operation: seccomp.BitsSet, Value: setID}}
+		if m.flags != 0 {
+			const creates = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
+			c = append(c, seccomp.Condition{Argument: m.flags, Operation: seccomp.BitsSet, Value: creates})
+		}
+		list = append(list, seccomp.NameWithConditions{Name: m.name, Conditions: c})
+	}
+	return list
 }
 
 // known returns the names that the architecture has.
@@ -91,16 +127,59 @@ func known(info *arch.Info, names []string) []string {
 	})
 }
 
-// loadFilter puts the filter on the calling thread, which must have no_new_privs; its children inherit it.
-func loadFilter(network bool) error {
+// newFilter makes the filter's program, which takes the library a third of a millisecond: see Runner.filter.
+func newFilter(network bool) (program, error) {
 	p, err := policy(network)
 	if err != nil {
-		return fmt.Errorf("make system call filter: %w", err)
+		return nil, fmt.Errorf("make system call filter: %w", err)
 	}
-	if err := seccomp.LoadFilter(seccomp.Filter{Policy: p}); err != nil {
-		return err
+	list, err := p.Assemble()
+	if err != nil {
+		return nil, fmt.Errorf("make system call filter: %w", err)
 	}
-	return loadGate()
+	filter, err := gate()
+	if err != nil {
+		return nil, fmt.Errorf("make system call filter: %w", err)
+	}
+	for _, i := range list {
+		raw, err := i.Assemble()
+		if err != nil {
+			return nil, fmt.Errorf("make system call filter: %w", err)
+		}
+		filter = append(filter, unix.SockFilter{Code: raw.Op, Jt: raw.Jt, Jf: raw.Jf, K: raw.K})
+	}
+	return filter, nil
+}
+
+// program is a filter's program. As text it is as short as can be.
+type program []unix.SockFilter
+
+// sizeOfInstruction is that of struct sock_filter (linux/filter.h).
+const sizeOfInstruction = 8
+
+// MarshalText writes struct sock_filter in a row, in hexadecimal digits.
+func (p program) MarshalText() ([]byte, error) {
+	var b []byte
+	for _, i := range p {
+		b = binary.BigEndian.AppendUint16(b, i.Code)
+		b = append(b, i.Jt, i.Jf)
+		b = binary.BigEndian.AppendUint32(b, i.K)
+	}
+	return hex.AppendEncode(nil, b), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (p *program) UnmarshalText(text []byte) error {
+	b, err := hex.AppendDecode(nil, text)
+	if err != nil || len(b)%sizeOfInstruction != 0 {
+		return fmt.Errorf("read filter of %d bytes: it is not one", len(text))
+	}
+	list := make(program, 0, len(b)/sizeOfInstruction)
+	for ; len(b) > 0; b = b[sizeOfInstruction:] {
+		list = append(list, unix.SockFilter{Code: binary.BigEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.BigEndian.Uint32(b[4:])})
+	}
+	*p = list
+	return nil
 }
 
 // Offsets in struct seccomp_data (linux/seccomp.h).
@@ -119,39 +198,38 @@ const (
 	filterGreater = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
 )
 
-// loadGate adds what the library's filter cannot say. It lets foreign architectures (32-bit calls on amd64) through,
-// which would undo the list above: they kill the process here. It compares all 64 bits of an argument where the
+// gate is the beginning of the filter: what the library's part cannot say. That lets foreign architectures (32-bit calls on
+// amd64) through, which would undo the list above: they kill the process here. It compares all 64 bits of an argument where the
 // kernel looks at 32, so that ioctl(TIOCSTI) would pass with a higher bit set. And calls newer than its table must not
 // exist, so that a program finds the same ones on every host.
-func loadGate() error {
+func gate() (program, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	newest := slices.Max(slices.Collect(maps.Keys(info.SyscallNumbers)))
 	low := uint32(dataArgument + 8) // the low half of argument 1: the supported architectures are little-endian
-	return loadProgram([]unix.SockFilter{
+	return program{
 		{Code: filterLoad, K: dataArch},
 		{Code: filterEqual, K: uint32(info.ID), Jt: 1},
 		{Code: filterReturn, K: unix.SECCOMP_RET_KILL_PROCESS},
 		{Code: filterLoad, K: dataNumber},
 		{Code: filterGreater, K: uint32(newest), Jf: 1},
 		{Code: filterReturn, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
-		{Code: filterEqual, K: uint32(unix.SYS_IOCTL), Jf: 5},
+		{Code: filterEqual, K: uint32(unix.SYS_IOCTL), Jf: 4},
 		{Code: filterLoad, K: low},
-		{Code: filterEqual, K: unix.TIOCSTI, Jt: 2},
-		{Code: filterEqual, K: unix.TIOCLINUX, Jt: 1},
-		{Code: filterReturn, K: unix.SECCOMP_RET_ALLOW},
+		{Code: filterEqual, K: unix.TIOCSTI, Jt: 1},
+		{Code: filterEqual, K: unix.TIOCLINUX, Jf: 1},
 		{Code: filterReturn, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-		{Code: filterReturn, K: unix.SECCOMP_RET_ALLOW},
-	})
+	}, nil
 }
 
-// loadProgram puts one more filter on the calling thread; of all filters the strictest answer counts.
-func loadProgram(program []unix.SockFilter) error {
-	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+// load puts one more filter on the calling thread, which must have no_new_privs; its children inherit it. Of all filters the
+// strictest answer counts.
+func (p program) load() error {
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
-	runtime.KeepAlive(program)
+	runtime.KeepAlive(p)
 	if errno != 0 {
 		return fmt.Errorf("load system call filter: %w", errno)
 	}

@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 
 	"arch.network/runner"
@@ -56,6 +57,8 @@ type Options struct {
 // Runner runs commands in namespaces. It may be used by several goroutines at once.
 type Runner struct {
 	options Options
+
+	filter, filterWithoutNetwork func() (program, error) // made once
 }
 
 // New returns a Runner. It starts nothing, and says nothing about what the host permits: the first Run tells.
@@ -63,7 +66,11 @@ func New(options Options) (*Runner, error) {
 	if options.Executable == "" {
 		options.Executable = "/proc/self/exe"
 	}
-	return &Runner{options: options}, nil
+	return &Runner{
+		options:              options,
+		filter:               sync.OnceValues(func() (program, error) { return newFilter(true) }),
+		filterWithoutNetwork: sync.OnceValues(func() (program, error) { return newFilter(false) }),
+	}, nil
 }
 
 // Run implements runner.Runner.
@@ -81,7 +88,10 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 	}
 	var refused error // why the stronger mode could not be had
 	for {
-		e := newExecution(r.options, spec, m, refused)
+		e, err := r.execution(spec, m, refused)
+		if err != nil {
+			return runner.Result{}, err
+		}
 		result, err := e.run(ctx)
 		refused = err
 		h, ok := errors.AsType[*hostError](err)
@@ -94,6 +104,19 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 		}
 		m = next
 	}
+}
+
+// execution prepares one in mode m.
+func (r *Runner) execution(spec runner.Spec, m mode, refused error) (*execution, error) {
+	filter := r.filter
+	if m == modeLandlock { // there is no network namespace to do it
+		filter = r.filterWithoutNetwork
+	}
+	program, err := filter()
+	if err != nil {
+		return nil, &runner.SetupError{Act: "confine system calls", Err: err}
+	}
+	return &execution{options: r.options, spec: spec, mode: m, refused: refused, filter: program}, nil
 }
 
 // weaker returns the mode to try where the host refused m.

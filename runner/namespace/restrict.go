@@ -29,7 +29,7 @@ func restrictThread(o order) error {
 	if err := dropCapabilities(); err != nil {
 		return err
 	}
-	return loadFilter(o.Mode != modeLandlock)
+	return o.Filter.load()
 }
 
 // limitCPUs confines the thread to the first n of the CPUs it may use; zero leaves them all.

@@ -33,6 +33,8 @@ type order struct {
 	Scratch  int64 // bytes of a tmpfs without a size; zero: the kernel's default
 	Exchange int   // the descriptor that becomes the commands' descriptor 0; zero: /dev/null does
 
+	Filter program // of system calls
+
 	Network runner.Network
 	Link    int // the descriptor by which the network's gateway gets its sockets, if there is one
 

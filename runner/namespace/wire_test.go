@@ -17,6 +17,7 @@ func TestOrderRoundTrip(t *testing.T) {
 		Mounts:   []runner.Mount{{Kind: runner.Copy, Source: "/s", Target: "/t", Reverse: true, ModTime: 7}},
 		Hostname: "h", UID: 1, GID: 2, Umask: 3, CPUs: 4, Scratch: 5, WatchMemory: 6, WatchProcesses: 7, MaxProcesses: 8,
 		ClockOffset: -9, NoVDSO: true, Exchange: 10, Link: 11,
+		Filter:  program{{Code: 1, Jt: 2, Jf: 3, K: 0xfffffffe}},
 		Network: runner.Network{Egress: []runner.Egress{{Protocol: "tcp", Host: "h", Port: 12}}},
 	}
 	var pipe bytes.Buffer

@@ -13,7 +13,7 @@ func escapes() []testCase {
 		{"dangerous system calls are refused", func(h *harness) {
 			result, out := h.run(h.spec("denied"))
 			h.ended(result, runner.ReasonExit, 0)
-			want := map[string]string{"clone3": "ENOSYS", "a call of the future": "ENOSYS"}
+			want := map[string]string{"clone3": "ENOSYS", "openat2": "ENOSYS", "a call of the future": "ENOSYS"}
 			for _, line := range lines(out) {
 				name, got := cut(line)
 				expect := "EPERM"
@@ -24,7 +24,7 @@ func escapes() []testCase {
 					h.Errorf("%s: got %s, want %s", name, got, expect)
 				}
 			}
-			h.equal(len(lines(out)), 43)
+			h.equal(len(lines(out)), 52)
 		}},
 		{"32-bit system calls kill", func(h *harness) {
 			if runtime.GOARCH != "amd64" {

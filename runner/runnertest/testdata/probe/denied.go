@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,8 @@ func tryDenied([]string) {
 	runtime.LockOSThread()
 	self := uintptr(os.Getpid())
 	const high = 1 << 32
+	at := ^uintptr(99) // AT_FDCWD
+	here, name := uintptr(unsafe.Pointer(&[]byte(".\x00")[0])), uintptr(unsafe.Pointer(&[]byte("made\x00")[0]))
 	attempts := []attempt{
 		{"mount", unix.SYS_MOUNT, [6]uintptr{}},
 		{"umount2", unix.SYS_UMOUNT2, [6]uintptr{}},
@@ -59,6 +62,15 @@ func tryDenied([]string) {
 		{"socket packet, high bit", unix.SYS_SOCKET, [6]uintptr{high | unix.AF_PACKET, unix.SOCK_RAW}},
 		{"socket alg", unix.SYS_SOCKET, [6]uintptr{unix.AF_ALG, unix.SOCK_SEQPACKET}},
 		{"socket vsock", unix.SYS_SOCKET, [6]uintptr{unix.AF_VSOCK, unix.SOCK_STREAM}},
+		{"socket netlink audit", unix.SYS_SOCKET, [6]uintptr{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT}},
+		{"socket netlink netfilter", unix.SYS_SOCKET, [6]uintptr{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER}},
+		{"fchmod set-uid", unix.SYS_FCHMOD, [6]uintptr{1, 0o4755}},
+		{"fchmodat set-gid", unix.SYS_FCHMODAT, [6]uintptr{at, here, 0o2755}},
+		{"fchmodat2 set-uid", unix.SYS_FCHMODAT2, [6]uintptr{at, here, 0o4755}},
+		{"openat set-uid", unix.SYS_OPENAT, [6]uintptr{at, name, unix.O_CREAT | unix.O_WRONLY, 0o4755}},
+		{"openat unnamed set-uid", unix.SYS_OPENAT, [6]uintptr{at, here, unix.O_TMPFILE | unix.O_WRONLY, 0o4755}},
+		{"openat2", unix.SYS_OPENAT2, [6]uintptr{at, here}},
+		{"mknodat set-uid", unix.SYS_MKNODAT, [6]uintptr{at, name, unix.S_IFREG | 0o4755}},
 		{"ioctl TIOCSTI", unix.SYS_IOCTL, [6]uintptr{0, unix.TIOCSTI}},
 		{"ioctl TIOCSTI, high bit", unix.SYS_IOCTL, [6]uintptr{0, high | unix.TIOCSTI}},
 		{"ioctl TIOCLINUX", unix.SYS_IOCTL, [6]uintptr{0, unix.TIOCLINUX}},
