@@ -43,9 +43,9 @@ type unableError struct {
 func (e *unableError) Error() string { return e.err.Error() }
 func (e *unableError) Unwrap() error { return e.err }
 
-// startExport is the name under which the function of a module's start section is exported instead: the engine would call it
+// StartExport is the name under which the function of a module's start section is exported instead: the engine would call it
 // before the gas limit could be set.
-const startExport = "arch.start"
+const StartExport = "arch.start"
 
 // meter checks a module and makes it count its work.
 func meter(module []byte, ext *Extension) ([]byte, error) {
@@ -75,7 +75,7 @@ func deferStart(module []byte) ([]byte, error) {
 	if err != nil {
 		return nil, &refusal{err.Error()}
 	}
-	m.Exports = append(m.Exports, binary.Export{Name: startExport, Kind: binary.KindFunc, Index: *m.Start})
+	m.Exports = append(m.Exports, binary.Export{Name: StartExport, Kind: binary.KindFunc, Index: *m.Start})
 	m.Start = nil
 	return m.Encode(), nil
 }

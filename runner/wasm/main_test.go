@@ -212,3 +212,13 @@ func (w *pooled) Wait(ctx context.Context) (runner.Result, error) {
 	w.cancel()
 	return w.result, w.err
 }
+
+// fileMount is a mount of a file with a module that is too large for a Data mount.
+func fileMount(t testing.TB, code []byte) runner.Mount {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "module.wasm")
+	if err := os.WriteFile(path, code, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return runner.Mount{Kind: runner.Bind, Source: path, Target: "/module.wasm"}
+}

@@ -81,7 +81,7 @@ func (r *run) enter(ctx context.Context) error {
 	if n := len(f.Definition().ParamTypes()); n > 0 {
 		return &refusal{fmt.Sprintf("its function %q takes %d parameters: one to start with takes none", entry, n)}
 	}
-	before := []string{startExport}
+	before := []string{StartExport}
 	if entry != defaultEntry { // wasi-libc's crt1-reactor.o
 		before = append(before, "_initialize")
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -45,10 +46,24 @@ func (s *session) exchange(conn *os.File) error {
 	if err := s.tell(conn, s.task, s.module); err != nil {
 		return s.judge(err)
 	}
-	if err := s.tellExtra(conn); err != nil {
+	if err := gone(writePieces(conn, frameExtra, s.extra.Send)); err != nil {
 		return s.judge(err)
 	}
-	return s.judge(s.hear(conn))
+	over := make(chan struct{})
+	var stopper sync.WaitGroup
+	if s.extra.Stop != nil {
+		stopper.Go(func() {
+			select {
+			case <-s.extra.Stop:
+				writeFrame(conn, frameStop, nil) // a worker that is gone needs no order
+			case <-over:
+			}
+		})
+	}
+	err := s.hear(conn)
+	close(over)
+	stopper.Wait()
+	return s.judge(err)
 }
 
 // tell sends a task. A worker that does not listen any more is heard all the same.
@@ -76,20 +91,6 @@ func (s *session) tell(conn *os.File, t task, module []byte) error {
 		}
 	}
 	return gone(writePieces(conn, frameModule, module))
-}
-
-func (s *session) tellExtra(conn *os.File) error {
-	if err := gone(writePieces(conn, frameExtra, s.extra.Send)); err != nil {
-		return err
-	}
-	if s.extra.Stop == nil {
-		return nil
-	}
-	go func() { // ends at the latest when Stop is closed; writing to a worker that is gone does nothing
-		<-s.extra.Stop
-		writeFrame(conn, frameStop, nil)
-	}()
-	return nil
 }
 
 // gone forgives errors of writing that say that the other side has ended: its last words are still to be read.
