@@ -1,0 +1,305 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
+	"arch.network/runner"
+)
+
+// DefaultSocket is where the broker listens.
+const DefaultSocket = "/run/arch-runnerd/socket"
+
+// Client asks a broker. The zero value asks the one at DefaultSocket; it may be used by several goroutines at once.
+type Client struct {
+	Path string // of the socket; empty: DefaultSocket
+}
+
+// Request is one job.
+type Request struct {
+	Envelope  []byte        // the DSSE envelope of a Job, as JSON
+	Timeout   time.Duration // shortens what the document and the policy allow, to the millisecond; zero: it does not
+	Interpret bool          // run a module without compiling it
+
+	// Content opens what the document pins, when the broker does not have it yet: the bytes of a Blob, the NAR of a Tree. Run closes
+	// it. An error that wraps fs.ErrNotExist, or any other, ends the job before it starts.
+	Content func(ctx context.Context, item Item) (io.ReadCloser, error)
+
+	// Started is called when the job starts. Nil: no call.
+	Started        func()
+	Stdout, Stderr io.Writer // nil: discarded
+	// Collect receives each output as a NAR; see runner.Spec.Collect. What it was given is what the result's digest says,
+	// once Run has returned without error. Nil: outputs are discarded.
+	Collect func(name string, nar io.Reader) error
+}
+
+// Response is what came of it.
+type Response struct {
+	Result            runner.Result
+	Started, Finished time.Time     // by the broker's clock
+	ID                digest.SHA256 // of the document that ran
+	Policy            string        // metadata.name of the policy that allowed it
+	PolicyID          digest.SHA256
+}
+
+// UnreachableError says that there is no broker to talk to.
+type UnreachableError struct {
+	Path string
+	Err  error
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("reach broker at %s: %v", e.Path, e.Err)
+}
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Hint tells the way out.
+func (e *UnreachableError) Hint() string {
+	return "start it: systemctl start arch-runnerd.socket; its socket belongs to the user who may ask"
+}
+
+// Run has a job run and returns when it is over. Cancelling ctx ends it. The error is a *Refusal if the broker said no,
+// an *UnreachableError if there is none.
+func (c *Client) Run(ctx context.Context, q Request) (Response, error) {
+	path := c.Path
+	if path == "" {
+		path = DefaultSocket
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return Response{}, &UnreachableError{path, err}
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	e := exchange{ctx: ctx, conn: conn, in: frameReader{r: conn}, q: q, sums: map[string]digest.SHA256{}}
+	resp, err := e.run()
+	if err != nil && ctx.Err() != nil {
+		return Response{}, ctx.Err()
+	}
+	return resp, err
+}
+
+// exchange is one connection, from the client's side.
+type exchange struct {
+	ctx  context.Context
+	conn net.Conn
+	in   frameReader
+	q    Request
+	buf  []byte
+	resp Response
+	sums map[string]digest.SHA256 // of the outputs, as they were received
+}
+
+func (e *exchange) run() (Response, error) {
+	frame, err := encode(kindRequest, request{
+		Version: protocolVersion, Envelope: e.q.Envelope, Timeout: e.q.Timeout.Milliseconds(), Interpret: e.q.Interpret,
+	})
+	if err != nil {
+		return Response{}, fmt.Errorf("ask broker: %w", err)
+	}
+	if err := e.write(frame); err != nil {
+		return Response{}, err
+	}
+	for {
+		k, body, err := e.in.next(kindNeed, kindStarted, kindStdout, kindStderr, kindOutput, kindResult, kindRefusal)
+		if err != nil {
+			return Response{}, lost(err)
+		}
+		if k == kindResult {
+			err := e.result(body)
+			return e.resp, err
+		}
+		if err := e.frame(k, body); err != nil {
+			return Response{}, err
+		}
+	}
+}
+
+func lost(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the broker closed the connection without a result")
+	}
+	return fmt.Errorf("read from broker: %w", err)
+}
+
+// frame does what a frame before the last one asks for.
+func (e *exchange) frame(k kind, body []byte) error {
+	switch k {
+	case kindNeed:
+		var item Item
+		if err := decode(body, &item); err != nil {
+			return lost(err)
+		}
+		return e.provide(item)
+	case kindStarted:
+		var s started
+		if err := decode(body, &s); err != nil {
+			return lost(err)
+		}
+		e.resp.ID, e.resp.Started = s.ID, time.UnixMicro(s.At).UTC()
+		if e.q.Started != nil {
+			e.q.Started()
+		}
+		return nil
+	case kindStdout:
+		return pass(e.q.Stdout, body)
+	case kindStderr:
+		return pass(e.q.Stderr, body)
+	case kindOutput:
+		var o output
+		if err := decode(body, &o); err != nil {
+			return lost(err)
+		}
+		return e.collect(o.Name)
+	}
+	return e.refused(body)
+}
+
+func (e *exchange) refused(body []byte) error {
+	r := new(Refusal)
+	if err := decode(body, r); err != nil {
+		return lost(err)
+	}
+	return r
+}
+
+func pass(w io.Writer, p []byte) error {
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(p)
+	return err
+}
+
+// provide sends an item.
+func (e *exchange) provide(item Item) error {
+	err := errors.New("no content was given")
+	var r io.ReadCloser
+	if e.q.Content != nil {
+		r, err = e.q.Content(e.ctx, item)
+	}
+	if err != nil {
+		frame, encodeErr := encode(kindLack, lack{Reason: short(err.Error())})
+		if encodeErr != nil {
+			return encodeErr
+		}
+		return e.write(frame)
+	}
+	defer r.Close()
+	data := make([]byte, maxData)
+	for {
+		n, err := io.ReadFull(r, data)
+		if n > 0 {
+			e.buf = appendFrame(e.buf[:0], kindData, data[:n])
+			if err := e.write(e.buf); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return e.write(appendFrame(nil, kindEnd, nil))
+		case err != nil:
+			return fmt.Errorf("read %s %s: %w", item.Kind, item.Digest, err)
+		}
+	}
+}
+
+// write sends a frame. A broker that no longer listens has said why.
+func (e *exchange) write(frame []byte) error {
+	_, err := e.conn.Write(frame)
+	if err == nil {
+		return nil
+	}
+	for {
+		k, body, readErr := e.in.next(kindNeed, kindRefusal)
+		if readErr != nil {
+			return fmt.Errorf("write to broker: %w", err)
+		}
+		if k == kindRefusal {
+			return e.refused(body)
+		}
+	}
+}
+
+// collect hands out an output, to its end.
+func (e *exchange) collect(name string) error {
+	r := &outputReader{in: &e.in}
+	var sum digest.Writer
+	in := io.TeeReader(r, &sum)
+	if e.q.Collect != nil {
+		if err := e.q.Collect(name, in); err != nil {
+			return err
+		}
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return err
+	}
+	e.sums[name] = sum.Sum()
+	return nil
+}
+
+// outputReader reads the data frames up to the end frame.
+type outputReader struct {
+	in   *frameReader
+	rest []byte
+	done bool
+}
+
+func (r *outputReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.done {
+			return 0, io.EOF
+		}
+		k, body, err := r.in.next(kindData, kindEnd, kindRefusal)
+		if err != nil {
+			return 0, lost(err)
+		}
+		switch k {
+		case kindEnd:
+			r.done = true
+		case kindRefusal:
+			refusal := new(Refusal)
+			if err := decode(body, refusal); err != nil {
+				return 0, lost(err)
+			}
+			return 0, refusal
+		default:
+			r.rest = body
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// result reads the last frame and compares the outputs' digests with what was received.
+func (e *exchange) result(body []byte) error {
+	var res result
+	if err := decode(body, &res); err != nil {
+		return lost(err)
+	}
+	e.resp.Result, e.resp.Finished = res.Result.result(), time.UnixMicro(res.Finished).UTC()
+	if res.Policy != nil {
+		e.resp.Policy, e.resp.PolicyID = res.Policy.Name, res.Policy.ID
+	}
+	for _, o := range e.resp.Result.Outputs {
+		if got, ok := e.sums[o.Name]; !ok || got != o.NAR {
+			return fmt.Errorf("output %q: received %s, the broker says %s", o.Name, got, o.NAR)
+		}
+	}
+	return nil
+}
+
+// DumpTree is a Request.Content of a tree on this machine: its NAR.
+func DumpTree(ctx context.Context, path string) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(nar.Dump(ctx, w, path, nar.Options{})) }()
+	return r
+}

@@ -1,0 +1,53 @@
+// Package broker is the privileged half of running jobs: a small server that trusts nobody who talks to it.
+//
+// An agent that faces the world hands over a signed Job and has it run, but must not be able to make anything else run: it
+// may have been taken over. So what a client sends is one DSSE envelope, and bytes that the envelope pins. The
+// broker verifies the signatures against its own trust root and the job against its own policy, derives the confinement by
+// itself (package job), has a runner.Runner enforce it, and streams back what comes of it. There is no way to send
+// a property, a path, a command line, a user or a name.
+//
+// # Content
+//
+// A client keeps what it fetched in a store that is its own, and can change it after any check. So the broker opens nothing of
+// the client's: it neither takes paths nor descriptors (reading one may block for ever, walking a directory that another
+// owns is a race). It asks for what the document pins and it does not have yet, by digest; the client streams the bytes; the
+// broker hashes them while it writes them to a cache of its own, and what has another digest is removed. What was received
+// once is not asked for again. Only content that a verified document names is ever accepted, and its size is bounded.
+//
+//	reference           what is asked for
+//	url, model, ipfs    the blob of that SHA-256 (ipfs: CIDs of raw blocks)
+//	tree, git           the NAR of that SHA-256
+//	oci                 the manifest, then the blobs that it names; for runtime wasm that may be a module artifact
+//	store               as an image: nothing. The closure is that of the host's own store, which belongs to root
+//	                    as an input: the NAR of that SHA-256
+//	go                  refused: its pin is not a hash of bytes that can be streamed
+//
+// # Protocol, version 1
+//
+// A connection to the Unix stream socket is one job. The kernel tells whose it is (SO_PEERCRED); users who are not
+// allowed get a refusal. Both sides send frames: the length of the body in four bytes, big endian, one byte for the kind, the
+// body. Bodies of data frames are raw bytes, at most 256 KiB; all others are JSON in canonical form, at most 128 KiB,
+// in which nothing is unknown, repeated, or left to interpretation (canonical.Unmarshal).
+//
+//	client              broker
+//	request (Q)                                  the envelope
+//	                    need (N)                 a digest; as often as something is missing
+//	data (D)… end (E), or lack (L)               the bytes, or that there are none
+//	                    started (S)              the job runs
+//	                    stdout (1), stderr (2)
+//	                    output (O), data (D)… end (E)   the NAR of each output, when the job succeeded
+//	                    result (R)               the last frame
+//	                    refusal (X)              the last frame, at any time: a code, a sentence, a hint
+//
+// Closing the connection ends the job. Anything that a client sends while its job runs is an error, and ends it, too.
+//
+// # Promises
+//
+//   - Nothing runs that a quorum of the policy's issuers did not sign, that the policy does not allow, before its time or after its end.
+//   - A document with a nonce runs once, and once more for each of its retries; it needs an end (metadata.expires).
+//   - What runs are the bytes that the document pins.
+//   - Memory is bounded: by the number of connections, and one frame for each. So are jobs, disk and time.
+//   - Every refusal has a Code, which a program can act on.
+//
+// The broker never fetches, never signs, holds no key, and needs no capability: being uid 0 on the system bus is enough.
+package broker

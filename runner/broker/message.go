@@ -1,0 +1,157 @@
+package broker
+
+import (
+	"time"
+
+	"arch.network/attest/digest"
+	"arch.network/runner"
+)
+
+// protocolVersion is the only one.
+const protocolVersion = 1
+
+// request opens a job.
+type request struct {
+	Version   int    `json:"version"`
+	Envelope  []byte `json:"envelope"`            // a DSSE envelope of a Job, as JSON
+	Timeout   int64  `json:"timeout,omitempty"`   // milliseconds; shortens what the document and the policy allow
+	Interpret bool   `json:"interpret,omitempty"` // run a module without compiling it
+}
+
+// maxTimeout is the longest that a request may name: what is longer than a job may take says nothing.
+const maxTimeout = int64(366 * 24 * time.Hour / time.Millisecond)
+
+func (q request) validate() error {
+	switch {
+	case q.Version != protocolVersion:
+		return protocolErrorf("protocol version %d is not %d", q.Version, protocolVersion)
+	case len(q.Envelope) == 0:
+		return protocolErrorf("there is no envelope")
+	case q.Timeout < 0 || q.Timeout > maxTimeout:
+		return protocolErrorf("timeout %d is not from 0 to %d", q.Timeout, maxTimeout)
+	}
+	return nil
+}
+
+// ContentKind says how content is named and sent.
+type ContentKind string
+
+// The kinds of contents.
+const (
+	Blob ContentKind = "blob" // bytes, by their SHA-256
+	Tree ContentKind = "tree" // a file, directory or link as a NAR, by the SHA-256 of that
+)
+
+// Item is one piece of content.
+type Item struct {
+	Kind   ContentKind   `json:"kind"`
+	Digest digest.SHA256 `json:"digest"`
+	Ref    string        `json:"ref"` // the reference in the document that it belongs to
+}
+
+// lack says that the client does not have an Item.
+type lack struct {
+	Reason string `json:"reason"`
+}
+
+// started says that the job runs.
+type started struct {
+	ID digest.SHA256 `json:"id"` // of the document
+	At int64         `json:"at"` // microseconds since 1970
+}
+
+// output precedes the NAR of an output.
+type output struct {
+	Name string `json:"name"`
+}
+
+// result is the last frame of a job that ran.
+type result struct {
+	Finished int64       `json:"finished"` // microseconds since 1970
+	Result   wireResult  `json:"result"`
+	Policy   *policyUsed `json:"policy"`
+}
+
+// policyUsed names the policy that allowed a job.
+type policyUsed struct {
+	ID   digest.SHA256 `json:"id"`
+	Name string        `json:"name"`
+}
+
+// wireResult is a runner.Result. Numbers are integers within what JSON holds.
+type wireResult struct {
+	Reason  runner.Reason `json:"reason"`
+	Exit    int           `json:"exit"`
+	Signal  string        `json:"signal"`
+	Command int           `json:"command"`
+	Detail  string        `json:"detail"`
+	Engine  string        `json:"engine"`
+
+	Wall       int64           `json:"wall"` // microseconds, as CPU
+	CPU        int64           `json:"cpu"`
+	MemoryPeak int64           `json:"memoryPeak"`
+	IORead     int64           `json:"ioRead"`
+	IOWrite    int64           `json:"ioWrite"`
+	Gas        int64           `json:"gas"`
+	Energy     *wireEnergy     `json:"energy"`
+	Network    *runner.Traffic `json:"network"`
+	Accounting string          `json:"accounting"`
+
+	Anomalies   []wireAnomaly      `json:"anomalies"`
+	Outputs     []runner.Collected `json:"outputs"`
+	Confinement runner.Confinement `json:"confinement"`
+}
+
+type wireEnergy struct {
+	Microjoules int64  `json:"microjoules"`
+	Source      string `json:"source"`
+}
+
+type wireAnomaly struct {
+	Kind     runner.AnomalyKind `json:"kind"`
+	At       int64              `json:"at"` // microseconds
+	Evidence string             `json:"evidence"`
+}
+
+// maxInteger is what a JSON number holds exactly.
+const maxInteger = 1<<53 - 1
+
+func integer[N int64 | uint64 | float64](n N) int64 {
+	if n > maxInteger {
+		return maxInteger
+	}
+	return max(int64(n), 0)
+}
+
+func toWire(r runner.Result) wireResult {
+	w := wireResult{
+		Reason: r.Reason, Exit: r.Exit, Signal: r.Signal, Command: r.Command, Detail: valid(r.Detail), Engine: r.Engine,
+		Wall: r.Wall.Microseconds(), CPU: r.CPU.Microseconds(), MemoryPeak: integer(r.MemoryPeak), IORead: integer(r.IORead), IOWrite: integer(r.IOWrite),
+		Gas: integer(r.Gas), Network: r.Network, Accounting: r.Accounting, Outputs: r.Outputs, Confinement: r.Confinement,
+	}
+	if e := r.Energy; e != nil {
+		w.Energy = &wireEnergy{integer(e.Joules * 1e6), e.Source}
+	}
+	for _, a := range r.Anomalies {
+		w.Anomalies = append(w.Anomalies, wireAnomaly{a.Kind, a.At.Microseconds(), valid(a.Evidence)})
+	}
+	return w
+}
+
+func (w wireResult) result() runner.Result {
+	r := runner.Result{
+		Reason: w.Reason, Exit: w.Exit, Signal: w.Signal, Command: w.Command, Detail: w.Detail, Engine: w.Engine,
+		Usage: runner.Usage{
+			Wall: time.Duration(w.Wall) * time.Microsecond, CPU: time.Duration(w.CPU) * time.Microsecond,
+			MemoryPeak: w.MemoryPeak, IORead: w.IORead, IOWrite: w.IOWrite, Gas: uint64(max(w.Gas, 0)), Network: w.Network, Accounting: w.Accounting,
+		},
+		Outputs: w.Outputs, Confinement: w.Confinement,
+	}
+	if e := w.Energy; e != nil {
+		r.Energy = &runner.Energy{Joules: float64(e.Microjoules) / 1e6, Source: e.Source}
+	}
+	for _, a := range w.Anomalies {
+		r.Anomalies = append(r.Anomalies, runner.Anomaly{Kind: a.Kind, At: time.Duration(a.At) * time.Microsecond, Evidence: a.Evidence})
+	}
+	return r
+}
