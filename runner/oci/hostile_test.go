@@ -147,6 +147,11 @@ func whiteouts(n int) []e {
 func TestHostileImages(t *testing.T) {
 	plain := layer{tarOf(t, e{name: "x", body: "x"}), "gzip"}
 	layerOf := func(i image) map[string]any { return i.Manifest["layers"].([]any)[0].(map[string]any) }
+	replace := func(w *world, i image, plain []byte) {
+		layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.v1.tar"
+		layerOf(i)["digest"], layerOf(i)["size"] = w.blob(plain), len(plain)
+		i.Config["rootfs"].(map[string]any)["diff_ids"] = []any{digest.Of(plain)}
+	}
 	for _, tt := range []struct {
 		name   string
 		layer  layer
@@ -161,7 +166,10 @@ func TestHostileImages(t *testing.T) {
 			layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 		}, err: `has the unknown media type "application/vnd.oci.image.layer.nondistributable.v1.tar"`},
 		{name: "layer packed otherwise", layer: plain, change: func(_ *world, i image) { layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.v1.tar+zstd" }, err: `archive is compressed with "gzip", but said to be with "zstd"`},
-		{name: "plain layer that is packed", layer: plain, change: func(_ *world, i image) { layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.v1.tar" }, err: `archive is compressed with "gzip", but said to be with ""`},
+		{name: "plain layer that is packed", layer: plain, change: func(w *world, i image) { replace(w, i, plain.packed(t)) }, err: `archive is compressed with "gzip", but said to be with ""`},
+		{name: "plain layer of another hash", layer: layer{plain.tar, ""}, change: func(_ *world, i image) {
+			i.Config["rootfs"].(map[string]any)["diff_ids"] = []any{digest.Of([]byte("other"))}
+		}, err: "the configuration says sha256:"},
 		{name: "layer is longer", layer: plain, change: func(_ *world, i image) { layerOf(i)["size"] = 1 }, err: "it does not have the 1 bytes that its descriptor says"},
 		{name: "layer is shorter", layer: plain, change: func(_ *world, i image) { layerOf(i)["size"] = 1 << 40 }, err: "it does not have the 1099511627776 bytes that its descriptor says"},
 		{name: "layer of negative size", layer: plain, change: func(_ *world, i image) { layerOf(i)["size"] = -1 }, err: "bytes that its descriptor says"},
@@ -227,18 +235,15 @@ func TestHostileImages(t *testing.T) {
 		}, err: "archive expands to more than 200 times its size"},
 		{name: "sparse bomb", layer: plain, change: func(w *world, i image) {
 			b := sparseBomb(w.t)
-			layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.v1.tar"
-			layerOf(i)["digest"], layerOf(i)["size"] = w.blob(b), len(b)
+			replace(w, i, b)
 		}, err: "archive exceeds the limit of 1048576 bytes"},
 		{name: "tar that ends early", layer: plain, change: func(w *world, i image) {
 			b := tarOf(w.t, e{name: "a", body: strings.Repeat("a", 5000)})[:2000]
-			layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.v1.tar"
-			layerOf(i)["digest"], layerOf(i)["size"] = w.blob(b), len(b)
+			replace(w, i, b)
 		}, err: "unexpected EOF"},
 		{name: "no tar", layer: plain, change: func(w *world, i image) {
 			b := bytes.Repeat([]byte("not a tar "), 200)
-			layerOf(i)["mediaType"] = "application/vnd.oci.image.layer.v1.tar"
-			layerOf(i)["digest"], layerOf(i)["size"] = w.blob(b), len(b)
+			replace(w, i, b)
 		}, err: "invalid tar header"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

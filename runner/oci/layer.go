@@ -52,8 +52,16 @@ func (c *Cache) unpackLayer(ctx context.Context, img Image, desc imagespec.Descr
 	}
 	w := newFileWriter(filepath.Join(dir, filesDir))
 	index := newIndexWriter()
-	var diff digest.Writer
-	err = unpack.ReadLayer(ctx, blob, compression, c.limits, &diff, func(e unpack.LayerEntry, content io.Reader) error {
+	diff := &digest.Writer{}
+	var tee io.Writer = diff
+	if compression == unpack.None {
+		// What is not compressed was hashed just now.
+		tee = nil
+		if desc.Digest != diffID {
+			return nil, fmt.Errorf("its uncompressed bytes have the digest %s, the configuration says %s", desc.Digest, diffID)
+		}
+	}
+	err = unpack.ReadLayer(ctx, blob, compression, c.limits, tee, func(e unpack.LayerEntry, content io.Reader) error {
 		s := step{LayerEntry: e}
 		if e.Kind == unpack.LayerFile {
 			var err error
@@ -66,7 +74,7 @@ func (c *Cache) unpackLayer(ctx context.Context, img Image, desc imagespec.Descr
 	if err = errors.Join(err, w.close()); err != nil {
 		return nil, err
 	}
-	if got := diff.Sum(); got != diffID {
+	if got := diff.Sum(); tee != nil && got != diffID {
 		return nil, fmt.Errorf("its uncompressed bytes have the digest %s, the configuration says %s", got, diffID)
 	}
 	return index.buf, nil
@@ -91,13 +99,14 @@ func checkBlob(f *os.File, desc imagespec.Descriptor) error {
 type fileWriter struct {
 	path string
 	n    int
-	dir  *os.Root // of the current file
+	dir  *os.Root             // of the current file
+	kept map[os.FileMode]bool // modes that files get as they are asked for: no umask or access control list takes anything away
 	hash hash.Hash
 	buf  []byte
 }
 
 func newFileWriter(path string) *fileWriter {
-	return &fileWriter{path: path, hash: sha256.New(), buf: make([]byte, 128<<10)}
+	return &fileWriter{path: path, kept: map[os.FileMode]bool{}, hash: sha256.New(), buf: make([]byte, 128<<10)}
 }
 
 // write writes one file with exactly the size of e and returns the hash of its content.
@@ -116,11 +125,28 @@ func (w *fileWriter) write(e unpack.LayerEntry, content io.Reader) (digest.SHA25
 	w.n++
 	w.hash.Reset()
 	err = w.copy(f, e.Size, content)
-	// The mode is set on the open file: it must not depend on the umask.
-	if err = errors.Join(err, f.Chmod(perm), f.Close()); err != nil {
+	if err = errors.Join(err, w.chmod(f, perm), f.Close()); err != nil {
 		return digest.SHA256{}, fmt.Errorf("write %.200q: %w", e.Name, err)
 	}
 	return digest.SHA256(w.hash.Sum(nil)), nil
+}
+
+// chmod makes sure that the open file has its mode, whatever the umask. All files lie in directories that are made alike, so the
+// first of each mode tells.
+func (w *fileWriter) chmod(f *os.File, perm os.FileMode) error {
+	kept, known := w.kept[perm]
+	if !known {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		kept = info.Mode() == perm
+		w.kept[perm] = kept
+	}
+	if kept {
+		return nil
+	}
+	return f.Chmod(perm)
 }
 
 func (w *fileWriter) copy(f *os.File, size int64, content io.Reader) error {
