@@ -92,6 +92,9 @@ func openNamespace(context.Context) (runner.Runner, func() error, error) {
 	return r, func() error { return nil }, err
 }
 
+// ownWorker is a static build of this program, for where the running one is linked dynamically; empty: the running one.
+func ownWorker() string { return os.Getenv("ARCH_WORKER") }
+
 // unitInner is what confines within a unit of the systemd driver.
 func unitInner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
 
@@ -122,7 +125,7 @@ func (w *runshop) openRunner(ctx context.Context, t *jobTarget) error {
 	if err != nil {
 		return err
 	}
-	m, err := wasm.New(wasm.Options{Driver: r, Cache: dir})
+	m, err := wasm.New(wasm.Options{Driver: r, Worker: ownWorker(), Cache: dir})
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"arch.network/attest/digest"
 	"arch.network/runner"
 	"arch.network/runner/systemd"
+	"arch.network/runner/wasm"
 )
 
 // explanation is the exact confinement that a job would get.
@@ -71,15 +74,45 @@ type layer struct {
 	Problem    string   `json:"problem,omitempty"` // why it would refuse the job here
 }
 
-func (a *app) explainSpec(_ context.Context, chosen driver, t *jobTarget, spec runner.Spec) error {
+func (a *app) explainSpec(ctx context.Context, chosen driver, t *jobTarget, spec runner.Spec) error {
 	x := explain(t, spec)
 	x.Driver = chosen.name
+	spec.Collect = func(runner.Output, io.Reader) error { return nil } // a Spec with outputs needs one
+	if spec.Module != nil {
+		var err error
+		if spec, err = workerSpec(ctx, spec); err != nil {
+			return err
+		}
+	}
 	for _, d := range drivers() {
 		l := layer{Driver: d.name, Chosen: d.name == chosen.name}
 		l.Properties, l.Problem = enforcement(d.name, spec)
 		x.Layers = append(x.Layers, l)
 	}
 	return a.print(x, x.text)
+}
+
+// recorder is a driver that runs nothing: it keeps what it was asked to run.
+type recorder struct{ spec runner.Spec }
+
+var errRecorded = errors.New("recorded")
+
+func (r *recorder) Run(_ context.Context, spec runner.Spec) (runner.Result, error) {
+	r.spec = spec
+	return runner.Result{}, errRecorded
+}
+
+// workerSpec is what a driver is asked to run for a module: the worker that runs it.
+func workerSpec(ctx context.Context, spec runner.Spec) (runner.Spec, error) {
+	r := &recorder{}
+	m, err := wasm.New(wasm.Options{Driver: r, Worker: ownWorker()})
+	if err != nil {
+		return spec, err
+	}
+	if _, err := m.Run(ctx, spec); !errors.Is(err, errRecorded) {
+		return spec, err
+	}
+	return r.spec, nil
 }
 
 func explain(t *jobTarget, spec runner.Spec) explanation {
