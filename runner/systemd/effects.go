@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -231,19 +230,21 @@ func makeNamespace() (bool, string) {
 	return true, "a user namespace can be made"
 }
 
-// cloneNamespace starts this program in a user namespace; it ends at once, as it gets no arguments.
+// cloneNamespace starts this program in a user namespace, where it ends at once.
 func cloneNamespace() error {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Path = "/proc/self/exe"
-	if _, err := os.Stat(cmd.Path); err != nil {
-		cmd.Path = programSlot
+	program := "/proc/self/exe"
+	if _, err := os.Stat(program); err != nil {
+		program = programSlot
 	}
-	cmd.Args = []string{argument0, modeNothing}
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
+	p, err := os.StartProcess(program, []string{argument0, modeNothing}, &os.ProcAttr{
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER},
+	})
+	if err != nil {
+		return err
 	}
-	return cmd.Run()
+	_, err = p.Wait()
+	return err
 }
 
 func hasDynamicUser() (bool, string) {
@@ -298,15 +299,17 @@ func forkIdle() (pid uintptr, errno syscall.Errno) {
 	}
 }
 
-// burn computes for a while and compares the processor time that it got with the time that passed.
+// burn computes for a while and compares the processor time that it got with the time that passed. On a busy machine it
+// does not get much without a limit either: the best of several times counts.
 func burn() (bool, string) {
-	const long = 400 * time.Millisecond
-	start, before := time.Now(), ownTime()
-	for time.Since(start) < long {
+	var best float64
+	for range 3 {
+		start, before := time.Now(), ownTime()
+		for time.Since(start) < 200*time.Millisecond {
+		}
+		best = max(best, float64(ownTime()-before)/float64(time.Since(start)))
 	}
-	used, passed := ownTime()-before, time.Since(start)
-	part := float64(used) / float64(passed)
-	return part < 0.6, fmt.Sprintf("%.0f %% of a processor, of %d %% that are allowed", 100*part, probeQuota/10)
+	return best < 0.45, fmt.Sprintf("%.0f %% of a processor, of %d %% that are allowed", 100*best, probeQuota/10)
 }
 
 func ownTime() time.Duration {

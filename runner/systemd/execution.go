@@ -158,6 +158,11 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	if err := e.start(ctx); err != nil {
 		return runner.Result{}, err
 	}
+	return e.conclude(ctx)
+}
+
+// conclude sees the execution to its end, and everything of it gone.
+func (e *execution) conclude(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, func() {
 		e.kill(&ending{runner.ReasonCancelled, context.Cause(ctx).Error()}, nil)
 	})()

@@ -243,6 +243,7 @@ type Worker struct {
 	taken    time.Time
 	meter    *meter.Meter
 	wall     *time.Timer // nil: no limit
+	kills    *kills
 	enforced []string
 	missing  []string
 	once     sync.Once // the unit is stopped, and forgotten, once
@@ -290,6 +291,7 @@ func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
 		return &runner.SetupError{Act: "account for worker " + w.unit, Err: err, Cure: cureGroups}
 	}
 	w.meter = meter.Start(source, meter.Options{Limits: w.limits, Relative: true, Power: w.setQuota})
+	w.kills = watchKills(w.groups["memory"], func() { w.kill(ending{runner.ReasonOutOfMemory, memoryDetail(w.limits)}) })
 	w.taken = time.Now()
 	if w.limits.Wall > 0 {
 		w.wall = time.AfterFunc(w.limits.Wall, func() {
@@ -337,7 +339,7 @@ func (w *Worker) Wait(ctx context.Context) (runner.Result, error) {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
 	defer cancel()
 	service, _ := w.link.GetUnitTypePropertiesContext(end, w.unit, "Service") // of a unit that is gone there is nothing to know
-	w.discard()
+	defer w.discard()
 	return w.result(service, report, finished), nil
 }
 
@@ -355,7 +357,7 @@ func (w *Worker) result(service map[string]any, report meter.Report, finished ti
 	stop := w.stop
 	w.mu.Unlock()
 	switch {
-	case name == "oom-kill" || report.Last.Killed > 0:
+	case name == "oom-kill" || report.Last.Killed > 0 || stop == nil && code == cldKilled && status == int32(unix.SIGKILL) && w.kills.after():
 		r.Reason, r.Detail = runner.ReasonOutOfMemory, memoryDetail(w.limits)
 		r.MemoryPeak = max(r.MemoryPeak, w.limits.Memory)
 	case stop != nil:
@@ -372,8 +374,11 @@ func (w *Worker) result(service map[string]any, report meter.Report, finished ti
 	return r
 }
 
-// cldExited is CLD_EXITED of sigaction(2), in ExecMainCode.
-const cldExited = 1
+// How a main process ended, in ExecMainCode: sigaction(2), si_code of SIGCHLD.
+const (
+	cldExited = 1
+	cldKilled = 2
+)
 
 func (w *Worker) confinement() runner.Confinement {
 	c := runner.Confinement{Driver: "systemd-pool", Missing: w.missing}
@@ -411,6 +416,7 @@ func (w *Worker) discard() {
 		if w.meter != nil {
 			w.meter.Stop()
 		}
+		w.kills.end()
 		ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 		defer cancel()
 		w.link.stop(ctx, w.unit)

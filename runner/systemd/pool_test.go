@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,53 +14,12 @@ import (
 
 	"arch.network/runner"
 	"arch.network/runner/systemd"
+	"arch.network/runner/systemd/testdata/peer"
 )
-
-// workerArgument makes the test binary a worker of a pool.
-const workerArgument = "arch-test-worker"
-
-// work reads one line from descriptor 0 and does what it says.
-func work() int {
-	conn := os.NewFile(0, "conn")
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil {
-		return 3 // nobody wants anything
-	}
-	switch strings.TrimSpace(line) {
-	case "echo":
-		fmt.Fprintln(conn, "echo")
-	case "look":
-		entries, _ := os.ReadDir("/")
-		for _, e := range entries {
-			fmt.Fprintln(conn, e.Name())
-		}
-		_, err := net.Dial("tcp", "127.0.0.1:1")
-		fmt.Fprintln(conn, errors.Is(err, os.ErrPermission))
-		fmt.Fprintln(conn, os.WriteFile("/x", nil, 0o600) != nil, os.WriteFile("/tmp/x", []byte("x"), 0o600))
-		fmt.Fprintln(conn, strings.Contains(fmt.Sprint(os.Environ()), "ARCH"))
-	case "eat":
-		var kept [][]byte
-		for range 400 {
-			b := make([]byte, 1<<20)
-			for n := 0; n < len(b); n += 4096 {
-				b[n] = 1
-			}
-			kept = append(kept, b)
-		}
-		fmt.Fprintln(conn, "ate", len(kept))
-	case "stay":
-		fmt.Fprintln(conn, "staying")
-		io.Copy(io.Discard, conn)
-		select {}
-	case "fail":
-		return 7
-	}
-	return 0
-}
 
 func class(t *testing.T) runner.Spec {
 	return runner.Spec{
-		Commands: []runner.Command{{Argv: []string{"/bin/worker", workerArgument}, Env: []string{"A=1"}}},
+		Commands: []runner.Command{{Argv: []string{"/bin/worker", peer.Worker}, Env: []string{"A=1"}}},
 		Mounts: []runner.Mount{
 			{Kind: runner.Bind, Source: unitBinary(t), Target: "/bin/worker"},
 			{Kind: runner.Tmpfs, Target: "/tmp", Size: 1 << 20},
@@ -115,7 +71,7 @@ func testPool(t *testing.T, options systemd.Options) {
 		"one job each": {"echo", runner.Limits{}, "echo\n", runner.Result{Reason: runner.ReasonExit}},
 		"sees only its mounts": {
 			"look", runner.Limits{Memory: 64 << 20, Processes: 20, CPU: 800},
-			"bin\ndev\netc\nproc\nroot\nrun\nsys\ntmp\nusr\nvar\ntrue\ntrue <nil>\nfalse\n", runner.Result{Reason: runner.ReasonExit},
+			"/: bin dev etc proc root run sys tmp usr var\n/bin: worker\n/dev:\n/proc:\n/usr:\n/run: systemd\nnetwork: true\nwrite: false true\nenvironment: 1 false\n", runner.Result{Reason: runner.ReasonExit},
 		},
 		"memory":    {"eat", runner.Limits{Memory: 64 << 20}, "", runner.Result{Reason: runner.ReasonOutOfMemory, Detail: "memory: more than 67108864 bytes"}},
 		"exit":      {"fail", runner.Limits{}, "", runner.Result{Reason: runner.ReasonExit, Exit: 7}},

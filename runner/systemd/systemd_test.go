@@ -13,6 +13,7 @@ import (
 	"arch.network/runner/namespace"
 	"arch.network/runner/runnertest"
 	"arch.network/runner/systemd"
+	"arch.network/runner/systemd/testdata/peer"
 	"arch.network/tests/guest"
 )
 
@@ -23,8 +24,11 @@ func TestMain(m *testing.M) {
 	if handled, code := systemd.Main(os.Args, inner); handled {
 		os.Exit(code)
 	}
-	if len(os.Args) == 2 && os.Args[1] == workerArgument {
-		os.Exit(work())
+	if handled, code := peer.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	if parentOf := os.Getenv(parentVariable); parentOf != "" {
+		os.Exit(parent(parentOf))
 	}
 	os.Exit(m.Run())
 }
@@ -39,6 +43,8 @@ func suite(t *testing.T) {
 	t.Run("probes", func(t *testing.T) { testProbes(t, options) })
 	t.Run("pool", func(t *testing.T) { testPool(t, options) })
 	t.Run("broken pool", func(t *testing.T) { testBrokenPool(t, options) })
+	t.Run("adoption", func(t *testing.T) { testAdoption(t, options) })
+	t.Run("stop all", func(t *testing.T) { testStopAll(t, options) })
 	t.Run("contract", func(t *testing.T) {
 		runnertest.Run(t, func(t *testing.T) runner.Runner { return driver(t, options) })
 	})

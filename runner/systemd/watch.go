@@ -3,13 +3,8 @@ package systemd
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
 	"arch.network/runner/meter"
@@ -24,8 +19,7 @@ type watch struct {
 	groups   groups
 	enforced []string
 	missing  []string
-	event    *os.File // of version 1: tells that the memory is used up
-	done     sync.WaitGroup
+	kills    *kills
 	report   meter.Report
 	stop     sync.Once
 }
@@ -53,7 +47,7 @@ func startWatch(e *execution) (*watch, error) {
 		Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.bytes.Load,
 		Power: func(milli int64) error { return setQuota(e.link, e.unit, milli, e.spec.Limits.CPU) },
 	})
-	w.watchMemory(func() {
+	w.kills = watchKills(g["memory"], func() {
 		e.kill(&ending{runner.ReasonOutOfMemory, memoryDetail(e.spec.Limits)}, nil)
 	})
 	return w, nil
@@ -81,47 +75,11 @@ func memoryDetail(l runner.Limits) string {
 	return fmt.Sprintf("memory: more than %d bytes", l.Memory)
 }
 
-// watchMemory calls killed when the kernel kills for memory under version 1, where systemd does not watch. The kernel
-// tells by an event (Documentation/admin-guide/cgroup-v1/memory.rst, section 9). Where that cannot be had, the end of the unit tells.
-func (w *watch) watchMemory(killed func()) {
-	dir := w.groups["memory"]
-	if dir == "" {
-		return
-	}
-	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
-	if err != nil {
-		return
-	}
-	defer control.Close()
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return
-	}
-	event := os.NewFile(uintptr(fd), "out of memory")
-	line := fmt.Sprintf("%d %d", fd, control.Fd())
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), []byte(line), 0); err != nil {
-		event.Close()
-		return
-	}
-	w.event = event
-	w.done.Go(func() {
-		var count [8]byte
-		if _, err := event.Read(count[:]); err == nil { // it also comes when the group is removed
-			if data, err := os.ReadFile(filepath.Join(dir, "memory.oom_control")); err == nil && strings.Contains(string(data), "oom_kill_disable") {
-				killed()
-			}
-		}
-	})
-}
-
 // end takes the last readings, for which the unit's groups must still exist.
 func (w *watch) end() {
 	w.stop.Do(func() {
 		w.report = w.meter.Stop()
-		if w.event != nil {
-			w.event.Close()
-		}
-		w.done.Wait()
+		w.kills.end()
 		slices.Sort(w.enforced)
 	})
 }

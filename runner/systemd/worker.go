@@ -21,8 +21,8 @@ func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Proper
 		{"Description", "arch pool " + class.Name},
 		{"ExecStart", []command{{c.Argv[0], c.Argv, false}}},
 		{"RootDirectory", root},
+		{"MountAPIVFS", false}, // so no PrivateUsers=, for which systemd needs a /proc there: DynamicUser= has no power to take away
 		{"DynamicUser", true},
-		{"PrivateUsers", true},
 		{"CapabilityBoundingSet", uint64(0)},
 		{"RestrictNamespaces", uint64(0)},
 		{"RestrictSUIDSGID", true},

@@ -1,4 +1,4 @@
-// Command unit is the first process of the units that the tests of package systemd start.
+// Command unit is the program of the units that the tests of package systemd start, where the test binary itself cannot be.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
+	"arch.network/runner/systemd/testdata/peer"
 )
 
 func main() {
@@ -15,6 +16,9 @@ func main() {
 		os.Exit(code)
 	}
 	if handled, code := systemd.Main(os.Args, inner); handled {
+		os.Exit(code)
+	}
+	if handled, code := peer.Main(os.Args); handled {
 		os.Exit(code)
 	}
 	fmt.Fprintln(os.Stderr, "unit: only systemd starts this")

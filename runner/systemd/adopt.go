@@ -1,0 +1,143 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"arch.network/runner"
+)
+
+// Running is an execution whose driver has gone: a process that ended, or was restarted, while its unit went on.
+type Running struct {
+	Name string // the Spec's
+	Unit string
+
+	runner *Runner
+}
+
+// staleSocket is how old a control socket without a unit must be before it is removed: its unit may be about to start.
+const staleSocket = time.Minute
+
+// Adopt lists the executions that run, sorted by name: also those of drivers that are still there, which are not to be waited for.
+// What ended more than an hour ago without anybody to take its outcome is not among them.
+func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
+	l, err := r.bus.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	units, err := l.ListUnitsByPatternsContext(ctx, []string{"active", "activating"}, []string{unitPrefix + "*" + unitSuffix})
+	if err != nil {
+		return nil, fmt.Errorf("list units: %w", err)
+	}
+	var list []*Running
+	for _, u := range units {
+		name := strings.TrimSuffix(strings.TrimPrefix(u.Name, unitPrefix), unitSuffix)
+		list = append(list, &Running{Name: name, Unit: u.Name, runner: r})
+	}
+	slices.SortFunc(list, func(a, b *Running) int { return strings.Compare(a.Name, b.Name) })
+	r.sweep(list)
+	return list, nil
+}
+
+// sweep removes the control sockets of units that are gone.
+func (r *Runner) sweep(running []*Running) {
+	sockets, _ := filepath.Glob(r.options.socket("*"))
+	for _, path := range sockets {
+		name := strings.TrimSuffix(filepath.Base(path), ".sock")
+		info, err := os.Lstat(path)
+		if err == nil && time.Since(info.ModTime()) > staleSocket &&
+			!slices.ContainsFunc(running, func(j *Running) bool { return j.Name == name }) {
+			os.Remove(path)
+		}
+	}
+}
+
+// Wait does what Run would have done from now on, for the same Spec: it collects the outputs and returns the Result. What the
+// commands have written in the meantime, and write still, is lost, and so is the Exchange.
+//
+// It is an error if the driver that started the unit is still connected to it.
+func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+	spec.Name = j.Name
+	spec, err := complete(spec)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	missing, err := j.runner.report.require(spec)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	l, err := j.runner.bus.get(ctx)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	e := &execution{options: j.runner.options, link: l, spec: spec, unit: j.Unit}
+	if err := e.attach(ctx); err != nil {
+		return runner.Result{}, fmt.Errorf("adopt unit %s: %w", j.Unit, err)
+	}
+	defer e.clean()
+	result, err := e.conclude(ctx)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	result.Confinement = e.confinement(result.Confinement, j.runner.report, missing)
+	return result, nil
+}
+
+// Kill ends the execution and returns when every process of it is gone.
+func (j *Running) Kill(ctx context.Context) error {
+	l, err := j.runner.bus.get(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.stop(ctx, j.Unit); err != nil {
+		return err
+	}
+	l.forget(ctx, j.Unit)
+	os.Remove(j.runner.options.socket(j.Name))
+	return nil
+}
+
+// attach takes the place of the driver that has gone.
+func (e *execution) attach(ctx context.Context) error {
+	manager := e.link.raw.Object(managerName, managerPath)
+	if err := manager.CallWithContext(ctx, managerFace+".RefUnit", 0, e.unit).Err; err != nil {
+		return err
+	}
+	err := e.connect()
+	if err == nil {
+		e.watch, err = startWatch(e)
+	}
+	if err == nil {
+		if err = writeFrame(e.control, frameAttach, nil); err != nil {
+			e.watch.end()
+		}
+	}
+	if err != nil {
+		if e.control != nil {
+			e.control.Close()
+		}
+		manager.CallWithContext(ctx, managerFace+".UnrefUnit", 0, e.unit)
+	}
+	return err
+}
+
+// StopAll ends everything in the slice, of whichever driver, and returns when it is gone.
+func (r *Runner) StopAll(ctx context.Context) error {
+	l, err := r.bus.get(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.stop(ctx, r.options.Slice); err != nil {
+		return err
+	}
+	sockets, _ := filepath.Glob(r.options.socket("*"))
+	for _, path := range sockets {
+		os.Remove(path)
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package systemd_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
+	"arch.network/runner/systemd"
+	"arch.network/runner/systemd/testdata/peer"
+)
+
+// parentVariable makes the test binary run a Spec and be killed; its value is the program of units, and the directory of the pipe.
+const parentVariable = "ARCH_TEST_PARENT"
+
+// parent runs the job of adoption in another process.
+func parent(value string) int {
+	binary, gate := filepath.Split(value)
+	r, err := systemd.New(context.Background(), systemd.Options{Executable: os.Getenv(parentVariable + "_BINARY")})
+	if err == nil {
+		spec := waitingJob(os.Getenv(parentVariable+"_BINARY"), filepath.Join(binary, gate))
+		spec.Stdout, spec.Stderr = os.Stdout, os.Stdout
+		_, err = r.Run(context.Background(), spec)
+	}
+	fmt.Println("the parent was not killed:", err)
+	return 1
+}
+
+// waitingJob waits until somebody writes to the pipe in the directory gate, and has one output.
+func waitingJob(binary, gate string) runner.Spec {
+	return runner.Spec{
+		Name:     "waiting",
+		Commands: []runner.Command{{Argv: []string{"/bin/job", peer.Job, "/gate/pipe", "/build/out"}}},
+		Mounts: []runner.Mount{
+			{Kind: runner.Bind, Source: binary, Target: "/bin/job"},
+			{Kind: runner.Bind, Source: gate, Target: "/gate"},
+			{Kind: runner.Tmpfs, Target: "/build"},
+		},
+		Outputs: []runner.Output{{Name: "out", Path: "/build/out"}},
+		Collect: func(_ runner.Output, nar io.Reader) error {
+			_, err := io.Copy(io.Discard, nar)
+			return err
+		},
+		Limits: runner.Limits{Memory: 256 << 20, Wall: time.Minute},
+	}
+}
+
+// newGate makes a directory with a pipe that everyone may use.
+func newGate(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// orphan starts a job in another process, which it kills when the job runs.
+func orphan(t *testing.T, binary, gate string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), parentVariable+"="+gate, parentVariable+"_BINARY="+binary)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// The job says that it waits when its pipe is open, so when somebody has opened the other end as well.
+	pipe := openGate(t, gate)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "waiting\n" {
+		t.Errorf("the parent says %q, %v", line, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	t.Cleanup(func() { pipe.Close() })
+	gates.Store(gate, pipe)
+}
+
+// gates are the open ends by directory.
+var gates sync.Map
+
+func openGate(t *testing.T, gate string) *os.File {
+	t.Helper()
+	pipe, err := os.OpenFile(filepath.Join(gate, "pipe"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pipe
+}
+
+func testAdoption(t *testing.T, options systemd.Options) {
+	r := driver(t, options)
+	gate := newGate(t)
+	orphan(t, options.Executable, gate)
+	list, err := r.Adopt(t.Context())
+	if err != nil || len(list) != 1 || list[0].Name != "waiting" {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	pipe, _ := gates.Load(gate)
+	if _, err := pipe.(*os.File).WriteString("text"); err != nil {
+		t.Fatal(err)
+	}
+	pipe.(*os.File).Close()
+	var got []byte
+	spec := waitingJob(options.Executable, gate)
+	spec.Collect = func(_ runner.Output, nar io.Reader) (err error) {
+		got, err = io.ReadAll(nar)
+		return err
+	}
+	result, err := list[0].Wait(t.Context(), spec)
+	if err != nil || !result.OK() || len(result.Outputs) != 1 {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	if !bytes.Contains(got, []byte("text")) {
+		t.Errorf("output %q", got)
+	}
+	if result.CPU <= 0 || result.MemoryPeak <= 0 {
+		t.Errorf("usage %+v", result.Usage)
+	}
+	orphan(t, options.Executable, gate)
+	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if result, err = list[0].Wait(ctx, spec); err != nil || result.Reason != runner.ReasonCancelled {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	orphan(t, options.Executable, gate)
+	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	if err := list[0].Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 0 {
+		t.Fatalf("got %v, %v", list, err)
+	}
+}
+
+func testStopAll(t *testing.T, options systemd.Options) {
+	r := driver(t, options)
+	var runs sync.WaitGroup
+	started := make(chan struct{}, 4)
+	results := make([]string, 4)
+	for n := range results {
+		runs.Go(func() {
+			gate := newGate(t)
+			spec := waitingJob(options.Executable, gate)
+			spec.Name = fmt.Sprint("n", n)
+			go func() { openGate(t, gate); started <- struct{}{} }()
+			result, err := r.Run(t.Context(), spec)
+			results[n] = fmt.Sprint(result.Reason, err)
+		})
+	}
+	for range results {
+		<-started
+	}
+	if err := r.StopAll(t.Context()); err != nil {
+		t.Error(err)
+	}
+	runs.Wait()
+	want := "cancelled<nil>"
+	if diff := cmp.Diff([]string{want, want, want, want}, results); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
