@@ -36,7 +36,10 @@ type Cache struct {
 	use     *os.File // locked shared
 }
 
-const versionText = "arch images 1\n"
+const (
+	versionText = "arch images 1\n"
+	newVersion  = ".version-" // prefix of a version file that is being written
+)
 
 const (
 	layerDir = "layers"
@@ -143,8 +146,11 @@ func (c *Cache) create() error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case layerDir, rootsDir, lockDir, tempDir, "use", "version", ".version":
+		case layerDir, rootsDir, lockDir, tempDir, "use", "version":
 		default:
+			if strings.HasPrefix(e.Name(), newVersion) {
+				continue
+			}
 			return &CacheError{c.dir, fmt.Sprintf("it is no cache and holds other files, such as %q", e.Name()), "name an empty or a new directory"}
 		}
 	}
@@ -153,14 +159,12 @@ func (c *Cache) create() error {
 			return err
 		}
 	}
-	if err := os.WriteFile(c.path(".version"), []byte(versionText), 0o644); err != nil {
+	temp, err := os.CreateTemp(c.dir, newVersion)
+	if err != nil {
 		return err
 	}
-	err = os.Rename(c.path(".version"), c.path("version"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the other process was first
-	}
-	return err
+	_, err = temp.WriteString(versionText)
+	return errors.Join(err, temp.Close(), os.Rename(temp.Name(), c.path("version")))
 }
 
 // temp makes a directory for the life of this process. The caller calls drop, which removes what is left of it.
