@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/runner"
 )
 
@@ -36,6 +38,8 @@ const (
 	pidsController   = "pids"
 	cpuController    = "cpu"
 	ioController     = "io"
+	// devicesController is there in version 1 alone: with version 2 a BPF program does its work, which takes privileges.
+	devicesController = "devices"
 )
 
 // serial tells the groups of this process apart.
@@ -48,9 +52,10 @@ const groupPrefix = "arch-"
 // ownThreads is how many threads of the first process the limit of processes does not count.
 const ownThreads = 24
 
-// newGroup makes groups for what limits ask, as far as the host lets it; it never fails, see has.
-func newGroup(name string, limits runner.Limits) *group {
-	wanted := wantedSettings(limits)
+// newGroup makes groups for what spec asks, as far as the host lets it; it never fails, see has.
+func newGroup(spec runner.Spec) *group {
+	name := spec.Name
+	wanted := append(wantedSettings(spec.Limits), deviceSetting(spec.Devices)...)
 	if len(wanted) == 0 {
 		return nil
 	}
@@ -103,6 +108,35 @@ func wantedSettings(l runner.Limits) []setting {
 		})
 	}
 	return list
+}
+
+// deviceSetting translates the permissions of devices, if one of them is less than what its node on the host may give.
+func deviceSetting(list []runner.Device) []setting {
+	if !limitsPermissions(list) {
+		return nil
+	}
+	s := setting{controller: devicesController, legacy: "devices", v1: []entry{{"devices.deny", "a"}}}
+	for _, d := range devices {
+		s.v1 = append(s.v1, entry{"devices.allow", fmt.Sprintf("c %d:%d rw", d.major, d.minor)})
+	}
+	for _, d := range list {
+		var st unix.Stat_t
+		if unix.Lstat(d.Source, &st) != nil {
+			continue // the first process will say so
+		}
+		kind := "c"
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			kind = "b"
+		}
+		number := fmt.Sprintf("%s %d:%d ", kind, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+		s.v1 = append(s.v1, entry{"devices.allow", number + d.Permissions})
+	}
+	return []setting{s}
+}
+
+// limitsPermissions reports whether a device may not be both read and written.
+func limitsPermissions(list []runner.Device) bool {
+	return slices.ContainsFunc(list, func(d runner.Device) bool { return !strings.HasPrefix(d.Permissions, "rw") })
 }
 
 // cpuQuota returns how many microseconds of each period thousandths of a processor's time are. The kernel refuses
@@ -192,7 +226,7 @@ func newGroup2(h hierarchies, name string, wanted []setting) *group {
 		}
 		g := &group{version: 2, paths: map[string]string{}}
 		for _, s := range wanted {
-			if s.apply(dir, s.v2) {
+			if len(s.v2) > 0 && s.apply(dir, s.v2) {
 				g.paths[s.controller] = dir
 			}
 		}

@@ -3,8 +3,11 @@ package namespace
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
 )
 
 // device is a character device of the host that every confinement has.
@@ -26,8 +29,20 @@ var deviceLinks = [][2]string{
 	{"/proc/self/fd/2", "stderr"},
 }
 
-// makeDev puts a minimal /dev in place: memory devices, links and an empty /dev/shm. There is no terminal.
-func (t *tree) makeDev() error {
+// ownDevice reports whether the path lies in what makeDev makes.
+func ownDevice(p string) bool {
+	names := []string{"shm"}
+	for _, d := range devices {
+		names = append(names, d.name)
+	}
+	for _, l := range deviceLinks {
+		names = append(names, l[1])
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return within(p, "/dev/"+name) })
+}
+
+// makeDev puts a minimal /dev in place: memory devices, links, an empty /dev/shm, and what the Spec names. There is no terminal.
+func (t *tree) makeDev(named []runner.Device) error {
 	fd, err := newTmpfs(0, 0o755, t.owner)
 	if err != nil {
 		return err
@@ -41,6 +56,11 @@ func (t *tree) makeDev() error {
 	for _, d := range devices {
 		if err := t.addDevice(d); err != nil {
 			return err
+		}
+	}
+	for _, d := range named {
+		if err := t.addNamed(d); err != nil {
+			return fmt.Errorf("device %q: %w", d.Source, err)
 		}
 	}
 	for _, l := range deviceLinks {
@@ -77,6 +97,26 @@ func (t *tree) addDevice(d device) error {
 		return err
 	}
 	return t.attachAt(fd, "/dev/"+d.name, false)
+}
+
+// addNamed makes a device of the Spec appear.
+func (t *tree) addNamed(d runner.Device) error {
+	fd, err := cloneTree(unix.AT_FDCWD, d.Source)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	kind, err := typeOf(fd)
+	if err == nil && kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+		err = errors.New("it is not a device")
+	}
+	if err != nil {
+		return err
+	}
+	if err := restrictMount(fd, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err != nil {
+		return err
+	}
+	return t.attachAt(fd, d.Target, false)
 }
 
 // hiddenProc are files of /proc that tell about, or act on, the whole host. Some of them check only that the reader's

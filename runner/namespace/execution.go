@@ -57,7 +57,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 		defer release()
 	}
 	if !e.options.NoCgroups {
-		e.group = newGroup(e.spec.Name, e.spec.Limits)
+		e.group = newGroup(e.spec)
 		defer e.group.remove()
 	}
 	if err := e.start(); err != nil {
@@ -175,7 +175,7 @@ var refusals = []syscall.Errno{
 func (e *execution) order() order {
 	s := e.spec
 	o := order{
-		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs,
+		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs, Devices: s.Devices,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
 		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: e.talk.number,
 		Filter: e.filter, Network: s.Network, Link: e.way.number,

@@ -207,7 +207,7 @@ func (i *initProcess) makeRoot() error {
 		if err := t.makeProc(); err != nil {
 			return err
 		}
-		return t.makeDev()
+		return t.makeDev(o.Devices)
 	}
 	if err := t.build(o.Mounts, inside); err != nil {
 		return err
@@ -272,8 +272,12 @@ func resetSignals() {
 
 // enforced lists what this process has put in force, in the words of runner.Confinement.
 func (i *initProcess) enforced() []string {
+	devices := "devices-minimal"
+	if len(i.order.Devices) > 0 {
+		devices = "devices-named"
+	}
 	list := []string{
-		"capabilities-none", "devices-minimal", "file-system-private", "ipc-namespace", "mount-namespace",
+		"capabilities-none", devices, "file-system-private", "ipc-namespace", "mount-namespace",
 		"no-new-privileges", "pid-namespace", "seccomp", "uts-namespace",
 	}
 	if i.order.Network.IsZero() {

@@ -34,6 +34,14 @@ func prepareLandlock(spec runner.Spec) (release func(), err error) {
 			Cure: "allow user namespaces to this process",
 		}
 	}
+	for _, d := range spec.Devices {
+		if d.Target != d.Source {
+			return nil, &runner.SetupError{
+				Act: "device " + d.Source, Err: fmt.Errorf("%q cannot appear at another path without namespaces", d.Source),
+				Cure: "allow user namespaces to this process",
+			}
+		}
+	}
 	var made []string
 	release = func() {
 		for _, dir := range made {
@@ -94,7 +102,7 @@ func (i *initProcess) landlockSteps() []step {
 		{"copy inputs", i.copyInputs},
 		{"open descriptor 0", i.openStdin},
 		{"set resource limits", setLimits},
-		{"restrict files", func() error { return restrictFiles(i.order.Mounts) }},
+		{"restrict files", func() error { return restrictFiles(i.order.Mounts, i.order.Devices) }},
 		{"prepare clock", i.prepareClock},
 		{"drop privileges", func() error { return restrictThread(i.order) }},
 		{"shift clock", i.shiftClock},
@@ -122,8 +130,11 @@ func (i *initProcess) copyInputs() error {
 }
 
 // restrictFiles lets this process and its children open the mounts, /proc, and the devices that every confinement has.
-func restrictFiles(mounts []runner.Mount) error {
+func restrictFiles(mounts []runner.Mount, named []runner.Device) error {
 	rules := []landlock.Rule{landlock.RODirs("/proc")}
+	for _, d := range named {
+		rules = append(rules, landlock.RWFiles(d.Source))
+	}
 	for _, d := range devices {
 		rules = append(rules, landlock.RWFiles("/dev/"+d.name))
 	}

@@ -96,6 +96,11 @@ func (e *execution) confinement() runner.Confinement {
 	} else if limits.CPU > 0 {
 		c.Missing = append(c.Missing, "cpu: "+missingController)
 	}
+	if by := e.group.by(devicesController); by != "" {
+		c.Enforced = append(c.Enforced, "device-permissions:"+by)
+	} else if limitsPermissions(e.spec.Devices) {
+		c.Missing = append(c.Missing, "device-permissions: "+missingController)
+	}
 	if limits.Processes > 0 {
 		c.Enforced = append(c.Enforced, "processes:"+e.processesBy())
 	}

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"path"
@@ -19,6 +20,8 @@ const (
 	defaultHost   = "localhost"
 	defaultLog    = 64 << 20 // bytes
 	defaultOutput = 16 << 30 // bytes
+
+	defaultPermissions = "rw" // of a device
 )
 
 // maxID is the largest user or group id; the one above is the kernel's "no id".
@@ -35,6 +38,12 @@ func complete(spec runner.Spec) (runner.Spec, error) {
 	setDefault(&spec.Hostname, defaultHost)
 	setDefault(&spec.Limits.Log, defaultLog)
 	setDefault(&spec.Limits.Output, defaultOutput)
+	spec.Devices = slices.Clone(spec.Devices)
+	for n := range spec.Devices {
+		d := &spec.Devices[n]
+		setDefault(&d.Target, d.Source)
+		setDefault(&d.Permissions, defaultPermissions)
+	}
 	return spec, nil
 }
 
@@ -69,6 +78,9 @@ func check(spec runner.Spec) error {
 	if err := egress.Validate(spec.Network); err != nil {
 		return err
 	}
+	if err := checkDevices(spec.Devices); err != nil {
+		return err
+	}
 	for name, id := range map[string]int{"uid": spec.UID, "gid": spec.GID} {
 		if id < 0 || id > maxID {
 			return fmt.Errorf("%s %d is not between 1 and %d", name, id, maxID)
@@ -85,11 +97,8 @@ func check(spec runner.Spec) error {
 
 // checkUnsupported refuses what this driver does not do, before anything else is said about the Spec.
 func checkUnsupported(spec runner.Spec) error {
-	switch {
-	case spec.Module != nil:
+	if spec.Module != nil {
 		return fmt.Errorf("a driver runs no modules: give the Spec to runner/wasm")
-	case len(spec.Devices) > 0:
-		return fmt.Errorf("devices are not available in this driver")
 	}
 	return nil
 }
@@ -207,6 +216,35 @@ func checkCopy(m runner.Mount, before []runner.Mount) error {
 		return fmt.Errorf("a copy must lie on a tmpfs or on a writable mount")
 	}
 	return nil
+}
+
+// maxDevices bounds the devices of a Spec: a machine with 16 GPUs has some 100 nodes.
+const maxDevices = 512
+
+func checkDevices(list []runner.Device) error {
+	if len(list) > maxDevices {
+		return fmt.Errorf("%d devices are more than %d", len(list), maxDevices)
+	}
+	taken := map[string]bool{}
+	for _, d := range list {
+		target := cmp.Or(d.Target, d.Source)
+		switch {
+		case !cleanPath(d.Source):
+			return fmt.Errorf("device %q: source is not an absolute, clean path", d.Source)
+		case !cleanPath(target) || !strings.HasPrefix(target, "/dev/"):
+			return fmt.Errorf("device %q: target %q is not a clean path below /dev", d.Source, target)
+		case ownDevice(target) || taken[target]:
+			return fmt.Errorf("device %q: target %q is taken", d.Source, target)
+		case !validPermissions(d.Permissions):
+			return fmt.Errorf("device %q: permissions %q are not some of rwm, in this order", d.Source, d.Permissions)
+		}
+		taken[target] = true
+	}
+	return nil
+}
+
+func validPermissions(p string) bool {
+	return slices.Contains([]string{"", "r", "w", "m", "rw", "rm", "wm", "rwm"}, p)
 }
 
 func checkOutputs(spec runner.Spec) error {

@@ -26,6 +26,7 @@ type order struct {
 	Commands []runner.Command
 	Mounts   []runner.Mount
 	Outputs  []runner.Output
+	Devices  []runner.Device
 	Hostname string
 	UID, GID int
 	Umask    int

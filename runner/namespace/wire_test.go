@@ -15,6 +15,7 @@ func TestOrderRoundTrip(t *testing.T) {
 	want := order{
 		Mode: modeUser, Commands: []runner.Command{{Argv: []string{"a", "\xff"[:0]}, Env: []string{"A=1"}, Dir: "/"}},
 		Mounts:   []runner.Mount{{Kind: runner.Copy, Source: "/s", Target: "/t", Reverse: true, ModTime: 7}},
+		Devices:  []runner.Device{{Source: "/dev/a", Target: "/dev/b", Permissions: "r"}},
 		Hostname: "h", UID: 1, GID: 2, Umask: 3, CPUs: 4, Scratch: 5, WatchMemory: 6, WatchProcesses: 7, MaxProcesses: 8,
 		ClockOffset: -9, NoVDSO: true, Exchange: 10, Link: 11,
 		Filter:  program{{Code: 1, Jt: 2, Jf: 3, K: 0xfffffffe}},

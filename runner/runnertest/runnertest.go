@@ -28,7 +28,7 @@ const ProbeVariable = "ARCH_TEST_PROBE"
 
 // Run runs the suite against the drivers that make returns, one for each case.
 func Run(t *testing.T, make func(t *testing.T) runner.Runner) {
-	runCases(t, make, exits(), surroundings(), exchanges(), networks(), files(), escapes(), limits(), outputs(), clocks())
+	runCases(t, make, exits(), surroundings(), exchanges(), networks(), devices(), files(), escapes(), limits(), outputs(), clocks())
 }
 
 // RunClocks runs the cases of runner.Spec.ClockOffset alone, for drivers that have more than one way to do that.

@@ -21,6 +21,7 @@ var actions = map[string]func(args []string){
 	"denied":      tryDenied,
 	"describe":    describe,
 	"descriptors": func([]string) { fmt.Println(descriptors()) },
+	"devices":     useDevices,
 	"dump":        dumpFiles,
 	"entries":     listEntries,
 	"env":         printEnv,
