@@ -34,7 +34,8 @@ func Extension() wasm.Extension {
 
 // prepare returns a prepared module as it is, and makes every other ask for gas.
 func prepare(module []byte) ([]byte, error) {
-	if prepared, err := isPrepared(module); err != nil || prepared {
+	prepared, err := isPrepared(module)
+	if err != nil || prepared {
 		return module, err
 	}
 	counted, err := gas.Instrument(module, gas.Options{Hook: true, CanonicalNaN: true})
@@ -60,8 +61,8 @@ const (
 
 // report sends the checkpoint of a run that was stopped.
 func report(in *wasm.Instance, m *machine, err error) error {
-	if errors.Is(err, errDiverged) {
-		return tell(in, errDiverged)
+	if known, ok := errors.AsType[*resumeError](err); ok {
+		return tell(in, known)
 	}
 	if !errors.Is(err, wasm.ErrStopped) {
 		return err

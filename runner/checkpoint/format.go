@@ -44,7 +44,7 @@ const (
 	magic = "arch checkpoint 1\n"
 	// MaxSize bounds an encoded Checkpoint: all of a memory, with every block's index, and everything else.
 	MaxSize   = 4<<30 + 4<<20 + maxStack + maxWASI + 1<<20
-	maxStack  = 256 << 20
+	maxStack  = 16 << 20
 	maxWASI   = 32 << 20 // wasi.MaxState
 	maxEntry  = 1 << 10
 	maxGlobal = 50_000

@@ -91,7 +91,7 @@ func fit(m *binary.Module) error {
 		return &UnfitError{"it has a start section, which would run again on resuming"}
 	}
 	if len(m.Memories) == 0 {
-		return &UnfitError{"it has no memory to save its call stack in"}
+		return &UnfitError{"it has no memory of its own, to save its call stack in"}
 	}
 	for _, i := range m.Imports {
 		if i.Kind != binary.KindFunc {
@@ -179,6 +179,9 @@ func isPrepared(module []byte) (bool, error) {
 	}
 	hooked := slices.ContainsFunc(m.Imports, func(i binary.Import) bool { return i.Module == gas.HookModule })
 	if !hooked {
+		if _, ok := exportedFunction(m, startUnwind); ok {
+			return false, fmt.Errorf("module has a function %q as a prepared one, but does not import the hook of one", startUnwind)
+		}
 		return false, nil
 	}
 	for _, want := range []struct {

@@ -14,8 +14,15 @@ import (
 // errLimit ends a module that has used all of its gas.
 var errLimit = errors.New("the gas limit is used up")
 
-// errDiverged says that a repeated execution is not the one that was stopped.
-var errDiverged = errors.New("repeating the execution led to another state: its module, inputs or options are not the ones it was stopped with")
+// resumeError says why an execution could not go on from a Checkpoint.
+type resumeError struct{ why string }
+
+func (e *resumeError) Error() string { return e.why }
+
+var (
+	errDiverged  = &resumeError{"repeating the execution led to another state: its module, inputs or options are not the ones it was stopped with"}
+	errNoWayBack = &resumeError{"the saved call stack does not lead to where the module was stopped"}
+)
 
 // machine is one execution, in slices.
 type machine struct {
@@ -113,6 +120,8 @@ func (m *machine) enter() error {
 	}
 	_, err := m.in.Call(m.request.Entry)
 	switch {
+	case m.rewinding && err == nil:
+		return errNoWayBack
 	case m.unwinding && err != nil: // the stack did not fit into the memory
 		m.unwinding = false
 		m.stopped.Snapshot = nil // a mark is left
@@ -158,6 +167,9 @@ func (m *machine) used() uint64 { return m.granted - uint64(m.counter()) }
 
 // hook is called when a slice is used up, and when a call stack has been built again.
 func (m *machine) hook() {
+	if m.unwinding {
+		panic(errors.New("the module runs on although it was told to save its call stack"))
+	}
 	if m.rewinding {
 		m.rewound()
 	}
@@ -265,23 +277,23 @@ func (m *machine) snapshot() (*Snapshot, error) {
 func (m *machine) resume(c *Checkpoint) error {
 	s := c.Snapshot
 	if !m.prepared || len(s.Globals) != len(m.globals) {
-		return errors.New("resume: the snapshot is of another module")
+		return &resumeError{"the snapshot is of another module"}
 	}
 	memory, err := m.fill(s)
 	if err != nil {
-		return err
+		return &resumeError{err.Error()}
 	}
 	for i, name := range m.globals {
 		m.in.SetGlobal(name, s.Globals[i])
 	}
 	if err := m.in.restoreWASI(s.WASI); err != nil {
-		return err
+		return &resumeError{err.Error()}
 	}
 	m.grantUpTo(c.Granted)
 	m.setCounter(-int64(c.Gas - c.Granted))
 	end := stackBase + len(s.Stack)
 	if end > len(memory) {
-		return errors.New("resume: the call stack does not fit into the memory")
+		return &resumeError{"the call stack does not fit into the memory"}
 	}
 	m.ticket = bytes.Clone(memory[stackHead:end])
 	binary.LittleEndian.PutUint32(memory[stackHead:], uint32(end))
@@ -299,10 +311,10 @@ func (m *machine) fill(s *Snapshot) ([]byte, error) {
 	memory := m.in.Memory()
 	pages := memory.Size() / pageSize
 	if s.Pages < pages {
-		return nil, fmt.Errorf("resume: the snapshot has %d pages of memory, the module starts with %d", s.Pages, pages)
+		return nil, fmt.Errorf("the snapshot has %d pages of memory, the module starts with %d", s.Pages, pages)
 	}
 	if _, ok := memory.Grow(s.Pages - pages); !ok {
-		return nil, fmt.Errorf("resume: the snapshot has %d pages of memory, more than the limit", s.Pages)
+		return nil, fmt.Errorf("the snapshot has %d pages of memory, more than the limit", s.Pages)
 	}
 	b, _ := memory.Read(0, memory.Size())
 	at := 0

@@ -84,6 +84,23 @@ func source(t testing.TB, name string) []byte {
 	return module
 }
 
+// assemble is a module of testdata, prepared.
+func assemble(t testing.TB, name string) []byte {
+	t.Helper()
+	file := once(t, name+".wasm", "wat2wasm", func(out string) *exec.Cmd {
+		return exec.Command("wat2wasm", "testdata/"+name+".wat", "-o", out)
+	})
+	module, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := checkpoint.Instrument(t.Context(), module, wasmOpt(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // prepared is a module after Instrument.
 func prepared(t testing.TB, name string) []byte {
 	t.Helper()
@@ -147,10 +164,6 @@ func newJob(t testing.TB, r *wasm.Runner, module []byte) *job {
 	j := &job{runner: r, module: module, dir: filepath.Join(t.TempDir(), "outputs")}
 	if err := os.Mkdir(j.dir, 0o755); err != nil {
 		t.Fatal(err)
-	}
-	if os.Geteuid() == 0 {
-		os.Chown(j.dir, 1000, 100)
-		os.Chmod(filepath.Dir(j.dir), 0o755)
 	}
 	file := filepath.Join(t.TempDir(), "module.wasm")
 	if err := os.WriteFile(file, module, 0o644); err != nil {

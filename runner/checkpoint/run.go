@@ -57,11 +57,12 @@ func Run(ctx context.Context, r *wasm.Runner, spec runner.Spec, o Options) (runn
 		return runner.Result{}, nil, err
 	}
 	var heard []byte
+	most := maxHeard(spec)
 	result, err := r.RunExtra(ctx, spec, wasm.Extra{
 		Name: ExtensionName, Send: send, Stop: o.Stop,
 		Receive: func(b []byte) error {
-			if uint64(len(heard)+len(b)) > MaxSize+1 {
-				return fmt.Errorf("receive checkpoint: more than %d bytes", uint64(MaxSize))
+			if int64(len(heard)+len(b)) > most {
+				return fmt.Errorf("receive checkpoint: more than %d bytes, although the module's memory is bounded", most)
 			}
 			heard = append(heard, b...)
 			return nil
@@ -72,6 +73,18 @@ func Run(ctx context.Context, r *wasm.Runner, spec runner.Spec, o Options) (runn
 	}
 	c, err := o.hear(heard, spec.Module, result)
 	return result, c, err
+}
+
+// maxHeard is how many bytes a worker may send: the memory that spec allows, and everything else.
+func maxHeard(spec runner.Spec) int64 {
+	const rest = 64 << 20
+	memory := int64(4 << 30)
+	for _, limit := range []int64{spec.Module.Memory, spec.Limits.Memory} {
+		if limit > 0 {
+			memory = min(memory, limit)
+		}
+	}
+	return memory + memory/512 + rest
 }
 
 func (o Options) request(m *runner.Module) ([]byte, error) {
