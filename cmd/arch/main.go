@@ -31,6 +31,9 @@ func otherMain(args []string) (handled bool, code int) {
 	if handled, code = namespace.Main(args); handled {
 		return handled, code
 	}
+	if handled, code = probeMain(args); handled {
+		return handled, code
+	}
 	if handled, code = egress.Main(args); handled {
 		return handled, code
 	}

@@ -68,7 +68,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 
 func mainCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a),
+		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a), newDoctorCommand(a),
 	}
 }
 
