@@ -195,7 +195,37 @@ func (t *hostTree) remove(path string, check func(fileType) errno) errno {
 }
 
 func (t *hostTree) rename(from, to string) errno {
-	return errorNumber(t.root.Rename(name(from), name(to)))
+	err := t.root.Rename(name(from), name(to))
+	if errors.Is(err, fs.ErrExist) { // package os never replaces a directory
+		return t.replace(from, to)
+	}
+	return errorNumber(err)
+}
+
+// replace renames a directory to the name of another, which must be empty.
+func (t *hostTree) replace(from, to string) errno {
+	source, err := t.root.Lstat(name(from))
+	if err != nil {
+		return errorNumber(err)
+	}
+	target, err := t.root.Lstat(name(to))
+	switch {
+	case err != nil:
+		return errorNumber(err)
+	case !target.IsDir():
+		return errNotDir
+	case !source.IsDir():
+		return errIsDir
+	case os.SameFile(source, target):
+		return success
+	}
+	if err := t.root.Remove(name(to)); err != nil {
+		return errorNumber(err)
+	}
+	if err = t.root.Rename(name(from), name(to)); err != nil {
+		t.root.Mkdir(name(to), target.Mode().Perm()) // as it was
+	}
+	return errorNumber(err)
 }
 
 func (t *hostTree) link(from, to string) errno {
