@@ -25,6 +25,7 @@ const importRules = `
 	# What is said, and who said it. A verifier needs these alone, and they never touch a network.
 	NONE < attest/digest < attest/digest/nar;
 	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum < attest;
+	attest/digest, attest/identity < attest/ledger;
 
 	# Confined execution: documents and verification, but no keys, no network, no store.
 	attest, attest/digest/nar < runner < runner/meter < runner/namespace < runner/runnertest;
@@ -54,7 +55,7 @@ const importRules = `
 	builder !< runner;
 	runner/namespace !< builder;
 	builder/store !< runner/job, runner/broker, runner/systemd, runner/oci, runner/closure;
-	net/http !< attest, attest/digest, attest/digest/nar, attest/canonical, attest/dsse, attest/manifest, attest/quorum, runner, runner/namespace;
+	net/http !< attest, attest/ledger, attest/digest, attest/digest/nar, attest/canonical, attest/dsse, attest/manifest, attest/quorum, runner, runner/namespace;
 `
 
 // doors names the packages through which each large library enters.
@@ -75,6 +76,7 @@ var doors = map[string][]string{
 	"github.com/elastic/go-seccomp-bpf":                 {"runner/namespace"},
 	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
 	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd"},
+	"github.com/transparency-dev/formats":               {"attest/ledger"},
 	"gopkg.in/yaml.v3":                                  {"attest/manifest"},
 }
 

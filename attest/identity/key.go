@@ -88,7 +88,7 @@ func newKey(alg Algorithm, seed []byte) (*Key, error) {
 
 func newEd25519(seed []byte) (*Key, error) {
 	private := ed25519.NewKeyFromSeed(seed)
-	public, err := publicKeyOf(Ed25519, private[ed25519.SeedSize:])
+	public, err := NewPublicKey(Ed25519, private[ed25519.SeedSize:])
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func newP256(scalar []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	public, err := publicKeyOf(ECDSAP256, compressP256(point))
+	public, err := NewPublicKey(ECDSAP256, compressP256(point))
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func signP256(private *ecdsa.PrivateKey, message []byte) ([]byte, error) {
 
 func newMLDSA65(seed []byte) (*Key, error) {
 	pk, private := mldsa65.NewKeyFromSeed((*[mldsa65.SeedSize]byte)(seed))
-	public, err := publicKeyOf(MLDSA65, pk.Bytes())
+	public, err := NewPublicKey(MLDSA65, pk.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,9 @@ func newMLDSA65(seed []byte) (*Key, error) {
 	}}, nil
 }
 
-func publicKeyOf(alg Algorithm, key []byte) (PublicKey, error) {
+// NewPublicKey returns the key with these bytes, as did:key has them: 32 for Ed25519 (RFC 8032 section 5.1.5), 33 for P-256 (SEC 1, compressed),
+// 1,952 for ML-DSA-65 (FIPS 204). It refuses the same keys as ParsePublicKey.
+func NewPublicKey(alg Algorithm, key []byte) (PublicKey, error) {
 	for _, t := range keyTypes() {
 		if t.algorithm == alg {
 			return t.publicKey(key)

@@ -89,7 +89,7 @@ func TestDSSEVector(t *testing.T) {
 	x, _ := new(big.Int).SetString("46950820868899156662930047687818585632848591499744589407958293238635476079160", 10)
 	y, _ := new(big.Int).SetString("5640078356564379163099075877009565129882514886557779369047442380624545832820", 10)
 	compressed := append([]byte{2 | byte(y.Bit(0))}, x.FillBytes(make([]byte, 32))...)
-	k, err := publicKeyOf(ECDSAP256, compressed)
+	k, err := NewPublicKey(ECDSAP256, compressed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestMLDSAAgreesWithAnotherImplementation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		public, err := publicKeyOf(MLDSA65, theirs.PublicKey().Bytes())
+		public, err := NewPublicKey(MLDSA65, theirs.PublicKey().Bytes())
 		if err != nil {
 			t.Fatal(err)
 		}

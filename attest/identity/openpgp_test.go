@@ -379,7 +379,7 @@ func TestComponentsSeeThroughNames(t *testing.T) {
 		if !ok {
 			t.Fatalf("no point in %v", alg)
 		}
-		did, err := publicKeyOf(Ed25519, ed25519.PublicKey(point))
+		did, err := NewPublicKey(Ed25519, ed25519.PublicKey(point))
 		must(t, err)
 		k, err := ParseOpenPGP(c.public())
 		must(t, err)
@@ -398,7 +398,7 @@ func TestComponentsSeeThroughNames(t *testing.T) {
 	var body bytes.Buffer
 	must(t, c.PrimaryKey.SerializeForHash(&body))
 	point := body.Bytes()[body.Len()-65:]
-	did, err := publicKeyOf(ECDSAP256, compressP256(point))
+	did, err := NewPublicKey(ECDSAP256, compressP256(point))
 	must(t, err)
 	if part != did.ID() {
 		t.Error("a P-256 key has two components")
