@@ -232,7 +232,7 @@ func contentError(kind ContentKind, d digest.SHA256, err error) error {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r
 	}
-	if _, ok := errors.AsType[*protocolError](err); ok || isTimeout(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, ok := errors.AsType[*protocolError](err); ok || isTimeout(err) {
 		return err
 	}
 	if errors.Is(err, context.Canceled) {
