@@ -47,13 +47,13 @@ func TestResume(t *testing.T) {
 			}
 			t.Run("snapshot", func(t *testing.T) {
 				j := newJob(t, r, prepared(t, test.name))
-				var said string
+				var said strings.Builder
 				var from *checkpoint.Checkpoint
 				for i := uint64(1); ; i++ {
 					result, c, s := j.run(t, checkpoint.Options{From: from, StopAt: want.Gas * i / test.parts})
-					said += s
+					said.WriteString(s)
 					if c == nil {
-						if diff := cmp.Diff(want, outcome{result.Reason, result.Exit, result.Gas, said, j.files(t)}); diff != "" {
+						if diff := cmp.Diff(want, outcome{result.Reason, result.Exit, result.Gas, said.String(), j.files(t)}); diff != "" {
 							t.Errorf("(-unstopped +resumed):\n%s", diff)
 						}
 						if i != test.parts {

@@ -55,10 +55,10 @@ const (
 // Marshal encodes c. The format, all numbers little-endian:
 //
 //	"arch checkpoint 1\n", kind (1 byte: 1 mark, 2 snapshot), module (32 bytes), gas, granted (8 each), state (32),
-//	entry (4-byte length, bytes);
-//	of a snapshot: WASI state (4-byte length, bytes), globals (4-byte number, 8 each), stack (4-byte length, bytes),
-//	pages (4), blocks (4-byte number; of each its index in 4 bytes and 4096 bytes; rising, none all zero);
-//	SHA-256 of all before (32 bytes)
+//	entry (4-byte length, bytes), call stack (4-byte length, bytes; empty in a mark),
+//	SHA-256 of all before (32);
+//	of a snapshot, with the SHA-256 that state says: WASI state (4-byte length, bytes), globals (4-byte number, 8 each),
+//	pages (4), blocks (4-byte number; of each its index in 4 bytes and 4096 bytes; rising, none all zero)
 //
 // Equal Checkpoints have equal encodings, and what Parse accepts, Marshal encodes to the same bytes.
 func (c *Checkpoint) Marshal() []byte {
@@ -67,23 +67,23 @@ func (c *Checkpoint) Marshal() []byte {
 		size += len(s.WASI) + 8*len(s.Globals) + len(s.Stack) + len(s.Blocks)*(BlockSize+4)
 	}
 	b := append(make([]byte, 0, size), magic...)
-	if c.Snapshot != nil {
-		b = append(b, kindWhole)
-	} else {
-		b = append(b, kindMark)
+	kind, stack := byte(kindMark), []byte(nil)
+	if s := c.Snapshot; s != nil {
+		kind, stack = kindWhole, s.Stack
 	}
+	b = append(b, kind)
 	b = append(b, c.Module[:]...)
 	b = binary.LittleEndian.AppendUint64(b, c.Gas)
 	b = binary.LittleEndian.AppendUint64(b, c.Granted)
 	b = append(b, c.State[:]...)
 	b = appendSized(b, []byte(c.Entry))
-	if s := c.Snapshot; s != nil {
-		b = s.appendState(b)
-		b = appendSized(b, s.Stack)
-		b = s.appendMemory(b)
-	}
+	b = appendSized(b, stack)
 	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	b = append(b, sum[:]...)
+	if s := c.Snapshot; s != nil {
+		b = s.appendMemory(s.appendState(b))
+	}
+	return b
 }
 
 func appendSized(b, content []byte) []byte {
@@ -110,7 +110,7 @@ func (s *Snapshot) appendMemory(b []byte) []byte {
 	return b
 }
 
-// digest is Checkpoint.State: the SHA-256 of the encoded state and memory, without the stack.
+// digest is Checkpoint.State: the SHA-256 of the encoded state and memory.
 func (s *Snapshot) digest() digest.SHA256 {
 	h := sha256.New()
 	h.Write(s.appendState(nil))
@@ -139,31 +139,32 @@ func parse(data []byte) (*Checkpoint, error) {
 	if uint64(len(data)) > MaxSize {
 		return nil, fmt.Errorf("%d bytes, more than %d", len(data), uint64(MaxSize))
 	}
-	if len(data) < len(magic)+sha256.Size || string(data[:len(magic)]) != magic {
+	if len(data) < len(magic) || string(data[:len(magic)]) != magic {
 		return nil, fmt.Errorf("starts with %q, not %q", data[:min(len(data), len(magic))], magic)
 	}
-	content, sum := data[:len(data)-sha256.Size], data[len(data)-sha256.Size:]
-	if sha256.Sum256(content) != [32]byte(sum) {
-		return nil, errors.New("damaged: its hash is another")
-	}
-	r := &reader{data: content[len(magic):]}
+	r := &reader{data: data[len(magic):]}
 	kind := r.take(1)
 	c := &Checkpoint{Module: r.hash(), Gas: r.u64(), Granted: r.u64(), State: r.hash(), Entry: string(r.sized("entry", maxEntry))}
+	stack := r.sized("call stack", maxStack)
+	head := data[:len(data)-len(r.data)]
+	sum := r.take(sha256.Size)
 	switch {
 	case r.err != nil:
 		return nil, r.err
+	case sha256.Sum256(head) != [32]byte(sum):
+		return nil, errors.New("damaged: its hash is another")
 	case c.Gas <= c.Granted:
 		return nil, fmt.Errorf("gas %d is not more than the %d granted", c.Gas, c.Granted)
 	case kind[0] == kindWhole:
-		c.Snapshot = r.snapshot()
-	case kind[0] != kindMark:
-		return nil, fmt.Errorf("unknown kind %d", kind[0])
+		if digest.Of(r.data) != c.State {
+			return nil, errors.New("damaged: its state is not the one that it names")
+		}
+		c.Snapshot = r.snapshot(stack)
+	case kind[0] != kindMark || len(stack) > 0:
+		return nil, fmt.Errorf("kind %d, call stack of %d bytes", kind[0], len(stack))
 	}
 	if r.err == nil && len(r.data) > 0 {
 		r.err = fmt.Errorf("%d bytes more than its content", len(r.data))
-	}
-	if r.err == nil && c.Snapshot != nil && c.Snapshot.digest() != c.State {
-		r.err = errors.New("its state is not the one that it names")
 	}
 	return c, r.err
 }
@@ -204,15 +205,14 @@ func (r *reader) count(what string, size, limit int) int {
 
 func (r *reader) sized(what string, limit int) []byte { return r.take(r.count(what, 1, limit)) }
 
-func (r *reader) snapshot() *Snapshot {
-	s := &Snapshot{WASI: r.sized("WASI state", maxWASI)}
+func (r *reader) snapshot(stack []byte) *Snapshot {
+	s := &Snapshot{Stack: stack, WASI: r.sized("WASI state", maxWASI)}
 	if n := r.count("globals", 8, maxGlobal); n > 0 {
 		s.Globals = make([]uint64, n)
 		for i := range s.Globals {
 			s.Globals[i] = r.u64()
 		}
 	}
-	s.Stack = r.sized("stack", maxStack)
 	s.Pages = r.u32()
 	if r.err == nil && s.Pages > pageSize {
 		r.err = fmt.Errorf("memory of %d pages", s.Pages)
