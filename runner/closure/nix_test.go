@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -360,5 +362,67 @@ func TestNixElsewhere(t *testing.T) {
 	_, err := closure.Compute(t.Context(), c.top, pins[c.top], o)
 	if missing, ok := errors.AsType[*closure.MissingError](err); !ok || !strings.HasSuffix(missing.Path, "-note") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// The daemon says the same as the program.
+func TestNixDaemon(t *testing.T) {
+	c := newChroot(t)
+	if _, err := exec.LookPath("nix-daemon"); err != nil {
+		t.Skip("cannot run here: nix-daemon is not installed (package nix-bin)")
+	}
+	dir, err := os.MkdirTemp("", "arch-nixd-") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "s")
+	cmd := exec.CommandContext(t.Context(), "nix-daemon", "--store", c.dir, "--option", "build-users-group", "")
+	cmd.Env = append(slices.Clone(c.nix.Env), "NIX_DAEMON_SOCKET_PATH="+socket)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}()
+	daemon := openSoon(t, socket)
+	defer daemon.Close()
+	want, err := c.nix.Closure(t.Context(), c.top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, proof := range want {
+		got, err := daemon.Verify(t.Context(), path)
+		proof.Source = "nix daemon"
+		slices.Sort(proof.References)
+		slices.Sort(got.References)
+		if diff := cmp.Diff(proof, got); err != nil || diff != "" {
+			t.Errorf("%s: %v (-program +daemon):\n%s", path, err, diff)
+		}
+	}
+	if _, err := daemon.Verify(t.Context(), "/nix/store/00000000000000000000000000000000-x"); !errors.Is(err, closure.ErrUnknown) {
+		t.Errorf("error is %v", err)
+	}
+	o := c.options()
+	o.Verify = daemon.Verify
+	paths, err := closure.Compute(t.Context(), c.top, c.hash(c.top), o)
+	if diff := cmp.Diff(c.query("requisites", c.top), names(paths)); err != nil || diff != "" {
+		t.Errorf("%v, closure (-nix +ours):\n%s", err, diff)
+	}
+}
+
+// openSoon waits for the daemon's socket by asking for it.
+func openSoon(t *testing.T, socket string) *closure.Daemon {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		d, err := closure.OpenDaemon(t.Context(), socket)
+		if err == nil {
+			return d
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
 	}
 }
