@@ -38,6 +38,8 @@ const (
 	pidsController   = "pids"
 	cpuController    = "cpu"
 	ioController     = "io"
+	// accountController is there in version 1 alone: in version 2 every group counts CPU time.
+	accountController = "cpuacct"
 	// devicesController is there in version 1 alone: with version 2 a BPF program does its work, which takes privileges.
 	devicesController = "devices"
 )
@@ -56,6 +58,9 @@ const ownThreads = 24
 func newGroup(spec runner.Spec) *group {
 	name := spec.Name
 	wanted := append(wantedSettings(spec.Limits), deviceSetting(spec.Devices)...)
+	if metered(spec.Limits) {
+		wanted = append(wanted, setting{controller: accountController, legacy: "cpuacct"})
+	}
 	if len(wanted) == 0 {
 		return nil
 	}
@@ -99,13 +104,64 @@ func wantedSettings(l runner.Limits) []setting {
 		most := []entry{{"pids.max", number(int64(l.Processes + ownThreads))}}
 		list = append(list, setting{pidsController, "pids", most, most})
 	}
-	if l.CPU > 0 {
-		quota, period := cpuQuota(l.CPU)
-		list = append(list, setting{
-			cpuController, "cpu",
-			[]entry{{"cpu.cfs_period_us", number(period)}, {"cpu.cfs_quota_us", number(quota)}},
-			[]entry{{"cpu.max", number(quota) + " " + number(period)}},
-		})
+	if l.CPU > 0 || l.Power > 0 {
+		v1, v2 := cpuEntries(l.CPU)
+		list = append(list, setting{cpuController, "cpu", v1, v2})
+	}
+	if l.IORead > 0 || l.IOWrite > 0 {
+		list = append(list, ioSetting(l, blockDevices("/sys/block")))
+	}
+	return list
+}
+
+// cpuEntries give a group thousandths of a processor's time; zero is no limit.
+func cpuEntries(thousandths int64) (v1, v2 []entry) {
+	quota, period := cpuQuota(thousandths)
+	if thousandths == 0 {
+		return []entry{{"cpu.cfs_quota_us", "-1"}}, []entry{{"cpu.max", "max"}}
+	}
+	q, p := strconv.FormatInt(quota, 10), strconv.FormatInt(period, 10)
+	return []entry{{"cpu.cfs_period_us", p}, {"cpu.cfs_quota_us", q}}, []entry{{"cpu.max", q + " " + p}}
+}
+
+// setCPU changes how much processor time the group may use.
+func (g *group) setCPU(thousandths int64) error {
+	entries, v2 := cpuEntries(thousandths)
+	if g.version == 2 {
+		entries = v2
+	}
+	for _, e := range entries {
+		if err := put(g.paths[cpuController], e.file, e.value); err != nil {
+			return fmt.Errorf("limit CPU time: %w", err)
+		}
+	}
+	return nil
+}
+
+// ioSetting limits bytes a second, for each of the devices, which are "MAJOR:MINOR".
+func ioSetting(l runner.Limits, devices []string) setting {
+	s := setting{controller: ioController, legacy: "blkio"}
+	add := func(limit int64, file, key string) {
+		for _, d := range devices {
+			if limit > 0 {
+				s.v1 = append(s.v1, entry{file, fmt.Sprintf("%s %d", d, limit)})
+				s.v2 = append(s.v2, entry{"io.max", fmt.Sprintf("%s %s=%d", d, key, limit)})
+			}
+		}
+	}
+	add(l.IORead, "blkio.throttle.read_bps_device", "rbps")
+	add(l.IOWrite, "blkio.throttle.write_bps_device", "wbps")
+	return s
+}
+
+// blockDevices lists the numbers of the block devices below dir that hold something.
+func blockDevices(dir string) (list []string) {
+	names, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, name := range names {
+		number, err := os.ReadFile(filepath.Join(name, "dev"))
+		if err == nil && readNumber(filepath.Join(name, "size")) > 0 {
+			list = append(list, strings.TrimSpace(string(number)))
+		}
 	}
 	return list
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"arch.network/runner"
+	"arch.network/runner/meter"
 )
 
 // lastCapability is CAP_CHECKPOINT_RESTORE of Linux 5.9, the newest that there is.
@@ -33,6 +34,9 @@ type execution struct {
 	logs    logs
 	talk    talk
 	way     way
+
+	meter    *meter.Meter // nil: nothing is measured but what the kernel counts anyway
+	measured meter.Report
 
 	ready     readiness
 	end       *ending
@@ -66,6 +70,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, func() {
 		e.kill(ending{Reason: runner.ReasonCancelled, Detail: context.Cause(ctx).Error()}, nil)
 	})()
+	e.measure()
 	watched := e.group.watch(func(detail string) {
 		e.kill(ending{Reason: runner.ReasonOutOfMemory, Detail: detail}, nil)
 	})
@@ -78,6 +83,9 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	e.report.Close()
 	e.logs.wait()
 	watched()
+	if e.meter != nil {
+		e.measured = e.meter.Stop()
+	}
 	e.talked = e.talk.end()
 	e.way.close()
 	return e.result(err)

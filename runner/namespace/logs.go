@@ -15,9 +15,10 @@ type logs struct {
 	done     sync.WaitGroup
 	overflow func(error) // called once at most with nil when the limit is passed, or with a writer's error
 
-	mu   sync.Mutex // guards left and over
-	left int64
-	over bool
+	mu    sync.Mutex // guards left and over
+	limit int64
+	left  int64
+	over  bool
 }
 
 // pump is one pipe and where it leads.
@@ -29,7 +30,7 @@ type pump struct {
 
 // open makes the pipes and gives them to cmd. If both writers are the same, one pipe keeps the order of what is written.
 func (l *logs) open(spec runner.Spec, cmd *exec.Cmd, overflow func(error)) error {
-	l.left, l.overflow = spec.Limits.Log, overflow
+	l.limit, l.left, l.overflow = spec.Limits.Log, spec.Limits.Log, overflow
 	out, err := l.pipe(spec.Stdout)
 	if err != nil {
 		return err
@@ -102,6 +103,13 @@ func (l *logs) allow(n int) int {
 		l.overflow(nil)
 	}
 	return n
+}
+
+// written returns how many bytes have come so far.
+func (l *logs) written() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.limit - l.left
 }
 
 // wait returns when everything written has been copied.

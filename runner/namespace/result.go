@@ -39,6 +39,7 @@ func (e *execution) result(failure error) (runner.Result, error) {
 	if state := e.cmd.ProcessState; state != nil {
 		r.CPU = state.UserTime() + state.SystemTime()
 	}
+	e.addMeasured(&r)
 	if e.way.gateway != nil {
 		r.Network = &e.way.traffic
 		r.Anomalies = append(r.Anomalies, egress.Refusals(e.way.traffic, r.Wall)...)
@@ -91,10 +92,16 @@ func (e *execution) confinement() runner.Confinement {
 	if limits.Memory > 0 {
 		c.Enforced = append(c.Enforced, "memory:"+cmp.Or(e.group.by(memoryController), "watchdog"))
 	}
-	if by := e.group.by(cpuController); by != "" {
+	if by := e.group.by(cpuController); by != "" && limits.CPU > 0 {
 		c.Enforced = append(c.Enforced, "cpu:"+by)
 	} else if limits.CPU > 0 {
 		c.Missing = append(c.Missing, "cpu: "+missingController)
+	}
+	c = e.addIO(c)
+	if why := e.missingPower(); why != "" {
+		c.Missing = append(c.Missing, "power: "+why)
+	} else if limits.Power > 0 {
+		c.Enforced = append(c.Enforced, "power:"+e.group.by(cpuController))
 	}
 	if by := e.group.by(devicesController); by != "" {
 		c.Enforced = append(c.Enforced, "device-permissions:"+by)
@@ -119,6 +126,24 @@ func (e *execution) confinement() runner.Confinement {
 	}
 	slices.Sort(c.Enforced)
 	slices.Sort(c.Missing)
+	return c
+}
+
+// addIO tells what became of the limits of reading and writing.
+func (e *execution) addIO(c runner.Confinement) runner.Confinement {
+	by := e.group.by(ioController)
+	limits := map[string]int64{"io-read": e.spec.Limits.IORead, "io-write": e.spec.Limits.IOWrite}
+	for name, limit := range limits {
+		switch {
+		case limit == 0:
+		case by == "":
+			c.Missing = append(c.Missing, name+": "+missingController)
+		case name == "io-write" && e.group.version == 1:
+			c.Missing = append(c.Missing, name+": control groups of version 1 slow down direct writes alone")
+		default:
+			c.Enforced = append(c.Enforced, name+":"+by)
+		}
+	}
 	return c
 }
 

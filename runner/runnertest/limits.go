@@ -1,6 +1,7 @@
 package runnertest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,46 @@ func limits() []testCase {
 			took, err := strconv.Atoi(strings.TrimSpace(out))
 			if h.keeps(result, "cpu") && (err != nil || took < 500) { // the first period's quota, 25 ms, comes at once on each CPU
 				h.Errorf("200 ms of CPU time took %q ms", out)
+			}
+		}},
+		{"limits of I/O and power are kept, or said to be missing", func(h *harness) {
+			spec := h.spec("exit", "0")
+			spec.Limits.IORead, spec.Limits.IOWrite, spec.Limits.Power = 1<<20, 1<<20, 0.5
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			for _, what := range []string{"io-read", "io-write", "power"} {
+				h.keeps(result, what)
+			}
+		}},
+		{"power", func(h *harness) {
+			spec := h.spec("spin", "200")
+			spec.Limits.Power = 0.5 // of the 3.5 W that the model gives a processor: far less than half of one
+			result, out := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			took, err := strconv.Atoi(strings.TrimSpace(out))
+			if h.keeps(result, "power") && (err != nil || took < 400) {
+				h.Errorf("200 ms of CPU time took %q ms", out)
+			}
+			if result.Energy == nil || result.Energy.Joules <= 0 || result.Energy.Source == "" {
+				h.Errorf("got energy %+v", result.Energy)
+			}
+		}},
+		{"what was used is told, and where from", func(h *harness) {
+			spec := h.spec("spin", "50")
+			spec.Limits.Memory, spec.Limits.Processes = 1<<30, 100
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			if result.CPU < 40*time.Millisecond || result.MemoryPeak == 0 || result.Accounting == "" {
+				h.Errorf("got %+v", result.Usage)
+			}
+		}},
+		{"a flood of output is an anomaly", func(h *harness) {
+			spec := h.spec("flood", "30000000")
+			spec.Limits.Wall = time.Minute
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			if !slices.ContainsFunc(result.Anomalies, func(a runner.Anomaly) bool { return a.Kind == runner.AnomalyOutputFlood }) {
+				h.Errorf("got anomalies %+v", result.Anomalies)
 			}
 		}},
 		{"log", func(h *harness) {
