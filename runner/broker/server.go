@@ -264,3 +264,10 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, peer unix.Ucred)
 	log.WarnContext(ctx, "job refused", "job", c.id, "code", r.Code, "message", r.Message)
 	c.refuse(r)
 }
+
+// Alive reports whether the broker can still do its work: whether nothing holds what every session needs.
+func (s *Server) Alive() bool {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	return s.cache.objects != nil
+}
