@@ -3,10 +3,12 @@ package attacker_test
 import (
 	"bytes"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,6 +66,7 @@ func systemdDriver() driver {
 
 // confined runs everything against one driver.
 func confined(t *testing.T, d driver) {
+	t.Setenv(programVariable, program(t)) // built once
 	t.Run("attempts", func(t *testing.T) { testAttempts(t, d) })
 	t.Run("collusion", func(t *testing.T) { testCollusion(t, d) })
 	t.Run("outputs", func(t *testing.T) { testOutputs(t, d) })
@@ -119,12 +122,13 @@ func TestGuests(t *testing.T) {
 	case guest.Namespaces:
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { confined(t, systemdDriver()) })
-		t.Run("namespace", func(t *testing.T) { confined(t, namespaceDriver()) })
-		t.Run("control", testControl)
+		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
+		t.Run("control", func(t *testing.T) { testControl(t, names(t)) })
 	case guest.UML:
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { testAttempts(t, systemdDriver()) })
-		t.Run("control", testControl)
+		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
+		t.Run("control", func(t *testing.T) { testControl(t, slices.Sorted(maps.Keys(hopeless[guest.Namespaces]))) })
 	default:
 		attack := program(t)
 		for _, mode := range []guest.Mode{guest.Namespaces, guest.UML} {

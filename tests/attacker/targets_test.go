@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,7 +97,9 @@ func (s *scene) serve(t *testing.T) {
 	s.targets.TCP = listen("tcp", "127.0.0.1:0").Addr().(*net.TCPAddr).Port
 	if s.targets.Metadata && os.Geteuid() == 0 {
 		listen("tcp", "169.254.169.254:80")
-		listen("tcp", "[fd00:ec2::254]:80")
+		if hasIPv6() {
+			listen("tcp", "[fd00:ec2::254]:80")
+		}
 	}
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	must(t, err)
@@ -133,13 +136,25 @@ func (s *scene) share(t *testing.T) {
 		unix.Close(int(fd))
 		t.Cleanup(func() { syscall.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(&name[0])), 0, 0) })
 	}
-	key, err := unix.AddKey("user", s.targets.Key, []byte(s.targets.Token), unix.KEY_SPEC_USER_KEYRING)
-	must(t, err)
-	t.Cleanup(func() { unix.KeyctlInt(unix.KEYCTL_UNLINK, key, unix.KEY_SPEC_USER_KEYRING, 0, 0) })
+	s.addKey(t)
 
 	file := filepath.Join("/dev/shm", s.targets.Token)
 	must(t, os.WriteFile(file, []byte(s.targets.Token), 0o666))
 	t.Cleanup(func() { os.Remove(file) })
+}
+
+// addKey puts a key that all of this user's processes may read, whatever their sessions, into the user keyring.
+func (s *scene) addKey(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // a "process" keyring is a thread's, to Go
+	defer runtime.UnlockOSThread()
+	key, err := unix.AddKey("user", s.targets.Key, []byte(s.targets.Token), unix.KEY_SPEC_PROCESS_KEYRING)
+	must(t, err)
+	const userAll = 0x3f3f0000
+	must(t, unix.KeyctlSetperm(key, userAll))
+	_, err = unix.KeyctlInt(unix.KEYCTL_LINK, key, unix.KEY_SPEC_USER_KEYRING, 0, 0)
+	must(t, err)
+	t.Cleanup(func() { unix.KeyctlInt(unix.KEYCTL_UNLINK, key, unix.KEY_SPEC_USER_KEYRING, 0, 0) })
 }
 
 // victimArgument makes the test binary a victim; its next argument is the token.
@@ -244,11 +259,21 @@ func makePrivileged(t *testing.T, attack, dir string) {
 // makeMetadata gives a guest's loopback interface the addresses that clouds have for their metadata.
 func makeMetadata(t *testing.T) {
 	t.Helper()
-	for _, args := range []string{"addr add 169.254.169.254/32 dev lo", "addr add fd00:ec2::254/128 dev lo nodad", "addr add 127.0.0.53/32 dev lo"} {
+	addresses := []string{"addr add 169.254.169.254/32 dev lo"}
+	if hasIPv6() {
+		addresses = append(addresses, "addr add fd00:ec2::254/128 dev lo nodad")
+	}
+	for _, args := range addresses {
 		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil && !strings.Contains(string(out), "File exists") {
 			t.Fatalf("ip %s: %v\n%s", args, err, out)
 		}
 	}
+}
+
+// hasIPv6 tells whether the kernel has it: that of UML has not.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/net/if_inet6")
+	return err == nil
 }
 
 // alive lists the processes whose command line has mark as an argument.

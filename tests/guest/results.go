@@ -23,11 +23,15 @@ type result struct {
 	ran    bool   // false: a level that no test stands for
 	action string // "pass", "fail" or "skip"; empty: it did not end
 	output strings.Builder
+	took   float64 // seconds
 	tests  []*result
 }
 
 // event is a line of test2json.
-type event struct{ Action, Test, Output string }
+type event struct {
+	Action, Test, Output string
+	Elapsed              float64
+}
 
 // parse reads the output of a test binary with -test.v=test2json.
 func parse(t *testing.T, output []byte) *results {
@@ -71,7 +75,7 @@ func (r *results) add(e event) {
 			test.output.WriteString(e.Output)
 		}
 	case "pass", "fail", "skip":
-		test.action = e.Action
+		test.action, test.took = e.Action, e.Elapsed
 	}
 }
 
@@ -121,6 +125,9 @@ func (r *result) repeat(t *testing.T) {
 	}
 	if text != "" {
 		t.Log("\n" + text)
+	}
+	if r.took >= 1 {
+		t.Logf("took %.1fs in the guest", r.took)
 	}
 	for _, test := range r.tests {
 		t.Run(test.name, test.repeat)

@@ -51,7 +51,8 @@ func bomb(kind string) int {
 	return 64
 }
 
-// bombForks starts processes that start processes, each in a session of its own, until none can be started any more.
+// bombForks starts processes that start processes, each in a session of its own, until none can be started any more. The first
+// one then gives the others a moment to go on, and ends.
 func bombForks() int {
 	ignore(syscall.SIGTERM)
 	ignore(syscall.SIGHUP)
@@ -61,7 +62,8 @@ func bombForks() int {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
 			fmt.Printf("after %d: %v\n", started, err)
-			time.Sleep(time.Hour)
+			time.Sleep(time.Second)
+			return 3
 		}
 	}
 }

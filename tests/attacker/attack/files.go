@@ -188,21 +188,30 @@ func readByDescriptor(t attacker.Targets) verdict {
 
 // openByHandle opens a file by its number in the file system, which ignores all directories above it.
 func openByHandle(t attacker.Targets) verdict {
-	name := t.Input
-	if name == "" {
-		name = "/"
+	last := deniedf("no file")
+	for _, name := range []string{t.Input, t.Canary, t.Scratch, "/", "/dev/shm", "/tmp"} {
+		if name == "" {
+			continue
+		}
+		handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, name, 0)
+		if err != nil {
+			last = denied(fmt.Errorf("get a handle: %w", err))
+			continue
+		}
+		dir, err := unix.Open(filepath.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if name == "/dev/shm" || name == "/tmp" || name == t.Scratch {
+			dir, err = unix.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		}
+		if err != nil {
+			last = denied(err)
+			continue
+		}
+		_, err = unix.OpenByHandleAt(dir, handle, unix.O_RDONLY)
+		if last = judge(err, name+" was opened by its handle"); err == nil {
+			break
+		}
 	}
-	handle, mount, err := unix.NameToHandleAt(unix.AT_FDCWD, name, 0)
-	if err != nil {
-		return denied(fmt.Errorf("get a handle: %w", err))
-	}
-	_ = mount
-	dir, err := unix.Open(filepath.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return denied(err)
-	}
-	_, err = unix.OpenByHandleAt(dir, handle, unix.O_RDONLY)
-	return judge(err, "a file was opened by its handle")
+	return last
 }
 
 func kernelAddresses(attacker.Targets) verdict {

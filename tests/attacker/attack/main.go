@@ -1,8 +1,10 @@
 // Command attack is a hostile job: it tries everything that a confinement must refuse, and judges each attempt by its effect.
 //
 //	attack list                 names of the attempts, one a line
-//	attack all                  makes every attempt, each in a process of its own
+//	attack all                  makes every attempt, in further processes
+//	attack from NAME            makes that and those behind it, up to one that succeeds
 //	attack one NAME             makes one
+//	attack leaks                makes the one that looks at inherited descriptors
 //	attack collude NAME FILE    makes one half of a conspiracy of two jobs
 //	attack race PATH            leaves a process behind that goes on swapping PATH
 //	attack output KIND PATH     makes an output that a collector must not trust
@@ -18,6 +20,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,8 +49,12 @@ func run(args []string) int {
 		for _, a := range attempts() {
 			fmt.Println(a.name)
 		}
+	case len(args) == 1 && args[0] == "leaks":
+		reportLeaks(leaked)
 	case len(args) == 1 && args[0] == "all":
 		all(leaked)
+	case len(args) == 2 && args[0] == "from":
+		return from(args[1], t)
 	case len(args) == 2 && args[0] == "one":
 		return one(args[1], t)
 	case len(args) == 3 && args[0] == "collude":
@@ -61,7 +68,7 @@ func run(args []string) int {
 	case len(args) == 1 && args[0] == "whoami":
 		fmt.Println(privileges())
 	default:
-		fmt.Fprintln(os.Stderr, "usage: attack list | all | one NAME | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | whoami")
+		fmt.Fprintln(os.Stderr, "usage: attack list | all | from NAME | one NAME | leaks | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | whoami")
 		return 64
 	}
 	return 0
@@ -138,28 +145,63 @@ func attempts() []attempt {
 		settings(), devices(), sockets(), sharings())
 }
 
-// all makes each attempt in a process of its own, since some end or change it.
+// all makes each attempt, several in one process as long as they are denied. One that ends its process counts as denied by that.
 func all(leaked []string) {
-	out := json.NewEncoder(os.Stdout)
+	reportLeaks(leaked)
+	list := attempts()[1:]
+	for len(list) > 0 {
+		made := batch(list[0].name)
+		if made == 0 {
+			made = 1
+		}
+		list = list[made:]
+	}
+}
+
+// batch makes the attempts from one named first on, in another process, and returns how many have reported.
+func batch(first string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "from", first)
+	text, err := cmd.Output()
+	os.Stdout.Write(text[:bytes.LastIndexByte(text, '\n')+1])
+	made := bytes.Count(text, []byte("\n"))
+	if err == nil {
+		return made
+	}
+	list := attempts()
+	i := slices.IndexFunc(list, func(a attempt) bool { return a.name == first }) + made
+	if i < len(list) {
+		report(json.NewEncoder(os.Stdout), list[i], deniedf("the process ended: %v", err))
+	}
+	return made + 1
+}
+
+// from makes attempts until one has succeeded, which may have changed the process, and to the end of a class at most.
+func from(first string, t attacker.Targets) int {
+	list := attempts()
+	i := slices.IndexFunc(list, func(a attempt) bool { return a.name == first })
+	if i < 0 {
+		return 64
+	}
+	class := list[i].class
+	for ; i < len(list) && list[i].class == class; i++ {
+		v := list[i].try(t)
+		report(json.NewEncoder(os.Stdout), list[i], v)
+		if v.outcome == attacker.Succeeded {
+			break
+		}
+	}
+	return 0
+}
+
+// reportLeaks is the attempt that is made before anything is opened.
+func reportLeaks(leaked []string) {
 	v := deniedf("nothing beyond the standard descriptors")
 	if len(leaked) > 0 {
 		v = succeeded("inherited: %s", strings.Join(leaked, ", "))
 	}
-	report(out, attempt{name: "inherited-descriptors", class: "leak"}, v)
-	for _, a := range attempts() {
-		if a.name == "inherited-descriptors" {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		cmd := exec.CommandContext(ctx, "/proc/self/exe", "one", a.name)
-		text, err := cmd.Output()
-		cancel()
-		if _, ok := strings.CutPrefix(string(text), "{"); ok && strings.HasSuffix(string(text), "}\n") {
-			os.Stdout.Write(text)
-			continue
-		}
-		report(out, a, deniedf("the process ended: %v", err))
-	}
+	report(json.NewEncoder(os.Stdout), attempt{name: "inherited-descriptors", class: "leak"}, v)
 }
 
 func one(name string, t attacker.Targets) int {

@@ -201,7 +201,10 @@ func joinNamespaces(pid string) verdict {
 		}
 		fd, err := unix.Open(name, unix.O_RDONLY, 0)
 		if err == nil {
-			err = onThread(func() error { return unix.Setns(fd, 0) })
+			err = onThread(func() error {
+				unix.Unshare(unix.CLONE_FS) // threads that share their root cannot change mount namespaces
+				return unix.Setns(fd, 0)
+			})
 		}
 		if err == nil {
 			return succeeded("%s", name)

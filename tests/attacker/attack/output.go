@@ -105,14 +105,14 @@ func makeOutput(kind, path string, t attacker.Targets) error {
 			}
 			return unix.Bind(fd, &unix.SockaddrUnix{Name: name})
 		})
-	case "hole": // takes no space, and is 1 TiB to read
+	case "hole": // takes no space, and is 1 GiB to read
 		return inside(func(name string) error {
 			f, err := os.Create(name)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			return f.Truncate(1 << 40)
+			return f.Truncate(1 << 30)
 		})
 	case "deep":
 		return inside(makeDeep)

@@ -27,6 +27,9 @@ func settings() []attempt {
 		{"any-kernel-setting", "setting", func(attacker.Targets) verdict { return anyWritable("/proc/sys") }},
 		{"any-system-attribute", "setting", func(attacker.Targets) verdict { return anyWritable("/sys") }},
 		{"magic-keys", "setting", func(attacker.Targets) verdict {
+			if masked("/proc/sysrq-trigger") {
+				return deniedf("it is covered")
+			}
 			return judge(os.WriteFile("/proc/sysrq-trigger", []byte("h"), 0), "the kernel wrote its help")
 		}},
 		{"host-name", "setting", func(attacker.Targets) verdict {
@@ -94,8 +97,17 @@ func settings() []attempt {
 	}
 }
 
+// masked reports whether something of no effect covers a file of /proc.
+func masked(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+}
+
 // rewrite writes to a setting what it holds.
 func rewrite(path string) verdict {
+	if masked(path) {
+		return deniedf("it is covered")
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return denied(err)
