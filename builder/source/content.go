@@ -139,19 +139,22 @@ func (f *Fetcher) storeContent(ctx context.Context, ref manifest.Ref) (Content, 
 
 // StorePath finds an object of a Nix or Guix store, such as "/nix/store/HASH-NAME", and returns where it is on the host: in our store if
 // that has a tree with the given NAR hash, in the host's own store, or fetched from an archive or mirror into ours. What the
-// host's store has is not checked: closure.Compute, which this serves, does.
+// host's store has is not checked: closure.Compute, which this serves, does. A zero hash, of a path that only its own name vouches for, is found in
+// the host's store alone.
 func (f *Fetcher) StorePath(ctx context.Context, path string, want digest.SHA256) (string, error) {
+	ref := manifest.Ref{Scheme: manifest.RefStore, Location: path, Digest: want}
+	if want.IsZero() {
+		ref.Digest = digest.Of(nil) // any will do to judge the path
+	}
+	if err := ref.Validate(); err != nil {
+		return "", err
+	}
 	if tree, ok := f.Store.TreePath(want); ok {
 		return tree, nil
 	}
-	if _, err := os.Lstat(path); err == nil {
-		return path, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	ref := manifest.Ref{Scheme: manifest.RefStore, Location: path, Digest: want}
-	if err := ref.Validate(); err != nil {
-		return "", err
+	_, err := os.Lstat(path)
+	if err == nil || want.IsZero() || !errors.Is(err, fs.ErrNotExist) {
+		return path, err
 	}
 	if _, err := f.tree(ctx, ref, treeDependency(ref), func() error { return f.storePath(ctx, ref) }); err != nil {
 		return "", err
