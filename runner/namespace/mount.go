@@ -67,6 +67,13 @@ func newFileSystem(kind string, attributes int, options ...option) (int, error) 
 // owner is who owns what is created inside, as ids of the confinement.
 type owner struct{ uid, gid int }
 
+// A file system in memory of limited size is limited in files as well: each takes a kilobyte of the kernel's memory, which its
+// size does not count. Every file that is not empty takes a page of 4096 bytes, so that only twice as many others hit the limit.
+const (
+	bytesPerInode = 2048
+	leastInodes   = 1024
+)
+
 // newTmpfs returns a detached, empty file system in memory of at most size bytes (zero: the kernel's default, half of
 // the memory), whose root has that mode.
 func newTmpfs(size int64, perm uint32, o owner) (int, error) {
@@ -76,7 +83,8 @@ func newTmpfs(size int64, perm uint32, o owner) (int, error) {
 		{"gid", strconv.Itoa(o.gid)},
 	}
 	if size > 0 {
-		options = append(options, option{"size", strconv.FormatInt(size, 10)})
+		inodes := max(size/bytesPerInode, leastInodes)
+		options = append(options, option{"size", strconv.FormatInt(size, 10)}, option{"nr_inodes", strconv.FormatInt(inodes, 10)})
 	}
 	return newFileSystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, options...)
 }
