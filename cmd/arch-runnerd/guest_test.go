@@ -1,0 +1,407 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
+	"arch.network/attest/dsse"
+	"arch.network/attest/identity"
+	"arch.network/attest/manifest"
+	"arch.network/runner"
+	"arch.network/runner/broker"
+	"arch.network/tests/guest"
+)
+
+var (
+	//go:embed testdata/hello.wasm
+	hello []byte
+	//go:embed testdata/spin.wasm
+	spin []byte
+)
+
+// agent is the user id of the agent in the guest; what its number is does not matter.
+const agent = 4711
+
+// TestBroker runs the program under a real systemd, as its units say, and talks to it as the agent would.
+func TestBroker(t *testing.T) {
+	if guest.Inside() != "" {
+		inside(t)
+		return
+	}
+	binary := filepath.Join(t.TempDir(), "arch-runnerd")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, mode := range []guest.Mode{guest.Namespaces, guest.UML} {
+		t.Run(string(mode), func(t *testing.T) {
+			guest.Run(t, guest.Config{Mode: mode, Pattern: "^TestBroker$", Files: []string{binary, "arch-runnerd.service", "arch-runnerd.socket"}, Static: true})
+		})
+	}
+}
+
+// asAgent is set in the processes that run as the agent.
+const asAgent = "ARCH_RUNNERD_TEST_AGENT"
+
+func inside(t *testing.T) {
+	if os.Getenv(asAgent) != "" {
+		t.Run(os.Getenv(asAgent), agentTests[os.Getenv(asAgent)])
+		return
+	}
+	install(t)
+	t.Run("the unit is hardened", testScore)
+	t.Run("it runs without capabilities", testCapabilities)
+	for _, name := range []string{"a job", "a timeout", "cancel", "hostile"} {
+		t.Run(name, func(t *testing.T) { become(t, name) })
+	}
+	t.Run("root is no agent", func(t *testing.T) {
+		_, err := (&broker.Client{}).Run(t.Context(), broker.Request{Envelope: []byte("{}")})
+		wantCode(t, err, broker.CodePeer)
+	})
+	t.Run("an agent by number only", func(t *testing.T) {
+		if out, err := asUser(t, agent+1, "hostile").CombinedOutput(); err == nil || !bytes.Contains(out, []byte("permission denied")) {
+			t.Errorf("another user: %v\n%s", err, out)
+		}
+	})
+	t.Run("it lives, with bounded memory", testAlive)
+	t.Run("nothing is left", testLeft)
+}
+
+// agentTests run as the agent, in a process of their own.
+var agentTests = map[string]func(t *testing.T){"a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile}
+
+// become runs one of agentTests as the agent.
+func become(t *testing.T, name string) {
+	out, err := asUser(t, agent, name).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s\nbroker:\n%s", err, out, journal(t))
+	} else {
+		t.Logf("%s", out)
+	}
+}
+
+func asUser(t *testing.T, uid uint32, name string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), guest.InsideDir+"/test", "-test.run=^TestBroker$", "-test.v")
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), asAgent+"="+name)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
+
+func journal(t *testing.T) []byte {
+	t.Helper()
+	out, _ := exec.Command("journalctl", "-u", "arch-runnerd.service", "-o", "cat", "-n", "60", "--no-pager").CombinedOutput()
+	return out
+}
+
+// install puts the program, its units, and what it trusts in place, and starts the socket only: a connection starts the rest.
+func install(t *testing.T) {
+	t.Helper()
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := fmt.Sprintf("archagent:x:%d:%d::/:/usr/sbin/nologin\n", agent, agent)
+	root, policy := trustRoot(t), housePolicy()
+	binary, err := os.ReadFile(guest.InsideDir + "/arch-runnerd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, data := range map[string][]byte{
+		"/etc/passwd":           append(passwd, line...),
+		"/etc/arch/trust.yaml":  envelope(t, root, "carol"),
+		"/etc/arch/policy.yaml": envelope(t, policy, "carol"),
+		"/usr/bin/arch-runnerd": binary,
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, unit := range []string{"arch-runnerd.service", "arch-runnerd.socket"} {
+		data, err := os.ReadFile(filepath.Join(guest.InsideDir, unit))
+		if err == nil {
+			err = os.WriteFile("/run/systemd/system/"+unit, data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	systemctl(t, "daemon-reload")
+	systemctl(t, "start", "arch-runnerd.socket")
+	if out, err := exec.Command("/usr/bin/arch-runnerd", "--check-config").CombinedOutput(); err != nil || !strings.Contains(string(out), "policy house version 1 is good") {
+		t.Fatalf("check-config: %v\n%s", err, out)
+	}
+	systemctl(t, "start", "arch-runnerd.service")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("broker:\n%s", journal(t))
+		}
+	})
+}
+
+func systemctl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "systemctl", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("systemctl %q: %v\n%s\n%s", args, err, out, journal(t))
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// testScore wants at most 1.5 of systemd's own judgement.
+func testScore(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", guest.InsideDir+"/arch-runnerd.service").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	_, last, _ := strings.Cut(string(out), "→")
+	t.Logf("%s", strings.TrimSpace(last))
+}
+
+// testCapabilities looks at the running process.
+func testCapabilities(t *testing.T) {
+	pid := systemctl(t, "show", "--value", "-p", "MainPID", "arch-runnerd.service")
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(status)) {
+		k, v, _ := strings.Cut(line, ":")
+		got[k] = strings.Join(strings.Fields(v), " ")
+	}
+	for _, name := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		if got[name] != "0000000000000000" {
+			t.Errorf("%s is %s", name, got[name])
+		}
+	}
+	if got["Uid"] != "0 0 0 0" || got["NoNewPrivs"] != "1" || got["Seccomp"] != "2" {
+		t.Errorf("uid %s, no new privileges %s, seccomp %s", got["Uid"], got["NoNewPrivs"], got["Seccomp"])
+	}
+}
+
+func testAlive(t *testing.T) {
+	if n := systemctl(t, "show", "--value", "-p", "NRestarts", "arch-runnerd.service"); n != "0" {
+		t.Errorf("it was restarted %s times", n)
+	}
+	pid := systemctl(t, "show", "--value", "-p", "MainPID", "arch-runnerd.service")
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if name, v, _ := strings.Cut(line, ":"); name == "VmHWM" {
+			var kib int
+			fmt.Sscan(v, &kib)
+			t.Logf("at most %d MiB resident", kib>>10)
+			if kib > 160<<10 {
+				t.Errorf("%d KiB resident", kib)
+			}
+		}
+	}
+}
+
+func testLeft(t *testing.T) {
+	systemctl(t, "stop", "arch-runnerd.service", "arch-runnerd.socket")
+	if out := systemctl(t, "list-units", "--all", "--plain", "--no-legend", "arch-job-*", "arch-probe-*", "arch-pool-*"); out != "" {
+		t.Errorf("units are left:\n%s", out)
+	}
+	if left, _ := filepath.Glob("/run/arch-jobs/*.sock"); len(left) > 0 {
+		t.Errorf("sockets are left: %q", left)
+	}
+	for _, sub := range []string{"blobs", "trees"} {
+		if left, _ := filepath.Glob("/var/lib/arch-runnerd/content/" + sub + "/.tmp-*"); len(left) > 0 {
+			t.Errorf("left half done: %q", left)
+		}
+	}
+	if out := systemctl(t, "show", "--value", "-p", "Result", "arch-runnerd.service"); out != "success" {
+		t.Errorf("it ended with %s", out)
+	}
+}
+
+// ask runs a job as the agent.
+func ask(ctx context.Context, env []byte, content map[digest.SHA256][]byte, q broker.Request) (broker.Response, error) {
+	q.Envelope = env
+	q.Content = func(_ context.Context, item broker.Item) (io.ReadCloser, error) {
+		data, ok := content[item.Digest]
+		if !ok {
+			return nil, fmt.Errorf("there is no %s", item.Digest)
+		}
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}
+	return new(broker.Client).Run(ctx, q)
+}
+
+var contents = map[digest.SHA256][]byte{digest.Of(hello): hello, digest.Of(spin): spin}
+
+func testJob(t *testing.T) {
+	j := newJob(hello)
+	j.Spec.Outputs = map[string]manifest.Target{"greeting": {Destination: "store"}}
+	env := envelope(t, j, "alice")
+	for i := range 2 {
+		var out, errout bytes.Buffer
+		dir := filepath.Join(t.TempDir(), "out")
+		begin := time.Now()
+		resp, err := ask(t.Context(), env, contents, broker.Request{
+			Stdout: &out, Stderr: &errout,
+			Collect: func(_ string, r io.Reader) error { return nar.Restore(t.Context(), r, dir, nar.RestoreOptions{}) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("run %d: %v, of which the job %v", i, time.Since(begin), resp.Result.Wall)
+		if !resp.Result.OK() || out.String() != "hello\n" || errout.Len() > 0 {
+			t.Fatalf("got %+v, stdout %q, stderr %q", resp.Result, out.String(), errout.String())
+		}
+		data, err := os.ReadFile(dir)
+		if err != nil || string(data) != "hello\n" {
+			t.Errorf("the output is %q, %v", data, err)
+		}
+		r := resp.Result
+		if r.Confinement.Driver != "systemd" || len(r.Confinement.Enforced) == 0 || r.Gas == 0 || r.Engine == "" || len(r.Outputs) != 1 {
+			text, _ := json.MarshalIndent(r, "", " ")
+			t.Errorf("result %s", text)
+		}
+	}
+}
+
+func testTimeout(t *testing.T) {
+	resp, err := ask(t.Context(), envelope(t, newJob(spin), "alice"), contents, broker.Request{Timeout: 300 * time.Millisecond})
+	if err != nil || resp.Result.Reason != runner.ReasonTimeout {
+		t.Errorf("got %+v, %v", resp.Result, err)
+	}
+}
+
+func testCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := ask(ctx, envelope(t, newJob(spin), "alice"), contents, broker.Request{Started: cancel})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func testHostile(t *testing.T) {
+	tests := []struct {
+		name    string
+		env     func() []byte
+		content map[digest.SHA256][]byte
+		code    broker.Code
+	}{
+		{"garbage", func() []byte { return []byte("garbage") }, nil, broker.CodeEnvelope},
+		{"unknown issuer", func() []byte { return envelope(t, newJob(hello), "mallory") }, nil, broker.CodeSignature},
+		{"expired", func() []byte {
+			j := newJob(hello)
+			j.Metadata.Expires = "2020-01-01T00:00:00Z"
+			return envelope(t, j, "alice")
+		}, nil, broker.CodeTime},
+		{"a path of the host", func() []byte {
+			j := newJob(hello)
+			j.Spec.Capabilities.FS = []string{"read:/etc"}
+			return envelope(t, j, "alice")
+		}, nil, broker.CodePolicy},
+		{"other content than is pinned", func() []byte {
+			return envelope(t, newJob([]byte("pinned")), "alice")
+		}, map[digest.SHA256][]byte{digest.Of([]byte("pinned")): spin}, broker.CodeDigest},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := ask(t.Context(), test.env(), test.content, broker.Request{})
+			wantCode(t, err, test.code)
+		})
+	}
+}
+
+func wantCode(t *testing.T, err error, code broker.Code) {
+	t.Helper()
+	r, ok := errors.AsType[*broker.Refusal](err)
+	if !ok || r.Code != code {
+		t.Errorf("got %v, want code %s", err, code)
+	}
+}
+
+func key(t *testing.T, name string) *identity.Key {
+	t.Helper()
+	seed := sha256.Sum256([]byte(name))
+	k, err := identity.Generate(identity.Ed25519, bytes.NewReader(seed[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func envelope(t *testing.T, doc manifest.Document, names ...string) []byte {
+	t.Helper()
+	payload, err := manifest.Canonical(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &dsse.Envelope{PayloadType: manifest.PayloadType(doc.DocumentKind()), Payload: payload}
+	for _, name := range names {
+		if err := env.Add(t.Context(), key(t, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return env.Marshal()
+}
+
+// later is an end that lies far enough ahead.
+func later() string {
+	return time.Now().AddDate(1, 0, 0).UTC().Truncate(time.Second).Format(time.RFC3339)
+}
+
+func trustRoot(t *testing.T) *manifest.TrustRoot {
+	r := &manifest.TrustRoot{
+		APIVersion: manifest.APIVersion, Kind: "TrustRoot", Metadata: manifest.Metadata{Name: "node", Expires: later()},
+		Spec: manifest.TrustRootSpec{Version: 1, Roles: map[string]manifest.TrustGroup{
+			manifest.RoleGovernance: {Threshold: 1, Of: []string{"carol"}},
+			manifest.RolePolicy:     {Threshold: 1, Of: []string{"carol"}},
+			manifest.RoleJob:        {Threshold: 1, Of: []string{"alice"}},
+		}},
+	}
+	for _, name := range []string{"alice", "carol"} {
+		r.Spec.Principals = append(r.Spec.Principals, manifest.Principal{Name: name, Keys: []string{key(t, name).Public().String()}})
+	}
+	return r
+}
+
+func housePolicy() *manifest.Policy {
+	return &manifest.Policy{
+		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: later()},
+		Spec: manifest.PolicySpec{
+			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm},
+		},
+	}
+}
+
+func newJob(module []byte) *manifest.Job {
+	return &manifest.Job{
+		APIVersion: manifest.APIVersion, Kind: "Job", Metadata: manifest.Metadata{Name: "hello", Owner: "user:alice", Expires: later()},
+		Spec: manifest.JobSpec{
+			Image:     manifest.Ref{Scheme: manifest.RefURL, Location: "https://example.org/hello.wasm", Digest: digest.Of(module)},
+			Runtime:   manifest.RuntimeWasm,
+			Resources: manifest.JobResources{Memory: "64Mi"},
+		},
+	}
+}
