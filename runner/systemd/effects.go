@@ -190,8 +190,9 @@ func sendToSelf() (bool, string) {
 	return refused(unix.EPERM, err)
 }
 
-// deviceCandidates are devices that root may open on most hosts, and that a unit without any must not.
-var deviceCandidates = []string{"/dev/fuse", "/dev/net/tun", "/dev/kmsg", "/dev/console", "/dev/loop-control", "/dev/kvm", "/dev/vda", "/dev/sda"}
+// deviceCandidates are devices that root may open on most hosts without any capability, and that a unit must not. The
+// terminal of a process that has none says ENXIO, but only to those who may open it.
+var deviceCandidates = []string{"/dev/tty", "/dev/fuse", "/dev/net/tun", "/dev/loop-control", "/dev/kvm", "/dev/vda", "/dev/sda"}
 
 func openDevice() (bool, string) {
 	tried := "there is no device to try"

@@ -140,14 +140,24 @@ func checkSpec(spec runner.Spec) error {
 		return fmt.Errorf("name %q is not 1 to 64 of a-z, 0-9 and '-'", spec.Name)
 	case spec.Module != nil:
 		return errors.New("a driver runs no modules: give the Spec to runner/wasm")
-	case !spec.Network.IsZero():
-		return errors.New("network access is not available in this driver")
 	case !(l.Power >= 0) || math.IsInf(l.Power, 0):
 		return fmt.Errorf("power of %v watts is not a positive number", l.Power)
-	case len(spec.Outputs) > 0 && spec.Collect == nil:
-		return errors.New("there are outputs, but nothing collects them")
 	case l.Memory > 0 && l.Memory > 1<<60 || int64(l.Processes) > 1<<22 || l.CPU > 1<<40:
 		return errors.New("a limit is absurdly high")
+	}
+	return checkOutputs(spec)
+}
+
+func checkOutputs(spec runner.Spec) error {
+	seen := map[string]bool{}
+	for _, o := range spec.Outputs {
+		if o.Name == "" || seen[o.Name] {
+			return fmt.Errorf("output name %q is empty or not unique", o.Name)
+		}
+		seen[o.Name] = true
+	}
+	if len(spec.Outputs) > 0 && spec.Collect == nil {
+		return errors.New("there are outputs, but nothing collects them")
 	}
 	return nil
 }
@@ -343,7 +353,7 @@ func (e *execution) order(oneLog bool) order {
 	s := e.spec
 	return order{
 		Name: s.Name, Commands: s.Commands, Mounts: e.layout.mounts, Devices: e.layout.nodes, Outputs: s.Outputs,
-		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, ClockOffset: s.ClockOffset,
+		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, ClockOffset: s.ClockOffset, Network: s.Network,
 		Limits:   runner.Limits{Wall: s.Limits.Wall, Scratch: s.Limits.Scratch, Log: s.Limits.Log, Output: s.Limits.Output},
 		Degraded: s.Degraded, HostUID: e.layout.uid, HostGID: e.layout.gid, Exchange: s.Exchange != nil, OneLog: oneLog,
 	}

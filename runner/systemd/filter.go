@@ -1,5 +1,11 @@
 package systemd
 
+import (
+	"slices"
+
+	"arch.network/runner"
+)
+
 // The system calls and address families that units may use, as systemd.exec(5) names groups of them. What is not
 // listed fails with EPERM; what systemd does not know fails with ENOSYS.
 
@@ -12,6 +18,14 @@ var innerCalls = []string{
 
 // innerFamilies are those that the inner layer's filter lets through.
 var innerFamilies = []string{"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+
+// families returns those of the unit for spec: with network, the inner layer sees by packets what is tried.
+func families(spec runner.Spec) []string {
+	if spec.Network.IsZero() {
+		return innerFamilies
+	}
+	return append(slices.Clone(innerFamilies), "AF_PACKET")
+}
 
 // workerCalls are for the units of a Pool: one static program that computes, reads files and talks over the sockets it
 // was given. It can neither execute a program, nor start a process, nor make a socket of the internet, nor send signals

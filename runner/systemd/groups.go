@@ -122,6 +122,10 @@ func wants(l runner.Limits) map[string]func(text string) bool {
 	return m
 }
 
+// mustHold reports whether a Spec is refused if its limit of that name does not hold. Limits of I/O are about sharing a host
+// fairly; that they are missing is recorded.
+func mustHold(name string) bool { return name != "io-read" && name != "io-write" }
+
 // applied reads back the limits of l. Those that hold are enforced, as "NAME:cgroup-vN"; of the others it tells what the
 // kernel has instead.
 func (g groups) applied(l runner.Limits) (enforced []string, missing map[string]string) {
@@ -131,6 +135,8 @@ func (g groups) applied(l runner.Limits) (enforced []string, missing map[string]
 		switch {
 		case version == "":
 			missing[name] = "the unit has no control group with this controller"
+		case name == "io-write" && version == "cgroup-v1":
+			missing[name] = "control groups of version 1 slow down direct writes alone"
 		case !holds(text):
 			missing[name] = fmt.Sprintf("systemd was asked for it, but the kernel has %q", text)
 		default:

@@ -24,6 +24,9 @@ type source struct {
 // lookup returns what the host has at path, without following a link at its end.
 type lookup func(path string) (source, error)
 
+// resolvConf tells the gateway of the inner layer whom to ask for names. It never appears among what commands see.
+const resolvConf = "/etc/resolv.conf"
+
 func lstat(name string) (source, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
@@ -68,6 +71,11 @@ func arrange(spec runner.Spec, look lookup, disks []string) (layout, error) {
 			return l, fmt.Errorf("device %s: %w", d.Source, err)
 		}
 	}
+	if !spec.Network.IsZero() {
+		if _, err := look(resolvConf); err == nil { // without it there is nobody to ask for names
+			l.readOnly = append(l.readOnly, bindPath{resolvConf, resolvConf, false, 0})
+		}
+	}
 	if spec.Limits.IORead > 0 || spec.Limits.IOWrite > 0 {
 		l.disks = disks
 	}
@@ -97,44 +105,80 @@ type ownerError struct{ path, why string }
 
 func (e *ownerError) Error() string { return fmt.Sprintf("use %s: %s", e.path, e.why) }
 
+// device binds a device node. The inner layer says what is wrong with a target.
 func (l *layout) device(n int, d runner.Device, look lookup) error {
 	if !path.IsAbs(d.Source) {
-		return errors.New("its source is not an absolute path")
+		l.nodes = append(l.nodes, d)
+		return nil
 	}
 	s, err := look(d.Source)
 	if err != nil {
 		return err
 	}
 	if s.kind() != unix.S_IFCHR && s.kind() != unix.S_IFBLK {
-		return errors.New("it is no device")
+		return errors.New("it is not a device")
 	}
-	permissions := d.Permissions
-	if permissions == "" {
-		permissions = "rw"
-	}
-	if strings.Trim(permissions, "rwm") != "" {
-		return fmt.Errorf("permissions %q are not some of rwm", permissions)
+	permissions, err := permissions(d)
+	if err != nil {
+		return err
 	}
 	if d.Target == "" {
 		d.Target = d.Source
 	}
 	l.devices = append(l.devices, access{d.Source, permissions})
 	l.writable = append(l.writable, bindPath{d.Source, deviceSlot(n), false, 0})
-	d.Source = deviceSlot(n)
+	d.Source, d.Permissions = deviceSlot(n), "" // the unit keeps them
 	l.nodes = append(l.nodes, d)
 	return nil
 }
 
-// disks lists the block devices of the host that are not made of memory or of other devices.
+// permissions returns those of d.
+func permissions(d runner.Device) (string, error) {
+	if d.Permissions == "" {
+		return "rw", nil
+	}
+	rest := "rwm"
+	for _, c := range d.Permissions {
+		_, after, ok := strings.Cut(rest, string(c))
+		if !ok {
+			return "", fmt.Errorf("permissions %q are not some of rwm, in this order", d.Permissions)
+		}
+		rest = after
+	}
+	return d.Permissions, nil
+}
+
+// disks lists the block devices of the host that are not made of memory or of other devices: as nodes, or as directories of
+// file systems on those that have none, which systemd takes as well.
 func disks() []string {
 	names, _ := filepath.Glob("/sys/block/*")
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	var list []string
 	for _, name := range names {
 		base := filepath.Base(name)
 		if slices.ContainsFunc([]string{"loop", "ram", "zram", "dm-", "md"}, func(p string) bool { return strings.HasPrefix(base, p) }) {
 			continue
 		}
-		list = append(list, "/dev/"+strings.ReplaceAll(base, "!", "/"))
+		node := "/dev/" + strings.ReplaceAll(base, "!", "/")
+		if _, err := os.Stat(node); err == nil {
+			list = append(list, node)
+			continue
+		}
+		number, _ := os.ReadFile(filepath.Join(name, "dev"))
+		if dir := mountOf(strings.TrimSpace(string(number)), string(mounts)); dir != "" {
+			list = append(list, dir)
+		}
 	}
 	return list
+}
+
+// mountOf returns a directory on which the device of that number, "MAJOR:MINOR", is mounted (proc_pid_mountinfo(5)).
+func mountOf(number, mounts string) string {
+	for line := range strings.Lines(mounts) {
+		f := strings.Fields(line)
+		if len(f) > 4 && f[2] == number && !strings.Contains(f[4], `\\`) {
+			return f[4]
+		}
+	}
+	return ""
 }

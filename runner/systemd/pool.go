@@ -281,7 +281,7 @@ func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
 	var missing map[string]string
 	w.enforced, missing = w.groups.applied(w.limits)
 	for name, why := range missing {
-		if !w.pool.class.Degraded {
+		if mustHold(name) && !w.pool.class.Degraded {
 			return &runner.SetupError{Act: "limit " + name, Err: errors.New(why), Cure: cureGroups}
 		}
 		w.missing = append(w.missing, name+": "+why)

@@ -3,6 +3,7 @@ package systemd
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
@@ -96,15 +97,19 @@ func (o Options) common(spec runner.Spec) []Property {
 		{"RestrictRealtime", true},
 		{"SystemCallArchitectures", []string{"native"}},
 		{"SystemCallErrorNumber", int32(unix.EPERM)},
-		{"DevicePolicy", "closed"},
-		{"IPAddressDeny", anyAddress},
-		{"PrivateNetwork", true},
+		{"DevicePolicy", "strict"},
 		{"CPUAccounting", true},
 		{"MemoryAccounting", true},
 		{"TasksAccounting", true},
 		{"IOAccounting", true},
 	}
 }
+
+// isolated are the properties of a unit without network.
+var isolated = []Property{{"PrivateNetwork", true}, {"IPAddressDeny", anyAddress}}
+
+// memoryDevices are those of the kernel's memory driver that every unit may use (Documentation/admin-guide/devices.txt, major 1).
+var memoryDevices = []access{{"/dev/null", "rw"}, {"/dev/zero", "rw"}, {"/dev/full", "rw"}, {"/dev/random", "rw"}, {"/dev/urandom", "rw"}}
 
 // anyAddress is every address of both families.
 var anyAddress = []prefix{{unix.AF_INET, make([]byte, 4), 0}, {unix.AF_INET6, make([]byte, 16), 0}}
@@ -157,13 +162,14 @@ func (o Options) unit(spec runner.Spec, l layout) []Property {
 		{"BindReadOnlyPaths", append([]bindPath{{o.Executable, programSlot, false, 0}}, l.readOnly...)},
 		{"CapabilityBoundingSet", uint64(setIDs)}, // to become the unit's own user; gone before the Spec is looked at
 		{"SystemCallFilter", list{true, innerCalls}},
-		{"RestrictAddressFamilies", list{true, innerFamilies}},
+		{"RestrictAddressFamilies", list{true, families(spec)}},
 	}
 	if len(l.writable) > 0 {
 		p = append(p, Property{"BindPaths", l.writable})
 	}
-	if len(l.devices) > 0 {
-		p = append(p, Property{"DeviceAllow", l.devices})
+	p = append(p, Property{"DeviceAllow", append(slices.Clone(memoryDevices), l.devices...)})
+	if spec.Network.IsZero() {
+		p = append(p, isolated...)
 	}
 	if t := runtimeMax(spec); t != infinity {
 		p = append(p, Property{"RuntimeMaxUSec", t})

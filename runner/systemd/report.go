@@ -51,7 +51,7 @@ var effects = map[string]effect{
 	"unit-families":       {"RestrictAddressFamilies=", cureSeccomp, always, true, false},
 	"unit-network":        {"PrivateNetwork=", "let systemd make network namespaces (CONFIG_NET_NS; in a container, CAP_SYS_ADMIN)", always, true, false},
 	"unit-addresses":      {"IPAddressDeny=", cureBPF, nil, true, false},
-	"unit-devices":        {"DevicePolicy=closed", cureBPF, func(s runner.Spec) bool { return len(s.Devices) > 0 }, true, false},
+	"unit-devices":        {"DevicePolicy=strict", cureBPF, func(s runner.Spec) bool { return len(s.Devices) > 0 }, true, false},
 	"unit-user":           {"CapabilityBoundingSet=CAP_SETUID CAP_SETGID", "let units change to user ids up to 2147483647: in a container, map them", always, false, false},
 	"unit-inner":          {"(none: unprivileged user namespaces)", "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0", always, false, false},
 	"memory":              {"MemoryMax=", cureGroups, func(s runner.Spec) bool { return s.Limits.Memory > 0 }, false, false},
@@ -74,22 +74,34 @@ func (r Report) Find(name string) (Effect, bool) {
 	return Effect{}, false
 }
 
-// enforced names the guarantees that every unit of Run has, of those that hold.
-func (r Report) enforced() []string {
+// enforced names the guarantees that the unit for spec has, of those that hold.
+func (r Report) enforced(spec runner.Spec) []string {
 	var list []string
 	for _, e := range r.Effects {
-		if e.Holds && effects[e.Name].alone {
+		if !e.Holds || !asked(e.Name, spec) {
+			continue
+		}
+		if effects[e.Name].alone {
 			list = append(list, e.Name)
+		}
+		if e.Name == "unit-devices" && len(spec.Devices) > 0 {
+			list = append(list, "device-permissions:cgroup")
 		}
 	}
 	return list
+}
+
+// asked reports whether the unit for spec has the property: one with a network is in that of the host, where only the gateway of
+// the inner layer uses it.
+func asked(name string, spec runner.Spec) bool {
+	return spec.Network.IsZero() || name != "unit-network" && name != "unit-addresses"
 }
 
 // require refuses spec if it needs what does not hold here, or says what will be missing.
 func (r Report) require(spec runner.Spec) (missing []string, err error) {
 	for _, e := range r.Effects {
 		d := effects[e.Name]
-		if e.Holds || d.worker {
+		if e.Holds || d.worker || !asked(e.Name, spec) {
 			continue
 		}
 		needed := d.need != nil && d.need(spec)
@@ -97,7 +109,10 @@ func (r Report) require(spec runner.Spec) (missing []string, err error) {
 			return nil, e.refusal()
 		}
 		if needed || d.alone {
-			missing = append(missing, e.Name+": "+e.Property+" has no effect here: "+e.Seen)
+			missing = append(missing, e.lack(e.Name))
+		}
+		if e.Name == "unit-devices" && len(spec.Devices) > 0 {
+			missing = append(missing, e.lack("device-permissions"))
 		}
 	}
 	return missing, nil
@@ -116,6 +131,11 @@ func (r Report) requireWorker(class runner.Spec) error {
 		return e.refusal()
 	}
 	return nil
+}
+
+// lack says what is missing for want of the effect.
+func (e Effect) lack(name string) string {
+	return name + ": " + e.Property + " has no effect here: " + e.Seen
 }
 
 func (e Effect) refusal() error {

@@ -67,10 +67,10 @@ func (e *execution) verdict(service map[string]any) (runner.Result, error) {
 // account fills in what was used. The unit's control groups count everything that the unit did; where they have no
 // processor time, systemd's own count, or wait4(2)'s, is there.
 func (e *execution) account(r *runner.Result, service map[string]any) {
-	wall, peak := r.Wall, r.MemoryPeak
+	wall, peak, traffic := r.Wall, r.MemoryPeak, r.Network
 	r.Usage = e.watch.report.Usage
-	r.Anomalies = e.watch.report.Anomalies
-	r.Gas = 0
+	r.Network = traffic // the gateway is the inner layer's
+	r.Anomalies = join(e.watch.report.Anomalies, r.Anomalies)
 	if wall > 0 {
 		r.Wall = wall
 	} else {
@@ -92,10 +92,20 @@ func (e *execution) account(r *runner.Result, service map[string]any) {
 	}
 }
 
+// join adds those anomalies of the inner layer that are of other kinds.
+func join(own, inner []runner.Anomaly) []runner.Anomaly {
+	for _, a := range inner {
+		if !slices.ContainsFunc(own, func(b runner.Anomaly) bool { return a.Kind == b.Kind }) {
+			own = append(own, a)
+		}
+	}
+	return own
+}
+
 // confinement joins what the inner layer says with what the unit has.
 func (e *execution) confinement(inner runner.Confinement, report Report, missing []string) runner.Confinement {
 	c := runner.Confinement{Driver: "systemd"}
-	c.Enforced = slices.Concat(inner.Enforced, e.watch.enforced, report.enforced())
+	c.Enforced = slices.Concat(inner.Enforced, e.watch.enforced, report.enforced(e.spec))
 	if e.spec.Limits.Wall > 0 {
 		c.Enforced = append(c.Enforced, "wall-time")
 	}

@@ -3,7 +3,6 @@ package systemd
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"arch.network/runner"
@@ -19,6 +18,7 @@ type watch struct {
 	groups   groups
 	enforced []string
 	missing  []string
+	limits   runner.Limits
 	kills    *kills
 	report   meter.Report
 	stop     sync.Once
@@ -30,11 +30,11 @@ func startWatch(e *execution) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{groups: g}
+	w := &watch{groups: g, limits: e.spec.Limits}
 	var missing map[string]string
 	w.enforced, missing = g.applied(e.spec.Limits)
 	for name, why := range missing {
-		if !e.spec.Degraded {
+		if mustHold(name) && !e.spec.Degraded {
 			return nil, &runner.SetupError{Act: "limit " + name, Err: fmt.Errorf("%s", why), Cure: cureGroups}
 		}
 		w.missing = append(w.missing, name+": "+why)
@@ -75,11 +75,27 @@ func memoryDetail(l runner.Limits) string {
 	return fmt.Sprintf("memory: more than %d bytes", l.Memory)
 }
 
+// power says whether the power budget is kept.
+func (w *watch) power() {
+	if w.limits.Power == 0 {
+		return
+	}
+	_, by := w.groups.read(settings["cpu"])
+	switch {
+	case by == "":
+		w.missing = append(w.missing, "power: the unit has no control group for processor time")
+	case w.report.PowerErr != nil:
+		w.missing = append(w.missing, "power: "+w.report.PowerErr.Error())
+	default:
+		w.enforced = append(w.enforced, "power:"+by)
+	}
+}
+
 // end takes the last readings, for which the unit's groups must still exist.
 func (w *watch) end() {
 	w.stop.Do(func() {
 		w.report = w.meter.Stop()
 		w.kills.end()
-		slices.Sort(w.enforced)
+		w.power()
 	})
 }

@@ -50,6 +50,7 @@ func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Proper
 	if len(empty) > 0 {
 		p = append(p, Property{"TemporaryFileSystem", empty})
 	}
+	p = append(append(p, Property{"DeviceAllow", memoryDevices}), isolated...)
 	return append(append(p, o.common(class)...), limits(class.Limits, true)...)
 }
 
