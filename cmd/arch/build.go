@@ -35,6 +35,9 @@ there before, but never a directory that arch did not make.
 
 EXIT STATUS: 0 built; 1 error; 2 usage; 5 not reproducible; 6 a step failed; 7 inputs are missing; 130 interrupted.`
 
+// defaultResult is where the outputs of builds go, and where jobs look for content, too.
+const defaultResult = "result"
+
 // fetchFlags are the flags of every command that fetches.
 type fetchFlags struct {
 	offline  bool
@@ -93,7 +96,7 @@ func newBuildCommand(a *app) *cobra.Command {
 	f.BoolVar(&o.attest, "attest", false, "build twice and sign a receipt")
 	f.BoolVar(&o.once, "once", false, "with --attest: build once; the receipt says so")
 	f.StringVar(&o.vary, "vary", "all", "factors to vary in the second build: all, or a list of "+factorNames())
-	f.StringVarP(&o.out, "out", "o", "result", "result directory")
+	f.StringVarP(&o.out, "out", "o", defaultResult, "result directory")
 	f.BoolVar(&o.force, "force", false, "build even if the store has the result")
 	f.StringVar(&o.export, "export", "", "also write every input into this archive directory")
 	f.BoolVar(&o.degraded, "degraded", false, "where the host refuses namespaces, build in weaker confinement; the receipt names another builder")

@@ -19,7 +19,8 @@ Guix store path. The job sees its inputs at /inputs/NAME, must leave its outputs
 network, no files of this machine, no environment, but what the document asks for and somebody allows.
 
 FILE is a YAML document or a DSSE envelope. Every reference in it is a pin: what is fetched is checked against it. Content
-that lies beside FILE under the name that its reference ends in is taken from there, if it is what the pin says.
+that lies beside FILE, or in ./result, under the name that its reference ends in is taken from there, if it is what the
+pin says.
 
 Who allows: with --policy that policy, which the trust root's policy role must have signed and whose issuers must have
 signed the job; with --trust alone the quorum of the role job. With neither, FILE runs as your own, whether it is signed or

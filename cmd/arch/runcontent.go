@@ -67,7 +67,7 @@ type jobContent struct {
 func (w *runshop) fetchJob(ctx context.Context, t *jobTarget, o runOptions) (*jobContent, error) {
 	c := &jobContent{}
 	c.Inputs = map[string]string{}
-	dirs := append([]string{t.dir}, o.content...)
+	dirs := append(append([]string{t.dir}, o.content...), defaultResult)
 	refs := map[string]manifest.Ref{"image": t.doc.Spec.Image}
 	for name, ref := range t.doc.Spec.Inputs {
 		refs["input "+name] = ref
@@ -178,6 +178,9 @@ func (w *runshop) offer(ctx context.Context, ref manifest.Ref, dirs []string) er
 	base := filepath.Base(ref.Location)
 	switch ref.Scheme {
 	case manifest.RefTree, manifest.RefURL, manifest.RefModel:
+	case manifest.RefOCI:
+		w.offerLayout(base, dirs)
+		return nil
 	default:
 		return nil
 	}
@@ -198,6 +201,16 @@ func (w *runshop) offer(ctx context.Context, ref manifest.Ref, dirs []string) er
 		}
 	}
 	return nil
+}
+
+// offerLayout has the fetcher look into an image layout that lies in one of dirs under the last name of a repository.
+func (w *runshop) offerLayout(base string, dirs []string) {
+	for _, dir := range dirs {
+		layout := filepath.Join(dir, base)
+		if info, err := os.Lstat(filepath.Join(layout, "oci-layout")); err == nil && info.Mode().IsRegular() {
+			w.fetch.Archives = append(w.fetch.Archives, layout)
+		}
+	}
 }
 
 // take puts what is at path into the store, if it is what ref pins.

@@ -1,0 +1,3 @@
+module example.org/linecount
+
+go 1.26
