@@ -31,7 +31,7 @@ const importRules = `
 	attest, attest/digest/nar < runner < runner/meter < runner/namespace < runner/runnertest;
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas < runner/wasm/wasi < runner/wasm < runner/checkpoint;
-	runner < runner/cdi, runner/egress, runner/closure;
+	runner < runner/cdi, runner/egress, runner/closure, runner/program;
 	runner/egress < runner/namespace, runner/systemd;
 	attest/digest, builder/source/unpack < builder/source/imagespec;
 	builder/source/imagespec, runner < runner/oci;
