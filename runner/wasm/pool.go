@@ -40,7 +40,7 @@ func (r *Runner) runPooled(ctx context.Context, spec runner.Spec, module []byte,
 	t.Scratch, t.Frames, t.Dirs, t.Outputs, t.Room = pooledScratch, true, h.dirs, h.outputs, h.room
 	c := &collector{spec: spec}
 	s := w.session
-	s.task, s.module, s.files = t, nil, h.files
+	s.task, s.module, s.files, s.phase = t, nil, h.files, phaseRun
 	s.stdout, s.stderr, s.logLimit = spec.Stdout, spec.Stderr, cmpOr(spec.Limits.Log, defaultLog)
 	s.output = c.collect
 	res, err := w.finish(ctx, s.exchange)
@@ -55,6 +55,7 @@ func (r *Runner) runPooled(ctx context.Context, spec runner.Spec, module []byte,
 		res.Exit = 1
 	}
 	res, err = s.result(res, err)
+	r.timing(s)
 	if res.OK() {
 		res.Outputs = c.collected
 	}

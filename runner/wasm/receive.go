@@ -42,6 +42,9 @@ func (w *worker) readTask() (task, error) {
 		if err != nil {
 			return task{}, fmt.Errorf("read task: %w", err)
 		}
+		if text == nil {
+			w.runBegan = cpu()
+		}
 		switch f {
 		case frameFiles:
 			if err := w.receiveFiles(n); err != nil {

@@ -27,6 +27,9 @@ type Options struct {
 	Cache string
 	// CacheSize is how many bytes Cache may hold; what was used least recently goes first. Zero: 4 GiB.
 	CacheSize int64
+	// Timing, if not nil, is called after each run with what the worker says it has computed: CPU time for preparing the module
+	// (checking, metering, compiling or loading), and from then to the module's end. Several goroutines may call it.
+	Timing func(prepare, run time.Duration)
 }
 
 // Runner runs modules, and hands everything else to its driver. It may be used by several goroutines at once.
@@ -188,7 +191,15 @@ func (r *Runner) runDriven(ctx context.Context, spec runner.Spec, module []byte,
 	}
 	s := &session{task: t, module: module, extra: extra}
 	inner.Exchange = s.exchange
-	return s.result(r.options.Driver.Run(ctx, inner))
+	result, err := s.result(r.options.Driver.Run(ctx, inner))
+	r.timing(s)
+	return result, err
+}
+
+func (r *Runner) timing(s *session) {
+	if r.options.Timing != nil && s.report != nil {
+		r.options.Timing(s.report.PrepareCPU, s.report.RunCPU)
+	}
 }
 
 // workerSpec is spec with the worker in place of the module.

@@ -174,8 +174,8 @@ type report struct {
 	Memory  int64  `json:"memory,omitempty"` // bytes of linear memory at the end; it never shrinks
 	Engine  string `json:"engine,omitempty"`
 
-	PrepareCPU time.Duration `json:"prepareCPU,omitempty"` // nanoseconds of the worker, from having the task to being ready
-	RunCPU     time.Duration `json:"runCPU,omitempty"`     // from having the task that runs, ready, to the module's end
+	PrepareCPU time.Duration `json:"prepareCPU,omitempty"` // nanoseconds that the worker computed, from having the task to being ready
+	RunCPU     time.Duration `json:"runCPU,omitempty"`     // from being ready to the module's end, with its outputs sent
 }
 
 const (

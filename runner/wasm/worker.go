@@ -58,6 +58,7 @@ type worker struct {
 	files      []*os.File // descriptors that came and were not taken yet
 
 	prepareCPU time.Duration
+	runBegan   time.Duration // CPU time when the task that runs came
 }
 
 // work does what it is told and reports. It returns whether the module ended with status 0.
@@ -94,9 +95,13 @@ func (w *worker) do(ctx context.Context, t task) report {
 		return report{End: endExit}
 	}
 	if t.Act == actPrepare {
-		if t, err = w.await(t); err != nil {
-			return describe(err)
-		}
+		t, err = w.await(ctx, e, t)
+	} else {
+		w.runBegan = cpu()
+		err = w.say(phaseRun)
+	}
+	if err != nil {
+		return describe(err)
 	}
 	return w.run(ctx, e, t, ext)
 }
@@ -110,11 +115,12 @@ func describe(err error) report {
 }
 
 // await waits for the task that runs the prepared module.
-func (w *worker) await(prepared task) (task, error) {
+func (w *worker) await(ctx context.Context, e *engine, prepared task) (task, error) {
+	w.rehearse(ctx, e)
 	if err := w.say(phaseReady); err != nil {
 		return task{}, err
 	}
-	t, err := w.readTask()
+	t, err := w.readTask() // from here on the Runner takes it that the module runs
 	if err != nil {
 		return task{}, err
 	}
@@ -126,7 +132,6 @@ func (w *worker) await(prepared task) (task, error) {
 
 // run runs the module and sends what it made.
 func (w *worker) run(ctx context.Context, e *engine, t task, ext *Extension) report {
-	began := cpu()
 	extra, err := w.read(frameExtra, t.Extra)
 	if err != nil {
 		return describe(err)
@@ -140,9 +145,6 @@ func (w *worker) run(ctx context.Context, e *engine, t task, ext *Extension) rep
 		stdout, stderr = w.sender(frameStdout), w.sender(frameStderr)
 	}
 	r, err := newRun(e, t, trees, stdout, stderr)
-	if err == nil {
-		err = w.say(phaseRun)
-	}
 	if err != nil {
 		return describe(err)
 	}
@@ -156,7 +158,7 @@ func (w *worker) run(ctx context.Context, e *engine, t task, ext *Extension) rep
 			rep.End, rep.Detail = endMissing, cut(err.Error())
 		}
 	}
-	rep.RunCPU = cpu() - began
+	rep.RunCPU = cpu() - w.runBegan
 	return rep
 }
 
