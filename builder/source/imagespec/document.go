@@ -146,7 +146,7 @@ func (d *Document) classify() error {
 
 // isModule reports whether d has one layer, which is a module, and no image's configuration.
 func (d *Document) isModule() bool {
-	return len(d.Layers) == 1 && modules[d.Layers[0].MediaType] && (d.Config == nil || moduleConfigs[d.Config.MediaType])
+	return len(d.Layers) == 1 && modules[d.Layers[0].MediaType] && d.Config != nil && moduleConfigs[d.Config.MediaType]
 }
 
 // Choose returns the one image of an index that is for a platform, given as OS/ARCHITECTURE.

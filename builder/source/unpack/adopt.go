@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // before: it must have mode 0755 if executable, else 0644, size bytes, and nobody may write to it any more. sum is the SHA-256 of its
 // content, which Walk returns again. The file counts as if it had been written.
 //
-// If the file cannot have more links the error is [unix.EMLINK], and nothing was changed but the place made free.
+// A file that cannot have more links is copied.
 func (t *Tree) Adopt(name string, executable bool, size int64, sum [32]byte, from *os.File, base string) error {
 	at, to, err := t.vacate(name, file)
 	if err != nil {
@@ -25,11 +26,26 @@ func (t *Tree) Adopt(name string, executable bool, size int64, sum [32]byte, fro
 	if err != nil {
 		return err
 	}
-	if err := unix.Linkat(int(from.Fd()), base, int(parent.Fd()), to, 0); err != nil {
+	err = unix.Linkat(int(from.Fd()), base, int(parent.Fd()), to, 0)
+	if errors.Is(err, unix.EMLINK) {
+		err = t.duplicate(name, executable, size, from, base, to)
+	}
+	if err != nil {
 		return fmt.Errorf("link %s: %w", join(at.path, to), err)
 	}
 	at.node.children[to] = &node{kind: file, executable: executable, size: size, sum: sum, layer: t.layer}
 	return nil
+}
+
+// duplicate copies a file into the directory that was opened last.
+func (t *Tree) duplicate(name string, executable bool, size int64, from *os.File, base, to string) error {
+	fd, err := unix.Openat(int(from.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	src := os.NewFile(uintptr(fd), base)
+	defer src.Close()
+	return t.write(t.parent, name, to, executable, size, src)
 }
 
 // Node is an entry of the tree as it is now.

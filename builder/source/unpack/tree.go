@@ -132,19 +132,24 @@ func (t *Tree) File(name string, executable bool, size int64, r io.Reader) error
 	if err := t.spend(size); err != nil {
 		return err
 	}
-	perm := fs.FileMode(0o644)
-	if executable {
-		perm = 0o755
-	}
 	parent, err := t.open(at.path)
 	if err != nil {
 		return err
+	}
+	at.node.children[base] = &node{kind: file, executable: executable, size: size, layer: t.layer}
+	return t.write(parent, name, base, executable, size, r)
+}
+
+// write makes the file base of a directory, for the entry name.
+func (t *Tree) write(parent *os.Root, name, base string, executable bool, size int64, r io.Reader) error {
+	perm := fs.FileMode(0o644)
+	if executable {
+		perm = 0o755
 	}
 	f, err := parent.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}
-	at.node.children[base] = &node{kind: file, executable: executable, size: size, layer: t.layer}
 	err = t.copy(f, name, size, r)
 	// The mode is set on the open file: it must not depend on the umask.
 	return errors.Join(err, f.Chmod(perm), f.Close())
