@@ -56,13 +56,12 @@ func first() error {
 	if err := unix.CloseRange(controlFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close leaked descriptors on exec: %w", err)
 	}
-	control, report := os.NewFile(controlFD, "control"), os.NewFile(reportFD, "report")
-	o, err := readOrder(control)
+	report := os.NewFile(reportFD, "report")
+	o, err := readOrder(descriptor(controlFD))
 	if err != nil {
 		return err
 	}
 	i := &initProcess{order: o, report: report}
-	go i.dieWith(control)
 	ready, err := i.confine()
 	if err != nil {
 		return writeJSON(report, frameRefused, refuse(err))
@@ -76,6 +75,15 @@ func first() error {
 	return writeFrame(report, frameDone, nil)
 }
 
+// watchDriver starts to watch the driver's end of the control pipe. Before that nothing lasts longer than a moment.
+func (i *initProcess) watchDriver() error {
+	if err := unix.SetNonblock(controlFD, true); err != nil { // so that no thread is spent on it
+		return err
+	}
+	go i.dieWith(os.NewFile(controlFD, "control"))
+	return nil
+}
+
 // dieWith ends the process as soon as the driver has closed its end of the control pipe or is gone.
 func (i *initProcess) dieWith(control io.Reader) {
 	io.Copy(io.Discard, control)
@@ -83,6 +91,24 @@ func (i *initProcess) dieWith(control io.Reader) {
 		killDescendants()
 	}
 	os.Exit(1)
+}
+
+// descriptor is read from the calling thread, which waits.
+type descriptor int
+
+func (d descriptor) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(d), p)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0 && len(p) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
 }
 
 // actError is a refusal of one step of the set-up.
@@ -159,6 +185,7 @@ func (i *initProcess) namespaceSteps() []step {
 		{"set resource limits", setLimits},
 		{"open network", i.openNetwork},
 		{"prepare clock", i.prepareClock},
+		{"watch driver", i.watchDriver},
 		{"limit processes", i.limitProcesses},
 		{"drop privileges", func() error { return restrictThread(o) }},
 		{"shift clock", i.shiftClock},

@@ -104,6 +104,7 @@ func (i *initProcess) landlockSteps() []step {
 		{"set resource limits", setLimits},
 		{"restrict files", func() error { return restrictFiles(i.order.Mounts, i.order.Devices) }},
 		{"prepare clock", i.prepareClock},
+		{"watch driver", i.watchDriver},
 		{"drop privileges", func() error { return restrictThread(i.order) }},
 		{"shift clock", i.shiftClock},
 	}

@@ -13,6 +13,9 @@ func restrictThread(o order) error {
 	if err := limitCPUs(o.CPUs); err != nil {
 		return err
 	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, usualSlack, 0, 0, 0); err != nil {
+		return fmt.Errorf("set timer slack: %w", err)
+	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
