@@ -71,6 +71,9 @@ func confined(t *testing.T, d driver) {
 	t.Run("collusion", func(t *testing.T) { testCollusion(t, d) })
 	t.Run("outputs", func(t *testing.T) { testOutputs(t, d) })
 	t.Run("bombs", func(t *testing.T) { testBombs(t, d) })
+	t.Run("roots", func(t *testing.T) { testRoots(t, d) })
+	t.Run("words", func(t *testing.T) { testWords(t, d) })
+	t.Run("ids", func(t *testing.T) { testIDs(t, d) })
 }
 
 // TestNamespace runs as whoever runs the tests.
@@ -124,6 +127,7 @@ func TestGuests(t *testing.T) {
 		t.Run("systemd", func(t *testing.T) { confined(t, systemdDriver()) })
 		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
 		t.Run("control", func(t *testing.T) { testControl(t, names(t)) })
+		t.Run("control of collusion", testMeeting)
 	case guest.UML:
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { testAttempts(t, systemdDriver()) })

@@ -3,6 +3,7 @@ package attacker_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"arch.network/tests/attacker"
@@ -56,6 +58,34 @@ func testControl(t *testing.T, attempts []string) {
 	}
 }
 
+// testMeeting has two unconfined colluders meet.
+func testMeeting(t *testing.T) {
+	s := newScene(t)
+	s.targets.Scratch = s.shared
+	meet := "meet-" + rand.Text()
+	var said []byte
+	var jobs errgroup.Group
+	for _, role := range []string{"giver", "taker"} {
+		cmd := exec.CommandContext(t.Context(), program(t), "collude", role, meet)
+		cmd.Env = []string{s.targets.Env()}
+		jobs.Go(func() error {
+			out, err := cmd.Output()
+			if role == "taker" {
+				said = out
+			}
+			return err
+		})
+	}
+	must(t, jobs.Wait())
+	reports, err := attacker.ReadReports(bytes.NewReader(said))
+	must(t, err)
+	for _, report := range reports {
+		if report.Outcome != attacker.Succeeded && (report.Name != "collude-loopback-v6" || hasIPv6()) {
+			t.Errorf("%s: %s: %s", report.Name, report.Outcome, report.Detail)
+		}
+	}
+}
+
 // lacking reports whether all errors say that the kernel, or the machine, does not have the thing at all.
 func lacking(details []string) bool {
 	return !slices.ContainsFunc(details, func(d string) bool {
@@ -78,6 +108,9 @@ func (s *scene) unconfined(t *testing.T, name string, uid uint32) attacker.Repor
 	cmd.Env = []string{s.targets.Env(), "PATH=/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: unix.CLONE_NEWNS, Credential: &syscall.Credential{Uid: uid, Gid: uid}, Setsid: true,
+	}
+	if name == "inherited-environment" {
+		cmd.Env = append(cmd.Env, "SECRET=x")
 	}
 	if name == "inherited-descriptors" {
 		dir, err := os.Open("/")

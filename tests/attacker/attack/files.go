@@ -36,6 +36,14 @@ func inherited() []string {
 func readings() []attempt {
 	return []attempt{
 		{"inherited-descriptors", "leak", nil}, // made by all, before anything is opened
+		{"inherited-environment", "leak", func(attacker.Targets) verdict {
+			for _, e := range os.Environ() {
+				if name, _, _ := strings.Cut(e, "="); name != attacker.TargetsVariable && name != "PATH" {
+					return succeeded("%s is set", name)
+				}
+			}
+			return deniedf("only what was given")
+		}},
 		{"read-canary", "read", func(t attacker.Targets) verdict { return readToken(t, t.Canary) }},
 		{"read-canary-dot-dot", "read", func(t attacker.Targets) verdict {
 			return readToken(t, strings.Repeat("../", 30)+strings.TrimPrefix(t.Canary, "/"))

@@ -9,6 +9,7 @@
 //	attack race PATH            leaves a process behind that goes on swapping PATH
 //	attack output KIND PATH     makes an output that a collector must not trust
 //	attack bomb KIND            fork, threads, memory, shared, disk, inodes, log or time: uses up what there is of it
+//	attack echo ARGUMENT...     writes its arguments and its environment, as a JSON list
 //	attack whoami               tells its privileges: for set-id programs
 //
 // It writes a Report a line, as JSON. The variable ARCH_ATTACK_TARGETS holds the Targets, which whoever starts it has made:
@@ -65,10 +66,12 @@ func run(args []string) int {
 		return output(args[1], args[2], t)
 	case len(args) == 2 && args[0] == "bomb":
 		return bomb(args[1])
+	case len(args) >= 1 && args[0] == "echo":
+		json.NewEncoder(os.Stdout).Encode(append(args[1:], os.Environ()...))
 	case len(args) == 1 && args[0] == "whoami":
 		fmt.Println(privileges())
 	default:
-		fmt.Fprintln(os.Stderr, "usage: attack list | all | from NAME | one NAME | leaks | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | whoami")
+		fmt.Fprintln(os.Stderr, "usage: attack list | all | from NAME | one NAME | leaks | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | echo ARGUMENT... | whoami")
 		return 64
 	}
 	return 0
