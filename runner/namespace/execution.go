@@ -37,6 +37,7 @@ type execution struct {
 	logs    logs
 	talk    talk
 	way     way
+	denied  tally
 
 	meter    *meter.Meter // nil: nothing is measured but what the kernel counts anyway
 	measured meter.Report
@@ -91,6 +92,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	}
 	e.talked = e.talk.end()
 	e.way.close()
+	e.denied.close()
 	return e.result(err)
 }
 
@@ -119,6 +121,12 @@ func (e *execution) start() error {
 	if err := errors.Join(e.talk.open(e.spec, e.cmd), e.way.open(e.spec, e.options, e.cmd)); err != nil {
 		e.abandon()
 		return err
+	}
+	if counter, err := e.denied.open(e.spec); err != nil {
+		e.abandon()
+		return err
+	} else if counter != nil {
+		e.denied.number = extraFile(e.cmd, counter)
 	}
 	if err := e.logs.open(e.spec, e.cmd, e.overflow); err != nil {
 		e.abandon()
@@ -174,6 +182,7 @@ func (e *execution) sendOrder() error {
 	e.logs.wait()
 	e.talk.end()
 	e.way.close()
+	e.denied.close()
 	return &runner.SetupError{Act: "start confinement", Err: err}
 }
 
@@ -182,6 +191,7 @@ func (e *execution) abandon() {
 	e.closePipes()
 	e.talk.abandon()
 	e.way.close()
+	e.denied.close()
 }
 
 func (e *execution) closePipes() {
@@ -210,7 +220,7 @@ func (e *execution) order() order {
 		Mode: e.mode, Commands: s.Commands, Mounts: s.Mounts, Outputs: s.Outputs, Devices: s.Devices,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
 		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: e.talk.number,
-		Filter: e.filter, Network: s.Network, Link: e.way.number,
+		Filter: e.filter, Refusals: e.denied.number, Network: s.Network, Link: e.way.number,
 	}
 	if !e.group.limitsMemory() {
 		o.WatchMemory = s.Limits.Memory

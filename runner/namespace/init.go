@@ -144,6 +144,8 @@ type initProcess struct {
 	pids   *os.File // sets the process id that is given next; nil if the kernel cannot
 	watch  watchdog
 
+	counted bool // refused system calls are
+
 	clock      *clock // nil: the commands see the host's
 	clockError error  // why they do, although the order says otherwise
 }
@@ -168,10 +170,14 @@ func (i *initProcess) confine() (readiness, error) {
 	resetSignals()
 	syscall.Umask(i.order.Umask)
 	i.startWatchdog()
+	ready := readiness{Enforced: i.enforced()}
 	if i.order.Mode == modeLandlock {
-		return i.withClock(landlockReadiness()), nil
+		ready = landlockReadiness()
 	}
-	return i.withClock(readiness{Enforced: i.enforced()}), nil
+	if i.order.Refusals != 0 && !i.counted {
+		ready.Missing = append(ready.Missing, "refused-syscalls: the kernel does not let this process count them")
+	}
+	return i.withClock(ready), nil
 }
 
 func (i *initProcess) namespaceSteps() []step {
@@ -187,7 +193,7 @@ func (i *initProcess) namespaceSteps() []step {
 		{"prepare clock", i.prepareClock},
 		{"watch driver", i.watchDriver},
 		{"limit processes", i.limitProcesses},
-		{"drop privileges", func() error { return restrictThread(o) }},
+		{"drop privileges", i.dropPrivileges},
 		{"shift clock", i.shiftClock},
 	}
 }
@@ -251,6 +257,11 @@ func (i *initProcess) openStdin() (err error) {
 		return nil
 	}
 	i.stdin, err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return err
+}
+
+func (i *initProcess) dropPrivileges() (err error) {
+	i.counted, err = restrictThread(i.order)
 	return err
 }
 

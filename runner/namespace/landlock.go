@@ -105,7 +105,7 @@ func (i *initProcess) landlockSteps() []step {
 		{"restrict files", func() error { return restrictFiles(i.order.Mounts, i.order.Devices) }},
 		{"prepare clock", i.prepareClock},
 		{"watch driver", i.watchDriver},
-		{"drop privileges", func() error { return restrictThread(i.order) }},
+		{"drop privileges", i.dropPrivileges},
 		{"shift clock", i.shiftClock},
 	}
 }

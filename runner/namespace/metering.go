@@ -23,7 +23,7 @@ func (e *execution) measure() {
 	if err != nil {
 		source = meter.Process(e.cmd.Process.Pid)
 	}
-	options := meter.Options{Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.written}
+	options := meter.Options{Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.written, RefusedSyscalls: e.denied.count}
 	if e.spec.Limits.Power > 0 && e.group.has(cpuController) {
 		options.Power = func(thousandths int64) error {
 			if limit := e.spec.Limits.CPU; limit > 0 {

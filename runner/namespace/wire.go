@@ -34,7 +34,8 @@ type order struct {
 	Scratch  int64 // bytes of a tmpfs without a size; zero: the kernel's default
 	Exchange int   // the descriptor that becomes the commands' descriptor 0; zero: /dev/null does
 
-	Filter program // of system calls
+	Filter   program // of system calls
+	Refusals int     // the descriptor that counts what it refuses; zero: nothing does
 
 	Network runner.Network
 	Link    int // the descriptor by which the network's gateway gets its sockets, if there is one

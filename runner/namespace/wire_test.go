@@ -18,7 +18,7 @@ func TestOrderRoundTrip(t *testing.T) {
 		Devices:  []runner.Device{{Source: "/dev/a", Target: "/dev/b", Permissions: "r"}},
 		Hostname: "h", UID: 1, GID: 2, Umask: 3, CPUs: 4, Scratch: 5, WatchMemory: 6, WatchProcesses: 7, MaxProcesses: 8,
 		ClockOffset: -9, NoVDSO: true, Exchange: 10, Link: 11,
-		Filter:  program{{Code: 1, Jt: 2, Jf: 3, K: 0xfffffffe}},
+		Refusals: 13, Filter: program{{Code: 1, Jt: 2, Jf: 3, K: 0xfffffffe}},
 		Network: runner.Network{Egress: []runner.Egress{{Protocol: "tcp", Host: "h", Port: 12}}},
 	}
 	var pipe bytes.Buffer

@@ -2,7 +2,9 @@ package runnertest
 
 import (
 	"runtime"
+	"slices"
 	"strings"
+	"time"
 
 	"arch.network/runner"
 )
@@ -25,6 +27,20 @@ func escapes() []testCase {
 				}
 			}
 			h.equal(len(lines(out)), 52)
+		}},
+		{"refused system calls are an anomaly", func(h *harness) {
+			spec := h.spec("denied")
+			spec.Limits.Wall = time.Minute
+			result, out := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			found := slices.ContainsFunc(result.Anomalies, func(a runner.Anomaly) bool { return a.Kind == runner.AnomalyRefusedSyscall })
+			missing := slices.ContainsFunc(result.Confinement.Missing, func(s string) bool { return strings.HasPrefix(s, "refused-syscalls: ") })
+			if found == missing {
+				h.Errorf("got anomalies %+v, missing %q\n%s", result.Anomalies, result.Confinement.Missing, out)
+			}
+			spec.Limits.Wall = 0
+			_, unwatched := h.run(spec)
+			h.equal(out, unwatched) // the commands see no difference
 		}},
 		{"32-bit system calls kill", func(h *harness) {
 			if runtime.GOARCH != "amd64" {
