@@ -426,3 +426,42 @@ func openSoon(t *testing.T, socket string) *closure.Daemon {
 		runtime.Gosched()
 	}
 }
+
+// A cache's signatures are enough: neither pins nor a database are needed for what the top path refers to.
+func TestNixSigned(t *testing.T) {
+	c := newChroot(t)
+	work := t.TempDir()
+	secret, public, cache := filepath.Join(work, "sk"), filepath.Join(work, "pk"), filepath.Join(work, "cache")
+	c.nix.Env = append(c.nix.Env, "NIX_CONFIG=experimental-features = nix-command\nsubstituters =\nbuild-users-group =\n")
+	c.run("nix-store", "--generate-binary-cache-key", "test-1", secret, public)
+	c.run("nix", "copy", "--to", "file://"+cache+"?compression=none&secret-key="+secret, c.top)
+	text, err := os.ReadFile(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := closure.ParseKeys(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := c.options()
+	o.Verify = closure.Signed{Keys: keys, Open: func(_ context.Context, name string) ([]byte, error) { return os.ReadFile(filepath.Join(cache, name)) }}.Verify
+	paths, err := closure.Compute(t.Context(), c.top, c.hash(c.top), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(c.query("requisites", c.top), names(paths)); diff != "" {
+		t.Errorf("closure (-nix +ours):\n%s", diff)
+	}
+	lib := filepath.Join(cache, filepath.Base(c.find("lib-1.0"))[:32]+".narinfo")
+	data, err := os.ReadFile(lib)
+	if err == nil {
+		err = os.WriteFile(lib, bytes.Replace(data, []byte("NarSize: "), []byte("NarSize: 1"), 1), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = closure.Compute(t.Context(), c.top, c.hash(c.top), o)
+	if unpinned, ok := errors.AsType[*closure.UnpinnedError](err); !ok || unpinned.Path != c.find("lib-1.0") || !strings.HasSuffix(err.Error(), "is wrong") {
+		t.Errorf("error is %v", err)
+	}
+}

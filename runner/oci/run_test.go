@@ -16,9 +16,12 @@ import (
 func busyboxImage(t testing.TB, w *world, change func(config map[string]any)) oci.Image {
 	t.Helper()
 	entries := []e{
-		{name: "usr/bin/busybox", body: busybox(t), mode: 0o4755}, {name: "bin", typ: tar.TypeSymlink, link: "/usr/bin"},
+		{name: "usr/bin/busybox", body: busybox(t), mode: 0o4755},
+		{name: "bin", typ: tar.TypeSymlink, link: "/usr/bin"},
 		{name: "etc/passwd", body: "root:x:0:0::/root:/bin/sh\napp:x:1234:1235::/home/app:/bin/sh\n"},
-		{name: "etc/secret", body: "hidden later"}, {name: "home/app/x", body: "home\n"}, {name: "data/seed", body: "seed\n"},
+		{name: "etc/secret", body: "hidden later"},
+		{name: "home/app/x", body: "home\n"},
+		{name: "data/seed", body: "seed\n"},
 	}
 	for _, name := range []string{"sh", "cat", "id", "ls", "env", "stat", "pwd", "touch"} {
 		entries = append(entries, e{name: "bin/" + name, typ: tar.TypeLink, link: "/usr/bin/busybox"})

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
 		os.Exit(code)
 	}
+	if os.Getenv(crashCache) != "" {
+		crash()
+	}
 	os.Exit(m.Run())
 }
 

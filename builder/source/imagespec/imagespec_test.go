@@ -72,7 +72,8 @@ func TestChoose(t *testing.T) {
 	}
 	index := &Document{Manifests: []Descriptor{
 		one(MediaTypeManifest, "linux", "amd64", 1), one(MediaTypeManifest, "linux", "arm64", 2), one(MediaTypeManifest, "linux", "arm64", 3),
-		one(MediaTypeIndex, "linux", "riscv64", 4), one(MediaTypeManifest, "unknown", "unknown", 5), {MediaType: MediaTypeManifest, Digest: digest.SHA256{6}},
+		one(MediaTypeIndex, "linux", "riscv64", 4), one(MediaTypeManifest, "unknown", "unknown", 5),
+		{MediaType: MediaTypeManifest, Digest: digest.SHA256{6}},
 	}}
 	for platform, want := range map[string]string{
 		"linux/amd64":   "",

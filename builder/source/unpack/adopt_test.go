@@ -55,7 +55,9 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Node{
-		{Path: "lib", Target: "/usr/lib"}, {Path: "usr", Dir: true}, {Path: "usr/lib", Dir: true},
+		{Path: "lib", Target: "/usr/lib"},
+		{Path: "usr", Dir: true},
+		{Path: "usr/lib", Dir: true},
 		{Path: "usr/lib/f", Executable: true, Size: 7, Sum: sum},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
