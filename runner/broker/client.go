@@ -31,8 +31,12 @@ type Request struct {
 	// it. An error that wraps fs.ErrNotExist, or any other, ends the job before it starts.
 	Content func(ctx context.Context, item Item) (io.ReadCloser, error)
 
-	// Started is called when the job starts. Nil: no call.
-	Started        func()
+	// Detach lets the job go on when the connection ends, whether by Run's context or because this process does. Attach follows it
+	// again, by the name that Started gets; its result is kept until somebody has taken it, for a day at most.
+	Detach bool
+
+	// Started is called when the job starts, with its name. Nil: no call.
+	Started        func(name string)
 	Stdout, Stderr io.Writer // nil: discarded
 	// Collect receives each output as a NAR; see runner.Spec.Collect. What it was given is what the result's digest says,
 	// once Run has returned without error. Nil: outputs are discarded.
@@ -67,6 +71,22 @@ func (e *UnreachableError) Hint() string {
 // Run has a job run and returns when it is over. Cancelling ctx ends it. The error is a *Refusal if the broker said no,
 // an *UnreachableError if there is none.
 func (c *Client) Run(ctx context.Context, q Request) (Response, error) {
+	return c.do(ctx, q, request{
+		Version: protocolVersion, Envelope: q.Envelope, Timeout: q.Timeout.Milliseconds(), Interpret: q.Interpret, Detach: q.Detach,
+	})
+}
+
+// Attach follows a detached job of the same user from its start on, as Run would have. Of q, only where things go counts.
+func (c *Client) Attach(ctx context.Context, name string, q Request) (Response, error) {
+	return c.do(ctx, q, request{Version: protocolVersion, Attach: name})
+}
+
+// Cancel ends a detached job, and follows it to its end.
+func (c *Client) Cancel(ctx context.Context, name string, q Request) (Response, error) {
+	return c.do(ctx, q, request{Version: protocolVersion, Attach: name, Cancel: true})
+}
+
+func (c *Client) do(ctx context.Context, q Request, first request) (Response, error) {
 	path := c.Path
 	if path == "" {
 		path = DefaultSocket
@@ -79,7 +99,10 @@ func (c *Client) Run(ctx context.Context, q Request) (Response, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	e := exchange{ctx: ctx, conn: conn, in: frameReader{r: conn}, q: q, sums: map[string]digest.SHA256{}}
-	resp, err := e.run()
+	resp, err := e.run(first)
+	if e.last && !e.resp.ID.IsZero() && (first.Detach || first.Attach != "") {
+		_ = e.write(appendFrame(nil, kindEnd, nil)) // taken; if that does not arrive, it is kept a while
+	}
 	if err != nil && ctx.Err() != nil {
 		return Response{}, ctx.Err()
 	}
@@ -95,12 +118,11 @@ type exchange struct {
 	buf  []byte
 	resp Response
 	sums map[string]digest.SHA256 // of the outputs, as they were received
+	last bool                     // the last frame was received
 }
 
-func (e *exchange) run() (Response, error) {
-	frame, err := encode(kindRequest, request{
-		Version: protocolVersion, Envelope: e.q.Envelope, Timeout: e.q.Timeout.Milliseconds(), Interpret: e.q.Interpret,
-	})
+func (e *exchange) run(first request) (Response, error) {
+	frame, err := encode(kindRequest, first)
 	if err != nil {
 		return Response{}, fmt.Errorf("ask broker: %w", err)
 	}
@@ -145,7 +167,7 @@ func (e *exchange) frame(k kind, body []byte) error {
 		}
 		e.resp.ID, e.resp.Started = s.ID, time.UnixMicro(s.At).UTC()
 		if e.q.Started != nil {
-			e.q.Started()
+			e.q.Started(s.Name)
 		}
 		return nil
 	case kindStdout:
@@ -167,6 +189,7 @@ func (e *exchange) refused(body []byte) error {
 	if err := decode(body, r); err != nil {
 		return lost(err)
 	}
+	e.last = true
 	return r
 }
 
@@ -285,6 +308,7 @@ func (e *exchange) result(body []byte) error {
 	if err := decode(body, &res); err != nil {
 		return lost(err)
 	}
+	e.last = true
 	e.resp.Result, e.resp.Finished = res.Result.result(), time.UnixMicro(res.Finished).UTC()
 	if res.Policy != nil {
 		e.resp.Policy, e.resp.PolicyID = res.Policy.Name, res.Policy.ID

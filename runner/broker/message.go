@@ -10,12 +10,15 @@ import (
 // protocolVersion is the only one.
 const protocolVersion = 1
 
-// request opens a job.
+// request opens a job, or attaches to one.
 type request struct {
 	Version   int    `json:"version"`
-	Envelope  []byte `json:"envelope"`            // a DSSE envelope of a Job, as JSON
+	Envelope  []byte `json:"envelope,omitempty"`  // a DSSE envelope of a Job, as JSON
 	Timeout   int64  `json:"timeout,omitempty"`   // milliseconds; shortens what the document and the policy allow
 	Interpret bool   `json:"interpret,omitempty"` // run a module without compiling it
+	Detach    bool   `json:"detach,omitempty"`    // the job goes on when the connection ends
+	Attach    string `json:"attach,omitempty"`    // instead of an envelope: the name of a detached job of the same user
+	Cancel    bool   `json:"cancel,omitempty"`    // with Attach: end it
 }
 
 // maxTimeout is the longest that a request may name: what is longer than a job may take says nothing.
@@ -25,8 +28,14 @@ func (q request) validate() error {
 	switch {
 	case q.Version != protocolVersion:
 		return protocolErrorf("protocol version %d is not %d", q.Version, protocolVersion)
-	case len(q.Envelope) == 0:
+	case len(q.Envelope) == 0 && q.Attach == "":
 		return protocolErrorf("there is no envelope")
+	case q.Attach != "" && (len(q.Envelope) > 0 || q.Timeout != 0 || q.Interpret || q.Detach):
+		return protocolErrorf("a job that is attached to cannot be changed")
+	case q.Attach != "" && !taskName.MatchString(q.Attach):
+		return protocolErrorf("%.100q is no name of a job", q.Attach)
+	case q.Attach == "" && q.Cancel:
+		return protocolErrorf("there is no name of a job to cancel")
 	case q.Timeout < 0 || q.Timeout > maxTimeout:
 		return protocolErrorf("timeout %d is not from 0 to %d", q.Timeout, maxTimeout)
 	}
@@ -56,8 +65,9 @@ type lack struct {
 
 // started says that the job runs.
 type started struct {
-	ID digest.SHA256 `json:"id"` // of the document
-	At int64         `json:"at"` // microseconds since 1970
+	ID   digest.SHA256 `json:"id"`   // of the document
+	Name string        `json:"name"` // of the job, for attaching
+	At   int64         `json:"at"`   // microseconds since 1970
 }
 
 // output precedes the NAR of an output.

@@ -37,6 +37,11 @@ type Options struct {
 	Content     int64 // bytes that a client may send for one job; zero: 16 GiB
 	Cache       int64 // bytes of content that no job uses that are kept; zero: 16 GiB
 
+	// Kept is how many detached jobs are kept on disk until their results are taken. Zero: 256.
+	Kept int
+	// Keep is for how long, from their start. Zero: 24 hours.
+	Keep time.Duration
+
 	// RequestTime is how long a client may take for its request, and for each frame of content. Zero: 10 seconds.
 	RequestTime time.Duration
 	// WriteTime is how long a client may take to read a frame. A job waits meanwhile. Zero: one minute.
@@ -44,6 +49,9 @@ type Options struct {
 	// Drain is how long running jobs may go on when Serve's context ends. Zero: they are ended at once.
 	Drain time.Duration
 
+	// Survivors lists, by name, what still runs that an earlier process had started. Detached jobs then outlive the broker, and Serve
+	// leaves them alone when it returns: the process must end soon after. Nil: nothing outlives the broker.
+	Survivors func(ctx context.Context) (map[string]Survivor, error)
 	// Closure says what the NAR hash of a path of the host's store must be: see closure.Options.Verify. Nil: nobody says.
 	Closure func(ctx context.Context, path string) (closure.Proof, error)
 	// Devices resolves Container Device Interface names. Nil: there are no devices.
@@ -59,6 +67,11 @@ type Server struct {
 	cache  *cache
 	images *oci.Cache
 	ledger *ledger
+	tasks  *tasks
+
+	lasting context.Context // of detached jobs
+	endAll  context.CancelCauseFunc
+	running sync.WaitGroup // detached jobs
 
 	connections, jobs chan struct{} // hold a token for each
 }
@@ -67,6 +80,8 @@ type Server struct {
 const (
 	defaultConnections = 64
 	defaultJobs        = 16
+	defaultKept        = 256
+	defaultKeep        = 24 * time.Hour
 	defaultBytes       = 16 << 30
 	defaultRequestTime = 10 * time.Second
 	defaultWriteTime   = time.Minute
@@ -88,6 +103,10 @@ func (o Options) complete() (Options, error) {
 	}
 	or(&o.Connections, defaultConnections)
 	or(&o.Jobs, defaultJobs)
+	or(&o.Kept, defaultKept)
+	if o.Keep <= 0 {
+		o.Keep = defaultKeep
+	}
 	if o.Content <= 0 {
 		o.Content = defaultBytes
 	}
@@ -119,7 +138,11 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if s.cache, err = openCache(filepath.Join(o.State, "content"), o.Cache); err != nil {
 		return nil, fmt.Errorf("open state of broker: %w", err)
 	}
+	s.lasting, s.endAll = context.WithCancelCause(context.WithoutCancel(ctx))
 	if s.ledger, err = openLedger(filepath.Join(o.State, "spent.json")); err == nil {
+		s.tasks, err = openTasks(filepath.Join(o.State, "jobs"))
+	}
+	if err == nil {
 		s.images, err = oci.Open(ctx, oci.Options{Dir: filepath.Join(o.State, "images")})
 	}
 	if err != nil {
@@ -135,6 +158,10 @@ func (s *Server) Close() error { return errors.Join(s.images.Close(), s.cache.cl
 // Serve answers connections until ctx ends. Then it accepts no more, lets jobs go on for Options.Drain, ends them, and returns when
 // the last connection is closed. It closes the listener.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	if err := s.revive(ctx); err != nil {
+		l.Close()
+		return err
+	}
 	sessions, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var open sync.WaitGroup
@@ -145,7 +172,14 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	s.drain(&open, func() { cancel(refuse(CodeBusy, "ask again when it is back", "the broker is being stopped")) })
+	stopped := refuse(CodeBusy, "ask again when it is back", "the broker is being stopped")
+	s.drain(&open, func() { cancel(stopped) })
+	if s.o.Survivors != nil {
+		s.tasks.leave()
+		return err
+	}
+	s.endAll(stopped)
+	s.running.Wait()
 	return err
 }
 
@@ -244,7 +278,7 @@ func (s *Server) turnAway(ctx context.Context, conn *net.UnixConn, peer unix.Ucr
 // serve is one connection. Whatever happens in it, the broker lives.
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn, peer unix.Ucred) {
 	defer conn.Close()
-	c := newSession(s, conn)
+	c := newSession(s, conn, peer.Uid)
 	log := s.o.Log.With("uid", peer.Uid, "pid", peer.Pid)
 	defer func() {
 		if p := recover(); p != nil {
@@ -253,6 +287,10 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, peer unix.Ucred)
 		}
 	}()
 	err := c.run(ctx)
+	if errors.Is(err, errFollowerGone) {
+		log.InfoContext(ctx, "client gone, job goes on", "job", c.id)
+		return
+	}
 	if err == nil {
 		log.InfoContext(ctx, "job done", "job", c.id, "reason", c.reason)
 		return

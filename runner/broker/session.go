@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 type session struct {
 	server *Server
 	conn   *net.UnixConn
+	user   uint32
 	in     frameReader
 	id     digest.SHA256 // of the document, when it is admitted
 	reason runner.Reason
@@ -26,8 +28,8 @@ type session struct {
 	buf []byte
 }
 
-func newSession(s *Server, conn *net.UnixConn) *session {
-	return &session{server: s, conn: conn, in: frameReader{r: conn}}
+func newSession(s *Server, conn *net.UnixConn, user uint32) *session {
+	return &session{server: s, conn: conn, user: user, in: frameReader{r: conn}}
 }
 
 // run is everything between the first frame and the last.
@@ -38,6 +40,9 @@ func (c *session) run(ctx context.Context) error {
 	q, err := c.request()
 	if err != nil {
 		return err
+	}
+	if q.Attach != "" {
+		return c.attach(ctx, q)
 	}
 	now := o.Now()
 	t, err := o.Files.load(now)
@@ -54,17 +59,25 @@ func (c *session) run(ctx context.Context) error {
 	c.id = a.id
 	select {
 	case c.server.jobs <- struct{}{}:
-		defer func() { <-c.server.jobs }()
 	default:
 		return refuse(CodeBusy, "try again when one has ended", "%d jobs are running, the most that the broker runs", o.Jobs)
 	}
 	g := &gatherer{server: c.server, left: o.Content, fetch: c.ask}
-	defer g.release()
+	release := sync.OnceFunc(func() {
+		g.release()
+		<-c.server.jobs
+	})
+	kept := false // by a detached job
+	defer func() {
+		if !kept {
+			release()
+		}
+	}()
 	content, err := g.gather(ctx, a.doc)
 	if err != nil {
 		return err
 	}
-	spec, err := derive(a, content, q)
+	spec, err := derive(a, content, q, "")
 	if err != nil {
 		return err
 	}
@@ -72,7 +85,26 @@ func (c *session) run(ctx context.Context) error {
 	if reasons := job.Due(a.doc, o.Now()); len(reasons) > 0 {
 		return refuse(CodeTime, reasons[0].Cure, "job %s: %s", a.doc.Metadata.Name, reasons[0].Msg)
 	}
+	at := o.Now().UnixMicro()
+	c.server.tasks.sweep(o.Now(), o.Keep)
+	onDisk, err := c.server.tasks.add(spec.Name, order{User: c.user, Started: at, Request: q}, o.Kept+o.Jobs)
+	if err != nil {
+		return err
+	}
 	if err := c.server.ledger.spend(a, o.Now()); err != nil {
+		c.server.tasks.drop(onDisk)
+		return err
+	}
+	begin := started{ID: a.id, Name: spec.Name, At: at}
+	if q.Detach {
+		if err := onDisk.send(kindStarted, begin); err != nil {
+			return errors.Join(err, c.server.tasks.drop(onDisk))
+		}
+		kept = true
+		return c.detached(ctx, a, onDisk, spec, release)
+	}
+	defer c.server.tasks.drop(onDisk)
+	if err := c.send(kindStarted, begin); err != nil {
 		return err
 	}
 	return c.execute(ctx, a, spec)
@@ -99,43 +131,38 @@ func (c *session) request() (request, error) {
 // degradation is how a policy spells that the weaker confinement of a host without namespaces is enough.
 const degradation = "namespaces"
 
-// derive makes the Spec. Its name is the broker's choice, so that nobody can collide with another's job.
-func derive(a *admitted, content job.Content, q request) (runner.Spec, error) {
+// derive makes the Spec. Its name is the broker's choice, so that nobody can collide with another's job; name is that of a
+// Spec that was derived before, or empty.
+func derive(a *admitted, content job.Content, q request, name string) (runner.Spec, error) {
 	degraded := false
 	for _, d := range a.trust.policy.Spec.Degradations {
 		degraded = degraded || d == degradation
 	}
+	instance := newInstance()
+	if name != "" {
+		instance = name[strings.LastIndexByte(name, '-')+1:]
+	}
 	return job.Derive(a.doc, content, job.Options{
-		ID: a.id, Policy: a.trust.policy, Instance: newInstance(), Timeout: time.Duration(q.Timeout) * time.Millisecond,
+		ID: a.id, Policy: a.trust.policy, Instance: instance, Timeout: time.Duration(q.Timeout) * time.Millisecond,
 		Interpret: q.Interpret, Degraded: degraded,
 	})
 }
 
 // execute runs the job, and ends it when the client goes or speaks.
 func (c *session) execute(ctx context.Context, a *admitted, spec runner.Spec) error {
-	if err := c.send(kindStarted, started{ID: a.id, At: c.server.o.Now().UnixMicro()}); err != nil {
-		return err
-	}
-	spec.Stdout, spec.Stderr = stream{c, kindStdout}, stream{c, kindStderr}
-	spec.Collect = c.collect
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var watch sync.WaitGroup
 	c.conn.SetReadDeadline(time.Time{})
 	watch.Go(func() { cancel(c.listen()) })
-	res, err := c.server.o.Runner.Run(ctx, spec)
-	c.conn.SetReadDeadline(time.Unix(1, 0)) // ends listen
-	watch.Wait()
-	if cause, ok := errors.AsType[*protocolError](context.Cause(ctx)); ok {
-		return cause
-	}
-	if err != nil {
-		return err
-	}
-	c.reason = res.Reason
-	return c.send(kindResult, result{
-		Finished: c.server.o.Now().UnixMicro(), Result: toWire(res),
-		Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name},
+	return perform(ctx, c.server, c, a, spec, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+		res, err := c.server.o.Runner.Run(ctx, spec)
+		c.conn.SetReadDeadline(time.Unix(1, 0)) // ends listen
+		watch.Wait()
+		if cause, ok := errors.AsType[*protocolError](context.Cause(ctx)); ok {
+			return runner.Result{}, cause
+		}
+		return res, err
 	})
 }
 
@@ -155,17 +182,6 @@ func (c *session) listen() error {
 		return errDone // not the client, but the end of the job or of the broker
 	}
 	return fmt.Errorf("the client is gone: %w", err)
-}
-
-// collect sends an output.
-func (c *session) collect(out runner.Output, nar io.Reader) error {
-	if err := c.send(kindOutput, output{Name: out.Name}); err != nil {
-		return err
-	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{stream{c, kindData}}, struct{ io.Reader }{nar}, make([]byte, maxData)); err != nil {
-		return err
-	}
-	return c.frame(kindEnd, nil)
 }
 
 // send sends a message.
@@ -206,21 +222,6 @@ func (c *session) refuse(r *Refusal) {
 	defer c.mu.Unlock()
 	c.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	c.conn.Write(frame)
-}
-
-// stream sends what is written to it in frames of one kind.
-type stream struct {
-	c    *session
-	kind kind
-}
-
-func (s stream) Write(p []byte) (int, error) {
-	for n := 0; n < len(p); n += maxData {
-		if err := s.c.frame(s.kind, p[n:min(n+maxData, len(p))]); err != nil {
-			return n, err
-		}
-	}
-	return len(p), nil
 }
 
 // ask asks the client for an item.

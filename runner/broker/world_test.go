@@ -137,7 +137,13 @@ type world struct {
 // newWorld starts a broker with this runner. At the end it must stop, and leave nothing.
 func newWorld(t testing.TB, run runFunc, change ...func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), blobs: map[digest.SHA256][]byte{digest.Of(module): module}}
+	return newWorldIn(t, t.TempDir(), run, change...)
+}
+
+// newWorldIn starts a broker with the state of an earlier one.
+func newWorldIn(t testing.TB, dir string, run runFunc, change ...func(*Options)) *world {
+	t.Helper()
+	w := &world{t: t, dir: dir, blobs: map[digest.SHA256][]byte{digest.Of(module): module}}
 	w.socket = filepath.Join(w.dir, "socket")
 	w.write("root.json", sign(t, newRoot(t), "carol"))
 	w.write("policy.json", sign(t, newPolicy(), "carol"))
@@ -182,7 +188,7 @@ func newWorld(t testing.TB, run runFunc, change ...func(*Options)) *world {
 // clean fails the test if the broker holds on to something when all is over.
 func (w *world) clean() {
 	for name, o := range w.server.cache.objects {
-		if o.jobs != 0 {
+		if o.jobs != 0 && !w.server.tasks.left {
 			w.t.Errorf("%s is still held by %d jobs", name, o.jobs)
 		}
 	}
@@ -191,6 +197,14 @@ func (w *world) clean() {
 		if err != nil || len(left) > 0 {
 			w.t.Errorf("left half done: %q %v", left, err)
 		}
+	}
+	for name, task := range w.server.tasks.list {
+		if !task.order.Request.Detach {
+			w.t.Errorf("job %s is still on disk", name)
+		}
+	}
+	if w.server.tasks.left {
+		return // what runs still has what it holds
 	}
 	if len(w.server.jobs) != 0 || len(w.server.connections) != 0 {
 		w.t.Errorf("%d jobs and %d connections are still counted", len(w.server.jobs), len(w.server.connections))

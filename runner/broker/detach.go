@@ -1,0 +1,266 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"arch.network/attest/digest"
+	"arch.network/runner"
+)
+
+// Survivor is an execution that went on while there was no broker; runner/systemd has them.
+type Survivor interface {
+	// Wait does what Run would have done from now on. See systemd.Running.
+	Wait(ctx context.Context, spec runner.Spec) (runner.Result, error)
+	// Kill ends it and returns when it is gone.
+	Kill(ctx context.Context) error
+}
+
+// sink takes what a job says: its connection, or its task.
+type sink interface {
+	send(k kind, message any) error
+	frame(k kind, body []byte) error
+}
+
+// tasks are the jobs that are on disk.
+type tasks struct {
+	dir string
+
+	mu   sync.Mutex // guards list and left
+	list map[string]*task
+	left bool // the broker is going, and its jobs stay: nothing that happens to them now is their end
+}
+
+func openTasks(dir string) (*tasks, error) {
+	if err := makeOwn(dir); err != nil {
+		return nil, err
+	}
+	return &tasks{dir: dir, list: map[string]*task{}}, nil
+}
+
+// add makes a task.
+func (t *tasks) add(name string, o order, most int) (*task, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.list) >= most {
+		return nil, refuse(CodeBusy, "take the results of those that are over", "%d jobs are kept, the most that the broker keeps", len(t.list))
+	}
+	n, err := newTask(t.dir, name, o)
+	if err == nil {
+		t.list[name] = n
+	}
+	return n, err
+}
+
+// find returns a task of a user. Another's might as well not be there.
+func (t *tasks) find(name string, user uint32) (*task, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, ok := t.list[name]
+	if !ok || n.order.User != user || !n.order.Request.Detach {
+		return nil, refuse(CodeUnknown, "its result is kept until it is taken, and for a day at most", "there is no job %q of this user", name)
+	}
+	return n, nil
+}
+
+// drop forgets a task.
+func (t *tasks) drop(n *task) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.list, n.name)
+	return n.remove()
+}
+
+// sweep forgets what is over and was not taken in time.
+func (t *tasks) sweep(now time.Time, keep time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, n := range t.list {
+		if _, done, _ := n.state(); done && n.age(now) > keep {
+			delete(t.list, name)
+			n.remove()
+		}
+	}
+}
+
+// leave says that the broker goes and its detached jobs stay.
+func (t *tasks) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.left = true
+	for _, n := range t.list {
+		n.leave()
+	}
+}
+
+// finish writes a task's last frame.
+func (t *tasks) finish(n *task, k kind, message any) error {
+	frame, err := encode(k, message)
+	if err != nil {
+		return err
+	}
+	return n.finish(frame)
+}
+
+// attach is a connection to a job that is there already.
+func (c *session) attach(ctx context.Context, q request) error {
+	t, err := c.server.tasks.find(q.Attach, c.user)
+	if err != nil {
+		return err
+	}
+	c.id = digest.SHA256{}
+	if q.Cancel {
+		t.abort(protocolErrorf("the client cancelled it"))
+	}
+	return c.follow(ctx, t)
+}
+
+// follow sends a task's frames from the first to the last, as they come. If the client says that it has them, the task is
+// forgotten.
+func (c *session) follow(ctx context.Context, t *task) error {
+	f, err := os.Open(filepath.Join(t.dir, framesFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	taken := make(chan error, 1)
+	c.conn.SetReadDeadline(time.Time{})
+	go func() {
+		_, _, err := c.in.next(kindEnd)
+		if _, done, _ := t.state(); err == nil && !done {
+			err = protocolErrorf("the client took a result that is not there yet")
+		}
+		if err != nil {
+			cancel(err)
+		}
+		taken <- err
+	}()
+	err = c.copyFrames(ctx, f, t)
+	if err != nil {
+		c.conn.SetReadDeadline(time.Unix(1, 0))
+		<-taken
+		if p, ok := errors.AsType[*protocolError](context.Cause(ctx)); ok {
+			return p
+		}
+		return errFollowerGone
+	}
+	c.conn.SetReadDeadline(time.Now().Add(c.server.o.RequestTime))
+	if <-taken == nil {
+		return c.server.tasks.drop(t)
+	}
+	return nil // it may come again
+}
+
+// errFollowerGone ends a session, and not its job.
+var errFollowerGone = errors.New("the client is gone, its job is not")
+
+// copyFrames sends what f has and will have, until the task is done.
+func (c *session) copyFrames(ctx context.Context, f *os.File, t *task) error {
+	buf := make([]byte, maxData)
+	var at int64
+	for {
+		size, done, changed := t.state()
+		for at < size {
+			n, err := f.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
+			if err != nil && !(errors.Is(err, io.EOF) && n > 0) {
+				return err
+			}
+			c.mu.Lock()
+			err = c.write(buf[:n])
+			c.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			at += int64(n)
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// detached runs an admitted job apart from its connection, which then follows it.
+func (c *session) detached(ctx context.Context, a *admitted, t *task, spec runner.Spec, held func()) error {
+	s := c.server
+	jobCtx, cancel := context.WithCancelCause(s.lasting)
+	t.setCancel(cancel)
+	s.running.Go(func() {
+		defer held()
+		defer cancel(nil)
+		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, s.o.Runner.Run) })
+	})
+	return c.follow(ctx, t)
+}
+
+// conclude does the work of a detached job, and sees to it that it gets a last frame.
+func (s *Server) conclude(ctx context.Context, t *task, work func() error) {
+	err := func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("the broker failed: %v", p)
+			}
+		}()
+		return work()
+	}()
+	if err != nil {
+		err = s.tasks.finish(t, kindRefusal, refusalOf(err).bounded())
+	}
+	if err != nil {
+		s.o.Log.ErrorContext(ctx, "result not kept", "name", t.name, "error", err)
+	}
+}
+
+// perform has a job run, with a sink for what it says, up to the last frame.
+func perform(ctx context.Context, s *Server, to sink, a *admitted, spec runner.Spec, run func(context.Context, runner.Spec) (runner.Result, error)) error {
+	spec.Stdout, spec.Stderr = stream{to, kindStdout}, stream{to, kindStderr}
+	spec.Collect = func(out runner.Output, nar io.Reader) error { return collect(to, out, nar) }
+	res, err := run(ctx, spec)
+	if err != nil {
+		return err
+	}
+	last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}}
+	if t, ok := to.(*task); ok {
+		return s.tasks.finish(t, kindResult, last)
+	}
+	to.(*session).reason = res.Reason
+	return to.send(kindResult, last)
+}
+
+// collect sends an output.
+func collect(to sink, out runner.Output, nar io.Reader) error {
+	if err := to.send(kindOutput, output{Name: out.Name}); err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{stream{to, kindData}}, struct{ io.Reader }{nar}, make([]byte, maxData)); err != nil {
+		return err
+	}
+	return to.frame(kindEnd, nil)
+}
+
+// stream sends what is written to it in frames of one kind.
+type stream struct {
+	to   sink
+	kind kind
+}
+
+func (s stream) Write(p []byte) (int, error) {
+	for n := 0; n < len(p); n += maxData {
+		if err := s.to.frame(s.kind, p[n:min(n+maxData, len(p))]); err != nil {
+			return n, err
+		}
+	}
+	return len(p), nil
+}

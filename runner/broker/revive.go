@@ -1,0 +1,113 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"arch.network/runner"
+)
+
+// revive takes up what an earlier broker left: results that were not taken, detached jobs that still run, and jobs of
+// connections that are no more, which are ended.
+func (s *Server) revive(ctx context.Context) error {
+	entries, err := os.ReadDir(s.tasks.dir)
+	if err != nil {
+		return fmt.Errorf("take up jobs: %w", err)
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	alive := map[string]Survivor{}
+	if s.o.Survivors != nil {
+		if alive, err = s.o.Survivors(ctx); err != nil {
+			return fmt.Errorf("take up jobs: %w", err)
+		}
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if !taskName.MatchString(name) {
+			continue
+		}
+		t, err := openTask(s.tasks.dir, name)
+		if err != nil {
+			s.o.Log.WarnContext(ctx, "job forgotten", "name", name, "error", err)
+			os.RemoveAll(filepath.Join(s.tasks.dir, name))
+			if j := alive[name]; j != nil {
+				err = j.Kill(ctx)
+			}
+			continue
+		}
+		s.tasks.list[name] = t
+		if err := s.reviveOne(ctx, t, alive[name]); err != nil {
+			return fmt.Errorf("take up job %s: %w", name, err)
+		}
+	}
+	s.tasks.sweep(s.o.Now(), s.o.Keep)
+	return nil
+}
+
+func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
+	switch {
+	case t.done:
+		return nil
+	case !t.order.Request.Detach:
+		if j != nil {
+			if err := j.Kill(ctx); err != nil {
+				return err
+			}
+		}
+		return s.tasks.drop(t)
+	case j == nil:
+		s.conclude(ctx, t, func() error { return errLost })
+		return nil
+	}
+	a, spec, release, err := s.again(ctx, t)
+	if err != nil {
+		killErr := j.Kill(ctx)
+		s.conclude(ctx, t, func() error { return err })
+		return killErr
+	}
+	jobCtx, cancel := context.WithCancelCause(s.lasting)
+	t.setCancel(cancel)
+	s.running.Go(func() {
+		defer release()
+		defer cancel(nil)
+		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, j.Wait) })
+	})
+	return nil
+}
+
+// errLost is the end of a job whose outcome nobody has seen.
+var errLost = refuse(CodeInternal, "run it again", "the broker was stopped while the job ran, and its outcome is lost")
+
+// again derives the Spec of a task as it was when it started. All content must be in the cache still.
+func (s *Server) again(ctx context.Context, t *task) (*admitted, runner.Spec, func(), error) {
+	now := time.UnixMicro(t.order.Started)
+	tr, err := s.o.Files.load(s.o.Now())
+	if err != nil {
+		return nil, runner.Spec{}, nil, refuse(CodeTrust, "", "%v", err)
+	}
+	a, err := admit(t.order.Request.Envelope, tr, s.o.Names, now)
+	if err != nil {
+		return nil, runner.Spec{}, nil, err
+	}
+	g := &gatherer{server: s, fetch: func(Item) (io.Reader, error) { return nil, errLost }}
+	content, err := g.gather(ctx, a.doc)
+	if err != nil {
+		g.release()
+		return nil, runner.Spec{}, nil, err
+	}
+	spec, err := derive(a, content, t.order.Request, t.name)
+	if err == nil && spec.Module != nil {
+		err = errLost // what the engine says has no one to hear it
+	}
+	if err != nil {
+		g.release()
+		return nil, runner.Spec{}, nil, err
+	}
+	return a, spec, g.release, nil
+}

@@ -1,0 +1,253 @@
+package broker
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"arch.network/attest/canonical"
+)
+
+// task is a job on disk, so that it can outlive its connection and the broker's process:
+//
+//	jobs/NAME/order    who asked for what
+//	jobs/NAME/frames   of a detached job: every frame from started to the last one
+//	jobs/NAME/done     empty: the last frame is there
+//
+// NAME is that of the runner.Spec, which the broker made up.
+type task struct {
+	name  string
+	dir   string
+	order order
+
+	mu      sync.Mutex // guards the rest
+	file    *os.File   // frames, for appending; nil if the job is not detached, or done
+	size    int64      // bytes of frames that are whole
+	done    bool
+	left    bool          // nobody may write any more, and nobody is to notice
+	changed chan struct{} // closed when size or done changes
+	cancel  context.CancelCauseFunc
+	buf     []byte
+}
+
+// order is what a task must remember.
+type order struct {
+	User    uint32  `json:"user"`
+	Started int64   `json:"started"` // microseconds since 1970
+	Request request `json:"request"`
+}
+
+const (
+	orderFile  = "order"
+	framesFile = "frames"
+	doneFile   = "done"
+	maxOrder   = 2 * maxMessage
+)
+
+// taskName is what names look like; it is checked before one is used in a path.
+var taskName = regexp.MustCompile(`^job-[0-9a-f]{24}-[0-9a-f]{12}$`)
+
+// newTask writes a task to disk.
+func newTask(jobs, name string, o order) (_ *task, err error) {
+	if !taskName.MatchString(name) {
+		return nil, fmt.Errorf("job name %q is none of the broker's", name)
+	}
+	t := &task{name: name, dir: filepath.Join(jobs, name), order: o, changed: make(chan struct{})}
+	data, err := canonical.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(t.dir, 0o700); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(t.dir)
+		}
+	}()
+	if err := os.WriteFile(filepath.Join(t.dir, orderFile), data, 0o600); err != nil {
+		return nil, err
+	}
+	if o.Request.Detach {
+		t.file, err = os.OpenFile(filepath.Join(t.dir, framesFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	}
+	return t, err
+}
+
+// leave ends all writing: what comes now is for the next broker, or for nobody.
+func (t *task) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.left = true
+}
+
+// openTask reads one that an earlier process left. Outputs are cut off if the end is missing: they will be collected again.
+func openTask(jobs, name string) (*task, error) {
+	t := &task{name: name, dir: filepath.Join(jobs, name), changed: make(chan struct{})}
+	data, err := os.ReadFile(filepath.Join(t.dir, orderFile))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxOrder {
+		return nil, errors.New("the order is too large")
+	}
+	if err := decode(data, &t.order); err != nil {
+		return nil, err
+	}
+	if !t.order.Request.Detach {
+		return t, nil
+	}
+	if _, err := os.Lstat(filepath.Join(t.dir, doneFile)); err == nil {
+		t.done = true
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(t.dir, framesFile), os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		return nil, err
+	}
+	if t.size, err = wholeFrames(f, t.done); err == nil {
+		err = f.Truncate(t.size)
+	}
+	if err != nil || t.done {
+		return t, errors.Join(err, f.Close())
+	}
+	t.file = f
+	return t, nil
+}
+
+// wholeFrames returns how many bytes of a file are frames with nothing missing; unless all is there, only those before the first
+// output.
+func wholeFrames(f *os.File, all bool) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	var at int64
+	var head [headSize]byte
+	for {
+		if _, err := f.ReadAt(head[:], at); errors.Is(err, io.EOF) {
+			return at, nil
+		} else if err != nil {
+			return 0, err
+		}
+		if kind(head[4]) == kindOutput && !all {
+			return at, nil
+		}
+		next := at + headSize + int64(binary.BigEndian.Uint32(head[:]))
+		if next > info.Size() {
+			return at, nil
+		}
+		at = next
+	}
+}
+
+// send implements sink.
+func (t *task) send(k kind, message any) error {
+	frame, err := encode(k, message)
+	if err != nil {
+		return err
+	}
+	return t.append(frame)
+}
+
+// frame implements sink.
+func (t *task) frame(k kind, body []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = appendFrame(t.buf[:0], k, body)
+	return t.write(t.buf)
+}
+
+func (t *task) append(frame []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.write(frame)
+}
+
+// write adds a frame; the caller holds mu.
+func (t *task) write(frame []byte) error {
+	if t.left {
+		return nil
+	}
+	if t.file == nil {
+		return errors.New("keep what the job says: it is over")
+	}
+	if n, err := t.file.Write(frame); err != nil {
+		if n > 0 {
+			err = errors.Join(err, t.file.Truncate(t.size))
+		}
+		return fmt.Errorf("keep what the job says: %w", err)
+	}
+	t.size += int64(len(frame))
+	t.tell()
+	return nil
+}
+
+// tell wakes those who follow; the caller holds mu.
+func (t *task) tell() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// finish adds the last frame, durably.
+func (t *task) finish(frame []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file == nil || t.left {
+		return nil
+	}
+	err := t.write(frame)
+	err = errors.Join(err, t.file.Sync(), t.file.Close())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(t.dir, doneFile), nil, 0o600)
+	}
+	t.file, t.done = nil, true
+	t.tell()
+	return err
+}
+
+// state returns what there is now, and what closes when there is more.
+func (t *task) state() (size int64, done bool, changed <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size, t.done, t.changed
+}
+
+// abort ends the job, if it runs.
+func (t *task) abort(cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cancel != nil {
+		t.cancel(cause)
+	}
+}
+
+// setCancel says how the job is ended.
+func (t *task) setCancel(cancel context.CancelCauseFunc) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cancel = cancel
+}
+
+// remove forgets the task.
+func (t *task) remove() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file != nil {
+		t.file.Close()
+		t.file = nil
+	}
+	return os.RemoveAll(t.dir)
+}
+
+// age is how long ago the job started.
+func (t *task) age(now time.Time) time.Duration { return now.Sub(time.UnixMicro(t.order.Started)) }
