@@ -79,6 +79,7 @@ func bombs() map[string][]byte {
 		"long body":            simple(repeat(4<<20, 0x41, 0, 0x1a)...),
 		"many values":          simple(join(repeat(1_000_000, 0x41, 0), repeat(1_000_000, 0x1a))...),
 		"start section loop":   wasmOf(oneType, oneFunc, start, section(8, []byte{0}), code(0x03, 0x40, 0x0c, 0, 0x0b)),
+		"reserved name":        wasmOf(oneType, oneFunc, section(7, []byte{1}, leb(10), []byte("arch.start"), []byte{0, 0}), code()),
 		"empty":                {},
 		"only a magic":         []byte("\x00asm"),
 		"text":                 []byte("(module)"),

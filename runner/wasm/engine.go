@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	encoding "encoding/binary"
 	"errors"
@@ -59,11 +60,31 @@ func meter(module []byte, ext *Extension) ([]byte, error) {
 		}
 		return deferStart(metered)
 	}
+	if err := refuseReserved(module); err != nil {
+		return nil, err
+	}
 	metered, err := gas.Instrument(module, gas.Options{CanonicalNaN: true}) // decodes, and so checks
 	if err != nil {
 		return nil, &refusal{err.Error()}
 	}
 	return deferStart(metered.Module)
+}
+
+// refuseReserved keeps StartExport ours: what a module exports by that name would be called.
+func refuseReserved(module []byte) error {
+	if !bytes.Contains(module, []byte(StartExport)) {
+		return nil
+	}
+	m, err := binary.Decode(module, binary.Limits{})
+	if err != nil {
+		return &refusal{err.Error()}
+	}
+	for _, e := range m.Exports {
+		if e.Name == StartExport {
+			return &refusal{fmt.Sprintf("it exports %q, a reserved name", StartExport)}
+		}
+	}
+	return nil
 }
 
 // deferStart turns the start section, if there is one, into an export.

@@ -47,6 +47,9 @@ func (r *Runner) runPooled(ctx context.Context, spec runner.Spec, module []byte,
 	if reason, ok := ended(ctx); ok && s.report == nil {
 		res.Reason, res.Detail, res.Exit, res.Signal = reason, context.Cause(ctx).Error(), 0, ""
 	}
+	if s.report != nil && s.report.End == endExit && s.report.Exit == 0 && s.outputs < len(t.Outputs) {
+		s.broken = broken("an output is missing")
+	}
 	if c.limit != "" {
 		s.err, s.limit = nil, c.limit
 	}

@@ -207,12 +207,18 @@ func (r *Runner) workerSpec(spec runner.Spec) runner.Spec {
 	inner := spec
 	inner.Module = nil
 	inner.Commands = []runner.Command{workerCommand(insideWorker)}
+	if n := inner.Limits.Processes; n > 0 {
+		inner.Limits.Processes = max(n, workerThreads)
+	}
 	inner.Mounts = append([]runner.Mount(nil), spec.Mounts...)
 	inner.Mounts = append(inner.Mounts,
 		runner.Mount{Kind: runner.Bind, Source: r.options.Worker, Target: insideWorker},
 		runner.Mount{Kind: runner.Tmpfs, Target: insideScratch, Size: scratchSize})
 	return inner
 }
+
+// workerThreads is how many threads a worker may need. A module has none of its own, and starts no process.
+const workerThreads = 64
 
 // scratchSize is room for a module's code, which is some three times the module's size, and the metered module: bytes.
 const scratchSize = 512 << 20

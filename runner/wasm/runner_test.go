@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,33 @@ func TestGoModule(t *testing.T) {
 		}
 		if diff := cmp.Diff("[tool one two]\nLANG=C\n2026-01-02\n[text]\n", out); diff != "" {
 			t.Errorf("%s: output (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// A Rust program, with names stripped.
+func TestRustModule(t *testing.T) {
+	path, err := filepath.Abs("testdata/counts.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]wasm.Options{"driven": {}, "pooled": {Pool: newPool(t)}} {
+		spec := tool()
+		spec.Mounts[0].Source = path
+		spec.Outputs = []runner.Output{{Name: "out", Path: "/outputs/counts"}}
+		var counts string
+		spec.Collect = func(_ runner.Output, archive io.Reader) (err error) {
+			counts, err = contents(archive)
+			return err
+		}
+		r := newRunner(t, o)
+		result, out := execute(t, r, spec)
+		if !result.OK() || out != "[\"tool\"]: 4 words, LANG=Ok(\"C\")\n" || counts != ": four 1\none 1\nthree 1\ntwo 1\n\n" {
+			t.Errorf("%s: said %q, wrote %q: %+v", name, out, counts, result)
+		}
+		spec.Module.Args = []string{"tool", "x"}
+		if result, _ := execute(t, r, spec); result.Reason != runner.ReasonExit || result.Exit != 3 || len(result.Outputs) != 0 {
+			t.Errorf("%s: %+v", name, result)
 		}
 	}
 }

@@ -294,12 +294,15 @@ func (s *session) result(res runner.Result, err error) (runner.Result, error) {
 	return res, nil
 }
 
-// usage takes over the numbers of a report.
+// usage takes over the numbers of a report, and says what was in force inside of the driver's confinement.
 func (s *session) usage(res *runner.Result) {
-	if s.report == nil {
-		return
+	if s.report != nil {
+		res.Gas, res.Engine = s.report.Gas, s.report.Engine
 	}
-	res.Gas, res.Engine = s.report.Gas, s.report.Engine
+	if res.Confinement.Driver != "" {
+		res.Confinement.Enforced = append(slices.Clone(res.Confinement.Enforced), s.task.enforced()...)
+		slices.Sort(res.Confinement.Enforced)
+	}
 }
 
 // believe makes the result of a worker that ended in order.
@@ -339,6 +342,7 @@ func unableCure(detail string) string {
 
 // died makes the result of a worker that was killed, or ended without a report that fits.
 func (s *session) died(res *runner.Result) {
+	res.Outputs = nil
 	before := s.phase != phaseRun
 	where := "the worker died " + s.phase.String()
 	switch {

@@ -125,6 +125,17 @@ func (t task) files() int {
 	return n
 }
 
+// enforced lists what the worker puts in force, in the words of runner.Confinement.
+func (t task) enforced() []string {
+	list := []string{"wasm:linear-memory", "wasm:structure-check", "wasm:wasi-preview1"}
+	for name, on := range map[string]bool{"wasm:fixed-clock": t.Clock != nil, "wasm:fixed-randomness": t.Seed != nil, "wasm:gas-limit": t.Gas > 0} {
+		if on {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
 // phase is how far a worker is.
 type phase byte
 

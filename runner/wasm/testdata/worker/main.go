@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/runner/gas"
 	"arch.network/runner/wasm"
 )
@@ -17,6 +19,12 @@ import (
 const slice = 100_000
 
 func main() {
+	if os.Getenv("ARCH_TEST_MDWE") != "" { // as systemd's MemoryDenyWriteExecute does
+		if err := unix.Prctl(unix.PR_SET_MDWE, unix.PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0); err != nil {
+			fmt.Fprintln(os.Stderr, "PR_SET_MDWE:", err)
+			os.Exit(3)
+		}
+	}
 	s := &slices{}
 	handled, code := wasm.Main(os.Args, wasm.Extension{Name: "slices", Prepare: prepare, Hook: s.hook, Run: s.run})
 	if !handled {
