@@ -113,7 +113,7 @@ func Run(t *testing.T, c Config) {
 		copyFile(t, f, filepath.Join(work, filepath.Base(f)))
 	}
 	args := []string{
-		string(c.Mode), "-b", work + ":" + InsideDir, "-o", filepath.Join(work, "outcome"),
+		string(c.Mode), "-s", moduleRoot(t, dir), "-b", work + ":" + InsideDir, "-o", filepath.Join(work, "outcome"),
 		InsideDir + "/test", "-test.v=test2json", "-test.run=" + c.Pattern, "-test.timeout=" + timeout(t).String(),
 	}
 	if testing.Short() {
@@ -128,11 +128,26 @@ func Run(t *testing.T, c Config) {
 	runErr := cmd.Run()
 	o := readOutcome(t, filepath.Join(work, "outcome"), runErr, stderr.String())
 	results := parse(t, stdout.Bytes())
+	if len(results.tests) == 0 {
+		t.Fatalf("no test ran, and it ended with %+v:\n%s%s", o.Status, results.rest, stderr.String())
+	}
 	results.repeat(t, top(t.Name()))
 	if o.ok() || t.Failed() {
 		return
 	}
 	t.Errorf("the tests ended with %+v, though none of them failed:\n%s%s", o.Status, results.rest, stderr.String())
+}
+
+// moduleRoot returns the directory of the module that dir belongs to.
+func moduleRoot(t testing.TB, dir string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "env", "GOMOD")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("find module of %s: %v", dir, err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out)))
 }
 
 func copyFile(t testing.TB, from, to string) {

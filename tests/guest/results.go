@@ -105,15 +105,12 @@ func (r *results) find(name string) *result {
 // as a level.
 func (r *results) repeat(t *testing.T, own string) {
 	t.Helper()
-	switch {
-	case len(r.tests) == 0:
-		t.Errorf("no test ran:\n%s", r.rest)
-	case len(r.tests) == 1 && r.tests[0].name == own:
+	if len(r.tests) == 1 && r.tests[0].name == own {
 		r.tests[0].repeat(t)
-	default:
-		for _, test := range r.tests {
-			t.Run(test.name, test.repeat)
-		}
+		return
+	}
+	for _, test := range r.tests {
+		t.Run(test.name, test.repeat)
 	}
 }
 

@@ -21,6 +21,7 @@ type job struct {
 	Mode    string
 	Root    string // of the overlay's lower layer
 	Binds   []bind
+	Shows   []string // directories to show throw-away copies of
 	Modules []string // kernel modules to load first, in order, for uml
 	Debug   bool     // systemd logs to the console, and that is shown
 

@@ -1,7 +1,7 @@
 // Command run starts a real systemd, as PID 1 with its system bus, on a machine whose own init may be anything, runs one
 // command in a service unit of it, and takes all of it down again.
 //
-//	go run ./tests/guest/run ns|uml [-r ROOT] [-b DIR[:INSIDE]]... [-d] COMMAND [ARGUMENT...]
+//	go run ./tests/guest/run ns|uml [-r ROOT] [-b DIR[:INSIDE]]... [-s DIR]... [-d] COMMAND [ARGUMENT...]
 //
 // ns uses namespaces on the host's kernel and takes about half a second. It needs root. On a host with cgroup v1 (hybrid) the
 // guest has the same controllers; on one with cgroup v2 alone it has a subtree of that. uml boots User-Mode Linux, an own
@@ -11,7 +11,8 @@
 //
 // The command runs as root, in the caller's directory, with PATH, HOME, LANG, TERM, CI, CGO_ENABLED, GO* and ARCH_* of the
 // caller's environment, and ARCH_GUEST=ns or uml. Its root file system is a throw-away overlay over ROOT (default: the
-// machine's own, so a checkout, Go and its caches are there); /tmp, /run and /dev are new. Only what is written below a
+// machine's own, so a checkout, Go and its caches are there); /tmp, /run and /dev are new, and what is mounted
+// on the machine's root is not there in ns; -s shows a DIR that would be hidden by that, as a throw-away copy as well. Only what is written below a
 // DIR of -b, which appears at its own path or at INSIDE, is kept. There is no network but loopback. Standard input is the caller's in ns, and empty in uml.
 //
 // The exit status is the command's; if a signal ended it, run ends by the same one. 70 means that the guest failed, 69 that
@@ -151,9 +152,10 @@ func parse(args []string) (j job, resultFile string, err error) {
 	}
 	j.Mode = args[0]
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	var binds list
+	var binds, shows list
 	root := flags.String("r", "/", "root file system")
 	flags.Var(&binds, "b", "directory that keeps what is written to it")
+	flags.Var(&shows, "s", "directory to show a throw-away copy of")
 	flags.BoolVar(&j.Debug, "d", false, "show what systemd says")
 	flags.StringVar(&resultFile, "o", "", "file for the outcome, as JSON")
 	if err := flags.Parse(args[1:]); err != nil {
@@ -171,6 +173,13 @@ func parse(args []string) (j job, resultFile string, err error) {
 			return job{}, "", err
 		}
 		j.Binds = append(j.Binds, b)
+	}
+	for _, text := range shows {
+		b, err := parseBind(text)
+		if err != nil {
+			return job{}, "", err
+		}
+		j.Shows = append(j.Shows, b.Dir)
 	}
 	if j.Dir, err = os.Getwd(); err != nil {
 		return job{}, "", err

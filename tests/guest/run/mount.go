@@ -61,13 +61,37 @@ func (m *mounter) link(target, name string) {
 // overlay mounts a throw-away copy of lower as the root: what is written stays in memory.
 func (m *mounter) overlay(lower string) {
 	m.mount("tmpfs", m.base, "tmpfs", 0, "mode=755")
-	for _, d := range []string{"upper", "work", "root"} {
-		if m.err == nil {
-			m.err = os.Mkdir(filepath.Join(m.base, d), 0o755)
+	if m.err == nil {
+		m.err = os.Mkdir(m.root(), 0o755)
+	}
+	m.copyUp(lower, m.root())
+}
+
+// copyUp mounts a throw-away copy of lower at target.
+func (m *mounter) copyUp(lower, target string) {
+	if m.err != nil {
+		return
+	}
+	layer, err := os.MkdirTemp(m.base, "layer-")
+	if err != nil {
+		m.err = err
+		return
+	}
+	upper, work := filepath.Join(layer, "upper"), filepath.Join(layer, "work")
+	for _, d := range []string{upper, work} {
+		if m.err = os.Mkdir(d, 0o755); m.err != nil {
+			return
 		}
 	}
-	m.mount("overlay", m.root(), "overlay", 0,
-		fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, filepath.Join(m.base, "upper"), filepath.Join(m.base, "work")))
+	m.mount("overlay", target, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work))
+}
+
+// shows mounts throw-away copies of directories of the host.
+func (m *mounter) shows(j job) {
+	for _, dir := range j.Shows {
+		m.mkdir(dir, 0o755)
+		m.copyUp(dir, m.at(dir))
+	}
 }
 
 // temporary mounts new /run and /tmp.

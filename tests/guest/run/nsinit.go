@@ -78,6 +78,7 @@ func (m *mounter) namespaces(j job, io string, hierarchies []hierarchy) {
 	m.mkdir("run/.visible/sys", 0o755)
 	m.mount("proc", m.at("run/.visible/proc"), "proc", 0, "")
 	m.mount("sysfs", m.at("run/.visible/sys"), "sysfs", unix.MS_RDONLY, "")
+	m.shows(j)
 	for _, b := range j.Binds {
 		m.mkdir(b.Inside, 0o755)
 		m.bind(b.Dir, m.at(b.Inside))

@@ -157,6 +157,28 @@ func TestStandardInput(t *testing.T) {
 	}
 }
 
+func TestShow(t *testing.T) {
+	h := newHost(t)
+	shown := t.TempDir() // below /tmp, which is new in a guest
+	for _, mode := range modes() {
+		t.Run(mode, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(shown, "file"), []byte("old\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd := h.command(mode, "-s", shown, "sh", "-c", "cat file; echo new >file; cat file")
+			cmd.Dir = shown
+			out, err := cmd.CombinedOutput()
+			needMode(t, cmd, string(out))
+			if err != nil || string(out) != "old\nnew\n" {
+				t.Errorf("got %q, %v", out, err)
+			}
+			if data, err := os.ReadFile(filepath.Join(shown, "file")); err != nil || string(data) != "old\n" {
+				t.Errorf("afterwards: %q, %v", data, err)
+			}
+		})
+	}
+}
+
 func TestOnlyBindsKeep(t *testing.T) {
 	h := newHost(t)
 	kept := t.TempDir()
@@ -334,8 +356,8 @@ func TestParseCommandLine(t *testing.T) {
 		error string
 	}{
 		{args: []string{"ns", "id"}, want: job{Mode: "ns", Root: "/", Argv: []string{"id"}}},
-		{args: []string{"uml", "-d", "-b", dir, "-b", dir + ":/a", "id", "-b"}, want: job{
-			Mode: "uml", Root: "/", Debug: true, Binds: []bind{{dir, dir}, {dir, "/a"}}, Argv: []string{"id", "-b"},
+		{args: []string{"uml", "-d", "-b", dir, "-b", dir + ":/a", "-s", dir, "id", "-b"}, want: job{
+			Mode: "uml", Root: "/", Debug: true, Binds: []bind{{dir, dir}, {dir, "/a"}}, Shows: []string{dir}, Argv: []string{"id", "-b"},
 		}},
 		{args: nil, error: "want a mode first"},
 		{args: []string{"kvm", "id"}, error: "want a mode first"},

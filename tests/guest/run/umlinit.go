@@ -56,6 +56,7 @@ func loadModule(file string) error {
 func (m *mounter) machine(j job, io string) {
 	m.overlay(j.Root)
 	m.temporary()
+	m.shows(j)
 	for _, b := range j.Binds {
 		m.mkdir(b.Inside, 0o755)
 		m.mount("none", m.at(b.Inside), "hostfs", 0, b.Dir)
