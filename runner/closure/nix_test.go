@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +29,17 @@ func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
 		os.Exit(code)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built.dir != "" {
+		nar.RemoveAll(built.dir) // its directories are read-only
+	}
+	os.Exit(code)
+}
+
+// built is the store that the first test which needs one builds; each test has a copy.
+var built struct {
+	once     sync.Once
+	dir, top string
 }
 
 // expression builds, without a network or nixpkgs: a directory of busybox (content-addressed), a library, something that refers to
@@ -70,6 +81,25 @@ func newChroot(t testing.TB) *chroot {
 	}
 	work := t.TempDir()
 	c := &chroot{t: t, dir: filepath.Join(work, "root")}
+	c.nix = closure.Nix{Args: []string{"--store", c.dir}, Env: append(os.Environ(), "HOME="+work, "XDG_CACHE_HOME="+work+"/cache",
+		"NIX_CONFIG=substituters =\nbuild-users-group =\nsandbox = true\nsandbox-fallback = false\n")}
+	built.once.Do(func() { c.build() })
+	c.top = built.top
+	if c.top == "" {
+		t.Skip("cannot run here: Nix cannot build in a sandbox")
+	}
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", built.dir, c.dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { nar.RemoveAll(c.dir) }) // its directories are read-only
+	return c
+}
+
+// build makes the store that all tests copy.
+func (c *chroot) build() {
+	t := c.t
+	t.Helper()
+	work := t.TempDir()
 	bb := filepath.Join(work, "bb")
 	data, err := os.ReadFile("/bin/busybox")
 	if err := errors.Join(err, os.Mkdir(bb, 0o755), os.WriteFile(bb+"/busybox", data, 0o755)); err != nil {
@@ -84,11 +114,12 @@ func newChroot(t testing.TB) *chroot {
 	if err := os.WriteFile(file, []byte(expression), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { nar.RemoveAll(c.dir) }) // its directories are read-only
-	c.nix = closure.Nix{Args: []string{"--store", c.dir}, Env: append(os.Environ(), "HOME="+work, "XDG_CACHE_HOME="+work+"/cache",
-		"NIX_CONFIG=substituters =\nbuild-users-group =\nsandbox = true\nsandbox-fallback = false\n")}
-	c.top = strings.TrimSpace(c.run("nix-build", "--no-out-link", "--arg", "busybox", bb, file))
-	return c
+	if built.dir, err = os.MkdirTemp("", "arch-nix-"); err != nil {
+		t.Fatal(err)
+	}
+	at := *c
+	at.dir = built.dir
+	built.top = strings.TrimSpace(at.run("nix-build", "--no-out-link", "--arg", "busybox", bb, file))
 }
 
 func (c *chroot) run(program string, args ...string) string {
