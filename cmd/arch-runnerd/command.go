@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -195,19 +194,23 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if err := os.MkdirAll(o.state, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	r, closer, err := open(ctx, o)
+	r, err := open(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closer()) }()
+	if r.survivors == nil {
+		defer func() { err = errors.Join(err, r.close()) }()
+	} // else the end of the process closes it, at the same instant for all jobs: an error now would look like theirs
 	s, err := broker.New(ctx, broker.Options{
-		Runner: r, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
+		Runner: r.runner, Survivors: r.survivors, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
 		Content: o.content, Cache: o.cache, Drain: o.drain, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	if r.survivors == nil {
+		defer func() { err = errors.Join(err, s.Close()) }()
+	}
 	ready, stop := context.WithCancel(ctx)
 	defer stop()
 	notified := make(chan error, 1)
@@ -217,6 +220,3 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	stop()
 	return errors.Join(err, <-notified)
 }
-
-// wasmCache is where machine code of modules is kept.
-func (o options) wasmCache() string { return filepath.Join(o.state, "wasm") }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +72,7 @@ func inside(t *testing.T) {
 	for _, name := range []string{"a job", "a timeout", "cancel", "hostile"} {
 		t.Run(name, func(t *testing.T) { become(t, name) })
 	}
+	t.Run("a restart", testRestart)
 	t.Run("root is no agent", func(t *testing.T) {
 		_, err := (&broker.Client{}).Run(t.Context(), broker.Request{Envelope: []byte("{}")})
 		wantCode(t, err, broker.CodePeer)
@@ -84,7 +87,7 @@ func inside(t *testing.T) {
 }
 
 // agentTests run as the agent, in a process of their own.
-var agentTests = map[string]func(t *testing.T){"a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile}
+var agentTests = map[string]func(t *testing.T){"detach": testDetach, "attach": testAttach, "a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile}
 
 // become runs one of agentTests as the agent.
 func become(t *testing.T, name string) {
@@ -296,10 +299,121 @@ func testTimeout(t *testing.T) {
 
 func testCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := ask(ctx, envelope(t, newJob(spin), "alice"), contents, broker.Request{Started: cancel})
+	_, err := ask(ctx, envelope(t, newJob(spin), "alice"), contents, broker.Request{Started: func(string) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// agentDir is where the agent's processes leave things for each other.
+const agentDir = "/run/arch-test-agent"
+
+// testRestart restarts the broker while a detached program runs in its unit.
+func testRestart(t *testing.T) {
+	if _, err := os.Stat(busybox); err != nil {
+		t.Skipf("cannot run here: %v", err)
+	}
+	err := os.Mkdir(agentDir, 0o755)
+	if err == nil {
+		err = os.Chown(agentDir, agent, agent)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	become(t, "detach")
+	before := systemctl(t, "list-units", "--plain", "--no-legend", "arch-job-*")
+	if !strings.Contains(before, "running") {
+		t.Fatalf("the job does not run: %q", before)
+	}
+	pid := systemctl(t, "show", "--value", "-p", "MainPID", "arch-runnerd.service")
+	systemctl(t, "restart", "arch-runnerd.service")
+	if now := systemctl(t, "show", "--value", "-p", "MainPID", "arch-runnerd.service"); now == pid {
+		t.Fatalf("the broker was not restarted: %s", pid)
+	}
+	if after := systemctl(t, "list-units", "--plain", "--no-legend", "arch-job-*"); !strings.Contains(after, "running") {
+		t.Fatalf("the job did not outlive the broker: %q", after)
+	}
+	become(t, "attach")
+}
+
+const busybox = "/bin/busybox"
+
+// busyboxJob is a program that says that it runs, waits for the file go, and leaves an output.
+func busyboxJob(t *testing.T) ([]byte, map[digest.SHA256][]byte) {
+	t.Helper()
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	err = w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg})
+	if err == nil {
+		_, err = w.Write(program)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Appendf(nil, `{"architecture":%q,"os":"linux","config":{"Entrypoint":["/bin/busybox","sh","-c"]},"rootfs":{"type":"layers","diff_ids":[%q]}}`,
+		runtime.GOARCH, digest.Of(layer.Bytes()))
+	image := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
+		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
+		digest.Of(config), len(config), digest.Of(layer.Bytes()), layer.Len())
+	j := newJob(hello)
+	j.Spec.Runtime = manifest.RuntimeOCI
+	j.Spec.Image = manifest.Ref{Scheme: manifest.RefOCI, Location: "example.org/busybox", Digest: digest.Of(image)}
+	j.Spec.Args = []string{"echo one; /bin/busybox sleep 8; echo two; echo result > /outputs/index"}
+	j.Spec.Determinism = manifest.Determinism{Clock: manifest.ClockReal, Randomness: manifest.RandomReal}
+	j.Spec.Outputs = map[string]manifest.Target{"index": {Destination: "store"}}
+	return envelope(t, j, "alice"), map[digest.SHA256][]byte{digest.Of(image): image, digest.Of(config): config, digest.Of(layer.Bytes()): layer.Bytes()}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func testDetach(t *testing.T) {
+	env, content := busyboxJob(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := ask(ctx, env, content, broker.Request{
+		Detach: true,
+		Started: func(name string) {
+			if err := os.WriteFile(agentDir+"/name", []byte(name), 0o600); err != nil {
+				t.Error(err)
+			}
+		},
+		Stdout: writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil }),
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func testAttach(t *testing.T) {
+	name, err := os.ReadFile(agentDir + "/name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	dir := filepath.Join(t.TempDir(), "out")
+	resp, err := new(broker.Client).Attach(t.Context(), string(name), broker.Request{
+		Stdout: &out, Stderr: &out,
+		Collect: func(_ string, r io.Reader) error { return nar.Restore(t.Context(), r, dir, nar.RestoreOptions{}) },
+	})
+	if err != nil || !resp.Result.OK() || !strings.HasPrefix(out.String(), "one\n") {
+		t.Fatalf("got %v, %+v, %q", err, resp.Result, out.String())
+	}
+	if data, err := os.ReadFile(dir); err != nil || string(data) != "result\n" {
+		t.Errorf("the output is %q, %v", data, err)
+	}
+	t.Logf("printed %q; %s; %+v", out.String(), resp.Result.Confinement.Driver, resp.Result.Usage)
+	_, err = new(broker.Client).Attach(t.Context(), string(name), broker.Request{})
+	wantCode(t, err, broker.CodeUnknown)
 }
 
 func testHostile(t *testing.T) {
@@ -390,7 +504,8 @@ func housePolicy() *manifest.Policy {
 	return &manifest.Policy{
 		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: later()},
 		Spec: manifest.PolicySpec{
-			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm},
+			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm, manifest.RuntimeOCI},
+			Capabilities: manifest.PolicyCapabilities{Allow: []string{"clock:real", "randomness:real"}},
 		},
 	}
 }
