@@ -12,6 +12,8 @@ import (
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
 )
 
 // The system call filter refuses what no build and no job needs and what has been the way out of confinements before.
@@ -41,11 +43,28 @@ var denied = []string{
 	"set_mempolicy_home_node", "adjtimex", "clock_adjtime", "clock_settime", "settimeofday", "stime",
 }
 
-// absent calls fail with ENOSYS, so that programs fall back to the calls whose arguments the filter can see.
-var absent = []string{"clone3", "openat2"}
+// absent calls fail with ENOSYS, so that programs fall back to the calls whose arguments the filter can see. Those of modes
+// are openat2 as well.
+var absent = []string{"clone3"}
 
-// setID are the bits of a file's mode by which a program gets its owner's rights: in a writable mount, such a file would be one
-// of the caller's on the host.
+// variant says what a filter depends on.
+type variant struct {
+	// network lets sockets other than local ones through. Without it they are refused: for where there is no network
+	// namespace to do it.
+	network bool
+	// setID lets a file be made that gives its owner's rights to whoever executes it. In a mount of the host that is writable
+	// it would be one of the caller's.
+	setID bool
+}
+
+// variantOf returns the filter that spec needs in mode m.
+func variantOf(spec runner.Spec, m mode) variant {
+	writable := func(b runner.Mount) bool { return b.Kind == runner.Bind && b.Writable }
+	inside := m != modeLandlock
+	return variant{network: inside, setID: inside && !slices.ContainsFunc(spec.Mounts, writable)}
+}
+
+// setID are the bits of a file's mode by which a program gets its owner's rights.
 const setID = unix.S_ISUID | unix.S_ISGID
 
 // modes are the calls that set a file's mode: the number of the argument, and of the one with flags that say whether it counts.
@@ -65,16 +84,21 @@ var families = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLI
 const namespaceFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
-// policy returns the filter by names. Without network, sockets other than local ones are refused as well: for where
-// there is no network namespace to do it.
-func policy(network bool) (seccomp.Policy, error) {
+// policy returns the filter by names.
+func policy(v variant) (seccomp.Policy, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return seccomp.Policy{}, err
 	}
 	allowed := families
-	if !network {
+	if !v.network {
 		allowed = families[:1]
+	}
+	gone := absent
+	var conditions []seccomp.NameWithConditions
+	if !v.setID {
+		gone = append(slices.Clone(gone), "openat2")
+		conditions = modeConditions(info)
 	}
 	var family, persona seccomp.ArgumentConditions
 	for _, f := range allowed {
@@ -83,12 +107,11 @@ func policy(network bool) (seccomp.Policy, error) {
 	for _, p := range []uint64{0, 0xffffffff} { // 0xffffffff asks for the current one
 		persona = append(persona, seccomp.Condition{Argument: 0, Operation: seccomp.NotEqual, Value: p})
 	}
-	conditions := modeConditions(info)
 	namespaces := seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: namespaceFlags}}
 	return seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(info, absent)},
+			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(info, gone)},
 			{Action: seccomp.ActionErrno, Names: known(info, denied)},
 			{Action: seccomp.ActionErrno, NamesWithCondtions: append(conditions, []seccomp.NameWithConditions{
 				{Name: "clone", Conditions: namespaces},
@@ -128,8 +151,8 @@ func known(info *arch.Info, names []string) []string {
 }
 
 // newFilter makes the filter's program, which takes the library a third of a millisecond: see Runner.filter.
-func newFilter(network bool) (program, error) {
-	p, err := policy(network)
+func newFilter(v variant) (program, error) {
+	p, err := policy(v)
 	if err != nil {
 		return nil, fmt.Errorf("make system call filter: %w", err)
 	}

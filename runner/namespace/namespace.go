@@ -58,7 +58,8 @@ type Options struct {
 type Runner struct {
 	options Options
 
-	filter, filterWithoutNetwork func() (program, error) // made once
+	mu      sync.Mutex          // guards filters
+	filters map[variant]program // those made so far
 }
 
 // New returns a Runner. It starts nothing, and says nothing about what the host permits: the first Run tells.
@@ -66,11 +67,7 @@ func New(options Options) (*Runner, error) {
 	if options.Executable == "" {
 		options.Executable = "/proc/self/exe"
 	}
-	return &Runner{
-		options:              options,
-		filter:               sync.OnceValues(func() (program, error) { return newFilter(true) }),
-		filterWithoutNetwork: sync.OnceValues(func() (program, error) { return newFilter(false) }),
-	}, nil
+	return &Runner{options: options, filters: map[variant]program{}}, nil
 }
 
 // Run implements runner.Runner.
@@ -108,15 +105,25 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 
 // execution prepares one in mode m.
 func (r *Runner) execution(spec runner.Spec, m mode, refused error) (*execution, error) {
-	filter := r.filter
-	if m == modeLandlock { // there is no network namespace to do it
-		filter = r.filterWithoutNetwork
-	}
-	program, err := filter()
+	filter, err := r.filter(variantOf(spec, m))
 	if err != nil {
 		return nil, &runner.SetupError{Act: "confine system calls", Err: err}
 	}
-	return &execution{options: r.options, spec: spec, mode: m, refused: refused, filter: program}, nil
+	return &execution{options: r.options, spec: spec, mode: m, refused: refused, filter: filter}, nil
+}
+
+// filter returns the filter of system calls, which is made once.
+func (r *Runner) filter(v variant) (program, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.filters[v]; ok {
+		return p, nil
+	}
+	p, err := newFilter(v)
+	if err == nil {
+		r.filters[v] = p
+	}
+	return p, err
 }
 
 // weaker returns the mode to try where the host refused m.
