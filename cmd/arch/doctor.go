@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -155,15 +154,4 @@ func (res doctorResult) text(s *screen) {
 		return n
 	}
 	fmt.Fprintf(s, "%d hold, %d are done without, %d are missing; confined by %s\n", count(holds), count(lacking), count(fails), res.Driver)
-}
-
-// names of the checks that doctor makes, for its test.
-func doctorNames(a *app) []string {
-	var names []string
-	for _, group := range [][]doctorCheck{hostChecks(a), confinementChecks(a, chooseDriver(driverNamespace)), systemdChecks(), ownChecks(a)} {
-		for _, c := range group {
-			names = append(names, c.name)
-		}
-	}
-	return slices.Clip(names)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"arch.network/attest/digest/nar"
 )
 
 // TestMain makes of this binary three programs: the tests, the arch of the scripts, and the first process of arch's
@@ -35,6 +38,7 @@ const noRaceSleep = "atexit_sleep_ms=0"
 // finds there
 //
 //	$TOOL      the static program of testdata/tool
+//	$JOBS      the example jobs of the repository
 //
 // Commands beside testscript's own:
 //
@@ -47,8 +51,14 @@ const noRaceSleep = "atexit_sleep_ms=0"
 //	gone TEXT                 no process has TEXT among its arguments
 //	empty DIR                 DIR holds nothing
 //	clean FILE                FILE has no byte that a terminal would act on
+//	module FILE KIND          writes a WebAssembly module: see newModule
+//	nar PATH NAME             sets the environment variable NAME to the NAR hash of PATH, as SRI
 func TestScripts(t *testing.T) {
-	tool := buildTool(t)
+	tool, worker := buildTool(t), buildWorker(t)
+	jobs, err := filepath.Abs("../../tests/examples/jobs")
+	if err != nil {
+		t.Fatal(err)
+	}
 	clock := sync.OnceValues(func() (bool, error) { return shiftsClock(t.TempDir(), tool) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -57,7 +67,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			for name, value := range map[string]string{
 				"TOOL": tool, "HOME": "$WORK/home", "XDG_CONFIG_HOME": "$WORK/config", "XDG_STATE_HOME": "$WORK/state",
-				"XDG_DATA_HOME": "$WORK/data", "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
+				"XDG_DATA_HOME": "$WORK/data", "XDG_CACHE_HOME": "$WORK/cache", "ARCH_WORKER": worker, "JOBS": jobs, "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
 				"GOMAXPROCS": "2", "GORACE": noRaceSleep,
 			} {
 				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
@@ -77,7 +87,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": cmdStatus, "manifest": cmdManifest, "json": cmdJSON, "edit": cmdEdit, "flip": cmdFlip,
-			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean,
+			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean, "module": cmdModule, "nar": cmdNAR,
 		},
 	})
 }
@@ -90,6 +100,18 @@ func buildTool(t *testing.T) string {
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("compile the scripts' tool: %v\n%s", err, out)
+	}
+	return path
+}
+
+// buildWorker compiles arch without libraries: tests may be linked dynamically, and what runs a module must not be.
+func buildWorker(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "arch")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("compile arch: %v\n%s", err, out)
 	}
 	return path
 }
@@ -276,6 +298,15 @@ func cmdEmpty(ts *testscript.TestScript, neg bool, args []string) {
 	if (len(entries) == 0) == neg {
 		ts.Fatalf("%s holds %v", args[0], entries)
 	}
+}
+
+func cmdNAR(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: nar PATH NAME")
+	}
+	sum, _, err := nar.Hash(context.Background(), ts.MkAbs(args[0]), nar.Options{})
+	ts.Check(err)
+	ts.Setenv(args[1], sum.SRI())
 }
 
 func cmdClean(ts *testscript.TestScript, neg bool, args []string) {

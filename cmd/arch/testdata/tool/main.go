@@ -3,6 +3,8 @@
 //	tool write FILE TEXT      a file with the text, which may hold Go escapes
 //	tool copy FROM TO         a copy of a file
 //	tool tree DIR             a tree with an executable and a symbolic link
+//	tool executable FILE      lets everyone execute it
+//	tool link TO FILE         a symbolic link
 //	tool say TEXT             text, with Go escapes, to stdout
 //	tool exit STATUS          ends so
 //	tool hang TEXT            says text and never ends
@@ -40,6 +42,10 @@ func run(verb string, args []string) error {
 		return write(args[1], string(data))
 	case "tree":
 		return tree(args[0])
+	case "executable":
+		return os.Chmod(args[0], 0o755)
+	case "link":
+		return os.Symlink(args[0], args[1])
 	case "say":
 		fmt.Println(unescape(args[0]))
 	case "exit":
