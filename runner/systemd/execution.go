@@ -90,7 +90,7 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 }
 
 // Properties returns the properties of the unit that Run makes for spec, but for descriptors, which differ each time.
-// It looks at the host only to see what the sources of mounts are.
+// It looks at the host only to see what the sources of mounts are, and needs no systemd: a Runner that New has not made will do.
 func (r *Runner) Properties(spec runner.Spec) ([]Property, error) {
 	spec, err := complete(spec)
 	if err != nil {
@@ -100,7 +100,11 @@ func (r *Runner) Properties(spec runner.Spec) ([]Property, error) {
 	if err != nil {
 		return nil, arrangeError(err)
 	}
-	return r.options.unit(spec, l), nil
+	o, err := r.options.defaults()
+	if err != nil {
+		return nil, err
+	}
+	return o.unit(spec, l), nil
 }
 
 func arrangeError(err error) error {

@@ -176,7 +176,7 @@ func disks() []string {
 func mountOf(number, mounts string) string {
 	for line := range strings.Lines(mounts) {
 		f := strings.Fields(line)
-		if len(f) > 4 && f[2] == number && !strings.Contains(f[4], `\\`) {
+		if len(f) > 4 && f[2] == number && !strings.Contains(f[4], `\`) {
 			return f[4]
 		}
 	}

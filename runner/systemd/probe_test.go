@@ -7,28 +7,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"arch.network/runner/systemd"
-	"arch.network/tests/guest"
 )
-
-// lacking lists the effects that do not hold in a guest whose kernel lacks them.
-func lacking() []string {
-	if guest.Inside() == guest.UML {
-		return []string{"unit-devices"}
-	}
-	return nil
-}
 
 // testProbes checks that every guarantee is seen where it is given, and none where it is not.
 func testProbes(t *testing.T, options systemd.Options) {
 	r := driver(t, options)
-	if diff := cmp.Diff(lacking(), broken(r.Report().Effects)); diff != "" {
+	if diff := cmp.Diff([]string(nil), broken(r.Report().Effects)); diff != "" {
 		t.Errorf("effects that do not hold (-want +got):\n%s", diff)
 	}
 	again, err := systemd.Probe(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(lacking(), broken(again.Effects)); diff != "" {
+	if diff := cmp.Diff([]string(nil), broken(again.Effects)); diff != "" {
 		t.Errorf("effects that do not hold the second time (-want +got):\n%s", diff)
 	}
 	weak, err := systemd.ProbeUnconfined(t.Context(), r)

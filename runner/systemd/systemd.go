@@ -88,19 +88,29 @@ func (r *Runner) Close() error {
 // Report returns what the effect probes found.
 func (r *Runner) Report() Report { return r.report }
 
-// complete fills in the defaults and makes the state directory.
-func (o Options) complete() (Options, error) {
+// defaults fills in what zero fields stand for.
+func (o Options) defaults() (Options, error) {
 	if o.Slice == "" {
 		o.Slice = defaultSlice
 	}
 	if o.State == "" {
 		o.State = defaultState
 	}
+	if o.Executable != "" {
+		return o, nil
+	}
 	var err error
-	if o.Executable == "" {
-		if o.Executable, err = os.Executable(); err != nil {
-			return o, &runner.SetupError{Act: "find own binary", Err: err}
-		}
+	if o.Executable, err = os.Executable(); err != nil {
+		return o, &runner.SetupError{Act: "find own binary", Err: err}
+	}
+	return o, nil
+}
+
+// complete fills in the defaults and makes the state directory.
+func (o Options) complete() (Options, error) {
+	o, err := o.defaults()
+	if err != nil {
+		return o, err
 	}
 	if o.Executable, err = filepath.EvalSymlinks(o.Executable); err != nil {
 		return o, &runner.SetupError{Act: "find binary for units", Err: err}
