@@ -52,16 +52,9 @@ func (c *Cache) unpackLayer(ctx context.Context, img Image, desc imagespec.Descr
 	}
 	w := newFileWriter(filepath.Join(dir, filesDir))
 	index := newIndexWriter()
-	diff := &digest.Writer{}
-	var tee io.Writer = diff
-	if compression == unpack.None {
-		// What is not compressed was hashed just now.
-		tee = nil
-		if desc.Digest != diffID {
-			return nil, fmt.Errorf("its uncompressed bytes have the digest %s, the configuration says %s", desc.Digest, diffID)
-		}
-	}
-	err = unpack.ReadLayer(ctx, blob, compression, c.limits, tee, func(e unpack.LayerEntry, content io.Reader) error {
+	// What is not compressed is hashed twice, too: a blob that changed since it was hashed must not get through.
+	var diff digest.Writer
+	err = unpack.ReadLayer(ctx, blob, compression, c.limits, &diff, func(e unpack.LayerEntry, content io.Reader) error {
 		s := step{LayerEntry: e}
 		if e.Kind == unpack.LayerFile {
 			var err error
@@ -74,7 +67,7 @@ func (c *Cache) unpackLayer(ctx context.Context, img Image, desc imagespec.Descr
 	if err = errors.Join(err, w.close()); err != nil {
 		return nil, err
 	}
-	if got := diff.Sum(); tee != nil && got != diffID {
+	if got := diff.Sum(); got != diffID {
 		return nil, fmt.Errorf("its uncompressed bytes have the digest %s, the configuration says %s", got, diffID)
 	}
 	return index.buf, nil
