@@ -33,6 +33,7 @@ const importRules = `
 	runner, runner/gas < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
 	runner/egress < runner/namespace, runner/systemd;
+	runner/namespace < runner/namespace/first;
 	attest/digest, builder/source/unpack < builder/source/imagespec;
 	builder/source/imagespec, runner < runner/oci;
 	runner/cdi, runner/wasm, runner/oci, runner/closure < runner/job;
