@@ -16,14 +16,22 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 )
 
-// peers are programs that tests use or compare with, and the Debian packages they come from.
+// peers are what tests use or compare with, programs by name and other files by path, and the Debian packages they come from.
 var peers = map[string]string{
 	"nix-store": "nix-bin", "nix-hash": "nix-bin", "bwrap": "bubblewrap", "git": "git", "gcc": "gcc", "strace": "strace",
 	"tar": "tar", "diff": "diffutils",
+	// A real systemd to test under; its kernel for User-Mode Linux is fetched by tests/guest.
+	"systemctl": "systemd", "systemd-analyze": "systemd", "dbus-daemon": "dbus",
+	// WebAssembly from C, and the format's reference tools.
+	"wasm-validate": "wabt", "wasm-opt": "binaryen", "clang-14": "clang-14", "wasm-ld": "lld", "/usr/include/wasm32-wasi/stdio.h": "wasi-libc",
+	"/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a": "libclang-rt-14-dev-wasm32",
+	// A program that needs nothing: for images and closures.
+	"/bin/busybox": "busybox-static",
 }
 
 func main() {
@@ -56,11 +64,20 @@ func run(packages []string, out io.Writer) int {
 	return 0
 }
 
+func has(peer string) bool {
+	if path.IsAbs(peer) {
+		_, err := os.Stat(peer)
+		return err == nil
+	}
+	_, err := exec.LookPath(peer)
+	return err == nil
+}
+
 // setUp installs missing peers where that is possible; where not, the tests that need them say so.
 func setUp(out io.Writer) {
 	var missing []string
-	for program, pkg := range peers {
-		if _, err := exec.LookPath(program); err != nil && !slices.Contains(missing, pkg) {
+	for peer, pkg := range peers {
+		if !has(peer) && !slices.Contains(missing, pkg) {
 			missing = append(missing, pkg)
 		}
 	}
