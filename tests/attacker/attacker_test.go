@@ -125,12 +125,14 @@ func TestGuests(t *testing.T) {
 	case guest.Namespaces:
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { confined(t, systemdDriver()) })
+		t.Run("systemd pool", testPool)
 		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
 		t.Run("control", func(t *testing.T) { testControl(t, names(t)) })
 		t.Run("control of collusion", testMeeting)
 	case guest.UML:
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { testAttempts(t, systemdDriver()) })
+		t.Run("systemd pool", testPool)
 		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
 		t.Run("control", func(t *testing.T) { testControl(t, slices.Sorted(maps.Keys(hopeless[guest.Namespaces]))) })
 	default:

@@ -110,7 +110,7 @@ func (s *scene) unconfined(t *testing.T, name string, uid uint32) attacker.Repor
 		Unshareflags: unix.CLONE_NEWNS, Credential: &syscall.Credential{Uid: uid, Gid: uid}, Setsid: true,
 	}
 	if name == "inherited-environment" {
-		cmd.Env = append(cmd.Env, "SECRET=x")
+		cmd.Env = append(cmd.Env, secretVariable+"="+s.targets.Token)
 	}
 	if name == "inherited-descriptors" {
 		dir, err := os.Open("/")

@@ -59,12 +59,16 @@ func newScene(t *testing.T) *scene {
 	for _, f := range []string{s.targets.Canary, s.input} {
 		must(t, os.WriteFile(f, []byte(token), 0o644))
 	}
+	t.Setenv(secretVariable, token)
 	s.serve(t)
 	s.share(t)
 	s.startVictim(t)
 	s.before = s.state(t)
 	return s
 }
+
+// secretVariable is one of the runner's own environment; its value is the token.
+const secretVariable = "ARCH_ATTACK_SECRET"
 
 func must(t testing.TB, err error) {
 	t.Helper()

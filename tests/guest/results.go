@@ -36,7 +36,7 @@ type event struct {
 // parse reads the output of a test binary with -test.v=test2json.
 func parse(t *testing.T, output []byte) *results {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "tool", "test2json")
+	cmd := exec.CommandContext(t.Context(), "go", "tool", "test2json", "-t")
 	cmd.Stdin = bytes.NewReader(output)
 	events, err := cmd.Output()
 	if err != nil {

@@ -90,11 +90,8 @@ func places(meet string, t attacker.Targets) []place {
 			if got, err := takeDescriptor(name + ".socket"); err == nil {
 				return got, nil
 			}
-			data, err := os.ReadFile(name)
-			if err == nil && string(data) != string(word) {
-				err = errors.New("other content")
-			}
-			return "a file was read", err
+			_, err := os.Stat(name)
+			return "its file is seen", err
 		}})
 	}
 	return list

@@ -3,6 +3,7 @@
 //	attack list                 names of the attempts, one a line
 //	attack all                  makes every attempt, in further processes
 //	attack from NAME            makes that and those behind it, up to one that succeeds
+//	attack worker               reads a NAME from descriptor 0, and makes that and all those behind it, there
 //	attack one NAME             makes one
 //	attack leaks                makes the one that looks at inherited descriptors
 //	attack collude NAME FILE    makes one half of a conspiracy of two jobs
@@ -21,6 +22,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -66,12 +68,14 @@ func run(args []string) int {
 		return output(args[1], args[2], t)
 	case len(args) == 2 && args[0] == "bomb":
 		return bomb(args[1])
+	case len(args) == 1 && args[0] == "worker":
+		return worker(t)
 	case len(args) >= 1 && args[0] == "echo":
 		json.NewEncoder(os.Stdout).Encode(append(args[1:], os.Environ()...))
 	case len(args) == 1 && args[0] == "whoami":
 		fmt.Println(privileges())
 	default:
-		fmt.Fprintln(os.Stderr, "usage: attack list | all | from NAME | one NAME | leaks | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | echo ARGUMENT... | whoami")
+		fmt.Fprintln(os.Stderr, "usage: attack list | all | from NAME | worker | one NAME | leaks | collude NAME FILE | race PATH | output KIND PATH | bomb KIND | echo ARGUMENT... | whoami")
 		return 64
 	}
 	return 0
@@ -198,13 +202,34 @@ func from(first string, t attacker.Targets) int {
 	return 0
 }
 
+// worker makes the attempts in its own process, which may end by each of them, and reports to descriptor 0.
+func worker(t attacker.Targets) int {
+	conn := os.NewFile(0, "conn")
+	name, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return 1
+	}
+	list := attempts()
+	i := slices.IndexFunc(list, func(a attempt) bool { return a.name == strings.TrimSpace(name) })
+	if i < 0 {
+		return 64
+	}
+	for _, a := range list[i:] {
+		report(json.NewEncoder(conn), a, a.try(t))
+	}
+	return 0
+}
+
 // reportLeaks is the attempt that is made before anything is opened.
 func reportLeaks(leaked []string) {
-	v := deniedf("nothing beyond the standard descriptors")
+	report(json.NewEncoder(os.Stdout), attempts()[0], leaks(leaked))
+}
+
+func leaks(leaked []string) verdict {
 	if len(leaked) > 0 {
-		v = succeeded("inherited: %s", strings.Join(leaked, ", "))
+		return succeeded("inherited: %s", strings.Join(leaked, ", "))
 	}
-	report(json.NewEncoder(os.Stdout), attempt{name: "inherited-descriptors", class: "leak"}, v)
+	return deniedf("nothing beyond the standard descriptors")
 }
 
 func one(name string, t attacker.Targets) int {
