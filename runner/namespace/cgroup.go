@@ -280,6 +280,10 @@ func newGroup2(h hierarchies, name string, wanted []setting) *group {
 		if os.Mkdir(dir, 0o755) != nil {
 			continue
 		}
+		if !joinable(dir) {
+			os.Remove(dir)
+			continue
+		}
 		g := &group{version: 2, paths: map[string]string{}}
 		for _, s := range wanted {
 			if len(s.v2) > 0 && s.apply(dir, s.v2) {
@@ -307,7 +311,7 @@ func (s setting) apply(dir string, entries []entry) bool {
 // parents2 lists where a group of version 2 may be made: where a wanted controller is enabled for children.
 func parents2(own string, wanted []setting) []string {
 	for _, s := range wanted {
-		if !enables(own, s.controller) {
+		if len(s.v2) > 0 && mayEnable(own) && !enables(own, s.controller) {
 			put(own, "cgroup.subtree_control", "+"+s.controller)
 		}
 	}
@@ -323,6 +327,23 @@ func parents2(own string, wanted []setting) []string {
 		list = append(list, filepath.Dir(own))
 	}
 	return list
+}
+
+// mayEnable reports whether controllers may be enabled for the children of the group dir. A group with processes of its own refuses
+// that for memory and io, while cpu and pids turn it into a threaded one, whose new children nobody can join
+// (Documentation/admin-guide/cgroup-v2.rst, "Threads"). The root, which has no type, is free of that.
+func mayEnable(dir string) bool {
+	if _, err := os.ReadFile(filepath.Join(dir, "cgroup.type")); errors.Is(err, os.ErrNotExist) {
+		return true
+	}
+	processes, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	return err == nil && len(processes) == 0
+}
+
+// joinable reports whether processes can be put into the new group dir.
+func joinable(dir string) bool {
+	kind, err := os.ReadFile(filepath.Join(dir, "cgroup.type"))
+	return err != nil || strings.TrimSpace(string(kind)) == "domain"
 }
 
 func enables(dir, controller string) bool {

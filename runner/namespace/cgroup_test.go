@@ -82,6 +82,31 @@ func TestGroupVersion2(t *testing.T) {
 			t.Error("enabled controllers are misread")
 		}
 	})
+	t.Run("a group with processes is left as it is", func(t *testing.T) {
+		own := filepath.Join(t.TempDir(), "own")
+		if err := os.Mkdir(own, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(own, "cgroup.subtree_control"), "")
+		write(t, filepath.Join(own, "cgroup.type"), "domain\n")
+		write(t, filepath.Join(own, "cgroup.procs"), "1\n")
+		newGroup2(hierarchies{unified: own}, "arch-1-1", wantedSettings(limits))
+		if got, _ := os.ReadFile(filepath.Join(own, "cgroup.subtree_control")); len(got) > 0 {
+			t.Errorf("enabled %q", got)
+		}
+		write(t, filepath.Join(own, "cgroup.procs"), "")
+		newGroup2(hierarchies{unified: own}, "arch-1-1", wantedSettings(limits))
+		if got, _ := os.ReadFile(filepath.Join(own, "cgroup.subtree_control")); len(got) == 0 {
+			t.Error("nothing was enabled in a group without processes")
+		}
+		if !joinable(own) {
+			t.Error("a domain cannot be joined")
+		}
+		write(t, filepath.Join(own, "cgroup.type"), "domain invalid\n")
+		if joinable(own) {
+			t.Error("an invalid domain can be joined")
+		}
+	})
 	t.Run("readings", func(t *testing.T) {
 		dir := t.TempDir()
 		g := &group{version: 2, paths: map[string]string{memoryController: dir, pidsController: dir}}
