@@ -326,7 +326,7 @@ func TestNixDangling(t *testing.T) {
 
 func TestNixUnknown(t *testing.T) {
 	c := newChroot(t)
-	if _, err := c.nix.Closure(t.Context(), "/nix/store/00000000000000000000000000000000-x"); !errors.Is(err, closure.ErrUnknown) {
+	if _, err := c.nix.Closure(t.Context(), nowhere); !errors.Is(err, closure.ErrUnknown) {
 		t.Errorf("error is %v", err)
 	}
 	if _, err := c.nix.Closure(t.Context(), "--help"); err == nil {
@@ -396,9 +396,10 @@ func TestNixElsewhere(t *testing.T) {
 	}
 }
 
-// The daemon says the same as the program.
-func TestNixDaemon(t *testing.T) {
-	c := newChroot(t)
+// startDaemon starts nix-daemon for the store, and returns its socket, which listens.
+func (c *chroot) startDaemon() string {
+	t := c.t
+	t.Helper()
 	if _, err := exec.LookPath("nix-daemon"); err != nil {
 		t.Skip("cannot run here: nix-daemon is not installed (package nix-bin)")
 	}
@@ -406,18 +407,28 @@ func TestNixDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	cmd := exec.CommandContext(t.Context(), "nix-daemon", "--store", c.dir, "--option", "build-users-group", "")
+	cmd := exec.Command("nix-daemon", "--store", c.dir, "--option", "build-users-group", "")
 	cmd.Env = append(slices.Clone(c.nix.Env), "NIX_DAEMON_SOCKET_PATH="+socket)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	}()
-	daemon := openSoon(t, socket)
+	})
+	openSoon(t, socket).Close()
+	return socket
+}
+
+// The daemon says the same as the program.
+func TestNixDaemon(t *testing.T) {
+	c := newChroot(t)
+	daemon, err := closure.OpenDaemon(t.Context(), c.startDaemon())
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer daemon.Close()
 	want, err := c.nix.Closure(t.Context(), c.top)
 	if err != nil {
@@ -432,19 +443,57 @@ func TestNixDaemon(t *testing.T) {
 			t.Errorf("%s: %v (-program +daemon):\n%s", path, err, diff)
 		}
 	}
-	if _, err := daemon.Verify(t.Context(), "/nix/store/00000000000000000000000000000000-x"); !errors.Is(err, closure.ErrUnknown) {
+	if _, err := daemon.Verify(t.Context(), nowhere); !errors.Is(err, closure.ErrUnknown) {
 		t.Errorf("error is %v", err)
 	}
-	o := c.options()
-	o.Verify = daemon.Verify
-	paths, err := closure.Compute(t.Context(), c.top, c.hash(c.top), o)
-	if diff := cmp.Diff(c.query("requisites", c.top), names(paths)); err != nil || diff != "" {
-		t.Errorf("%v, closure (-nix +ours):\n%s", err, diff)
+}
+
+const nowhere = "/nix/store/00000000000000000000000000000000-x"
+
+// What the host's store says, whoever can be asked.
+func TestNixHost(t *testing.T) {
+	c := newChroot(t)
+	socket := c.startDaemon()
+	for name, tt := range map[string]struct {
+		host *closure.Host
+		who  string
+	}{
+		"daemon":  {&closure.Host{NixSocket: socket, NoProgram: true}, "nix daemon"},
+		"program": {&closure.Host{NixSocket: "/nonexistent", Nix: c.nix}, "nix database"},
+		"nobody":  {&closure.Host{NixSocket: "/nonexistent", NoProgram: true}, ""},
+		"missing": {&closure.Host{NixSocket: "/nonexistent", Nix: closure.Nix{Program: "arch-no-such-program"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer tt.host.Close()
+			o := c.options()
+			o.Verify = tt.host.Verify
+			paths, err := closure.Compute(t.Context(), c.top, c.hash(c.top), o)
+			if tt.who == "" {
+				if _, ok := errors.AsType[*closure.UnpinnedError](err); !ok {
+					t.Errorf("error is %v", err)
+				}
+				return
+			}
+			if diff := cmp.Diff(c.query("requisites", c.top), names(paths)); err != nil || diff != "" {
+				t.Fatalf("%v, closure (-nix +ours):\n%s", err, diff)
+			}
+			for _, p := range paths {
+				if want := map[bool]string{true: "pin", false: tt.who}[p.StorePath == c.top]; p.Proof != want {
+					t.Errorf("%s: %s vouches", p.StorePath, p.Proof)
+				}
+			}
+			if _, err := tt.host.Verify(t.Context(), nowhere); !errors.Is(err, closure.ErrUnknown) {
+				t.Errorf("error is %v", err)
+			}
+			if _, err := tt.host.Verify(t.Context(), "/gnu"+nowhere[4:]); !errors.Is(err, closure.ErrUnknown) {
+				t.Errorf("error is %v", err)
+			}
+		})
 	}
 }
 
 // openSoon waits for the daemon's socket by asking for it.
-func openSoon(t *testing.T, socket string) *closure.Daemon {
+func openSoon(t testing.TB, socket string) *closure.Daemon {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		d, err := closure.OpenDaemon(t.Context(), socket)
