@@ -93,42 +93,53 @@ func bombs() map[string][]byte {
 // Whatever a module claims or does, it is refused or ended, and the caller hardly notices.
 func TestBombs(t *testing.T) {
 	r := newRunner(t, wasm.Options{})
-	var before, after runtime.MemStats
 	for name, code := range bombs() {
 		for _, interpret := range []bool{false, true} {
 			title := name
 			if interpret {
 				title += ", interpreted"
 			}
-			t.Run(title, func(t *testing.T) {
-				spec := module(code)
-				if len(code) > 1<<20 {
-					spec.Mounts[0] = fileMount(t, code)
-				}
-				spec.Limits = runner.Limits{Wall: 3 * time.Second, Memory: 192 << 20, Processes: 64}
-				spec.Module.Interpret = interpret
-				spec.Module.Memory = 1 << 30
-				runtime.ReadMemStats(&before)
-				began := time.Now()
-				result, err := r.Run(t.Context(), spec)
-				runtime.ReadMemStats(&after)
-				t.Logf("%s in %v: %s", result.Reason, time.Since(began).Round(time.Millisecond), result.Detail)
-				if err != nil {
-					t.Fatal(err)
-				}
-				trapped := strings.HasPrefix(result.Detail, "trap: ")
-				harmless := result.OK() && slices.Contains([]string{"memory.fill", "long body", "many values", "br_table", "many br_tables"}, name)
-				switch result.Reason {
-				case runner.ReasonRefused, runner.ReasonLimit, runner.ReasonOutOfMemory, runner.ReasonTimeout, runner.ReasonSignal:
-				default:
-					if !trapped && !harmless {
-						t.Errorf("got %+v", result)
-					}
-				}
-				if grown := int64(after.Sys) - int64(before.Sys); grown > 64<<20 {
-					t.Errorf("the caller has grown by %d bytes", grown)
-				}
-			})
+			t.Run(title, func(t *testing.T) { explode(t, r, name, code, interpret) })
 		}
+	}
+}
+
+// The same in workers of a pool, for one of each kind.
+func TestBombsInPool(t *testing.T) {
+	r := newRunner(t, wasm.Options{Pool: newPool(t)})
+	all := bombs()
+	for _, name := range []string{"imports 2^32-1", "table.grow", "memory.grow", "recursion", "memory of 4 GiB", "infinite loop", "unknown import", "many values"} {
+		t.Run(name, func(t *testing.T) { explode(t, r, name, all[name], false) })
+	}
+}
+
+func explode(t *testing.T, r *wasm.Runner, name string, code []byte, interpret bool) {
+	spec := module(code)
+	if len(code) > 1<<20 {
+		spec.Mounts[0] = fileMount(t, code)
+	}
+	spec.Limits = runner.Limits{Wall: 3 * time.Second, Memory: 192 << 20, Processes: 64}
+	spec.Module.Interpret = interpret
+	spec.Module.Memory = 1 << 30
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	began := time.Now()
+	result, err := r.Run(t.Context(), spec)
+	runtime.ReadMemStats(&after)
+	t.Logf("%s in %v: %s", result.Reason, time.Since(began).Round(time.Millisecond), result.Detail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trapped := strings.HasPrefix(result.Detail, "trap: ")
+	harmless := result.OK() && slices.Contains([]string{"memory.fill", "long body", "many values", "br_table", "many br_tables"}, name)
+	switch result.Reason {
+	case runner.ReasonRefused, runner.ReasonLimit, runner.ReasonOutOfMemory, runner.ReasonTimeout, runner.ReasonSignal:
+	default:
+		if !trapped && !harmless {
+			t.Errorf("got %+v", result)
+		}
+	}
+	if grown := int64(after.Sys) - int64(before.Sys); grown > 64<<20 {
+		t.Errorf("the caller has grown by %d bytes", grown)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -154,4 +155,38 @@ func TestWarm(t *testing.T) {
 	if err := r.Warm(t.Context(), tool(), 1); err == nil {
 		t.Error("warmed after Close")
 	}
+}
+
+// A run that is cancelled while its module is compiled leaves nothing behind.
+func TestCancelledCompile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	ctx, cancel := context.WithCancel(t.Context())
+	d := driverFunc(func(c context.Context, spec runner.Spec) (runner.Result, error) {
+		exchange := spec.Exchange
+		spec.Exchange = func(conn *os.File) error {
+			cancel()
+			return exchange(conn)
+		}
+		return driver(t).Run(c, spec)
+	})
+	spec := tool("echo", "x")
+	spec.Mounts[0].Source = goModule(t)
+	spec.Limits.Memory = 1 << 30
+	before := runtime.NumGoroutine()
+	got, err := newRunner(t, wasm.Options{Driver: d, Cache: dir}).Run(ctx, spec)
+	if err != nil || got.Reason != runner.ReasonCancelled {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left in the cache: %v", left)
+	}
+	if after := runtime.NumGoroutine(); after > before {
+		t.Errorf("%d goroutines, before %d", after, before)
+	}
+}
+
+type driverFunc func(context.Context, runner.Spec) (runner.Result, error)
+
+func (f driverFunc) Run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+	return f(ctx, spec)
 }

@@ -84,7 +84,7 @@ func (in *Instance) Call(function string, params ...uint64) ([]uint64, error) {
 
 // Memory returns the module's memory; nil if it has none.
 func (in *Instance) Memory() Memory {
-	if m := in.module.Memory(); m != nil {
+	if m := wasi.MemoryOf(in.module); m != nil {
 		return m
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 
 	"github.com/tetratelabs/wazero/api"
 	"golang.org/x/sys/unix"
+
+	"arch.network/runner/wasm/wasi"
 )
 
 // rehearsalModule is a module whose _start writes nothing to stdout and ends with proc_exit(0): the binary form of
@@ -32,7 +34,7 @@ const rehearsalModule = "\x00asm\x01\x00\x00\x00" +
 // at first use is built, before the clock of a job runs. It changes nothing that a job could see; its own errors do not matter.
 func (w *worker) rehearse(ctx context.Context, e *engine) {
 	calm() // first, for what Go keeps at hand to allocate from is gone after a collection
-	touch(e.instance.Memory())
+	touch(wasi.MemoryOf(e.instance))
 	for range 2 { // the second finds what the first has left
 		w.rehearseOnce(ctx, e)
 	}

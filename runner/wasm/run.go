@@ -109,7 +109,7 @@ func (r *run) execute(ctx context.Context, ext *Extension, extra []byte, out io.
 	}
 	rep := r.classify(do(in))
 	rep.Gas = r.used()
-	if m := r.engine.instance.Memory(); m != nil {
+	if m := wasi.MemoryOf(r.engine.instance); m != nil {
 		rep.Memory = int64(m.Size())
 	}
 	return rep

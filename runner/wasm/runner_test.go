@@ -127,6 +127,24 @@ func TestGoModule(t *testing.T) {
 	}
 }
 
+// A module needs no memory, and one without it that calls WASI all the same is told so.
+func TestModuleWithoutMemory(t *testing.T) {
+	call := wasmOf(
+		section(1, []byte{2, 0x60, 0, 0, 0x60, 2, 0x7f, 0x7f, 1, 0x7f}),
+		section(2, []byte{1}, leb(22), []byte("wasi_snapshot_preview1"), leb(10), []byte("random_get"), []byte{0, 1}),
+		section(3, []byte{1, 0}), section(7, []byte{1}, leb(6), []byte("_start"), []byte{0, 1}),
+		code(0x41, 0, 0x41, 8, 0x10, 0, 0x41, 21, 0x47, 0x04, 0x40, 0x00, 0x0b), // trap unless the result is EFAULT
+	)
+	for kind, o := range map[string]wasm.Options{"driven": {}, "pooled": {Pool: newPool(t)}} {
+		r := newRunner(t, o)
+		for name, code := range map[string][]byte{"nothing": simple(), "call": call} {
+			if got, out := execute(t, r, module(code)); !got.OK() || out != "" {
+				t.Errorf("%s, %s: %+v\n%s", kind, name, got, out)
+			}
+		}
+	}
+}
+
 // A Rust program, with names stripped.
 func TestRustModule(t *testing.T) {
 	path, err := filepath.Abs("testdata/counts.wasm")

@@ -350,7 +350,7 @@ func (s *session) died(res *runner.Result) {
 		res.Detail = where + ": " + res.Detail
 	case res.Reason != runner.ReasonExit: // the driver knows better
 		return
-	case strings.Contains(s.crash, "memory"):
+	case strings.Contains(s.crash, "out of memory"), strings.Contains(s.crash, "cannot allocate memory"): // runtime/mem_linux.go, malloc.go
 		res.Reason, res.Detail = runner.ReasonOutOfMemory, where
 	case before:
 		res.Reason, res.Detail = runner.ReasonRefused, fmt.Sprintf("%s (status %d)", where, res.Exit)

@@ -3,6 +3,7 @@ package wasi
 import (
 	"context"
 	"encoding/binary"
+	"reflect"
 
 	"github.com/tetratelabs/wazero/api"
 )
@@ -12,6 +13,16 @@ type memory struct {
 	api.Memory
 	mod api.Module
 	ctx context.Context
+}
+
+// MemoryOf returns the memory of a module, and nil if it has none: wazero then returns a pointer that is nil in an interface
+// that is not.
+func MemoryOf(mod api.Module) api.Memory {
+	m := mod.Memory()
+	if m == nil || reflect.ValueOf(m).IsNil() {
+		return nil
+	}
+	return m
 }
 
 // at returns size bytes at a pointer, as they lie in memory.

@@ -164,7 +164,7 @@ func (f function) types() []api.ValueType {
 func (f function) bind() api.GoModuleFunc {
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
 		s, ok := ctx.Value(contextKey{}).(*System)
-		m := memory{Memory: mod.Memory(), mod: mod, ctx: ctx}
+		m := memory{Memory: MemoryOf(mod), mod: mod, ctx: ctx}
 		for i, p := range f.params {
 			if p == 'i' {
 				stack[i] = uint64(uint32(stack[i])) // wazero does not promise what the upper half holds
