@@ -50,6 +50,7 @@ func eachCommand(c *cobra.Command, visit func(*cobra.Command)) {
 func checkExample(t *testing.T, root *cobra.Command, line string) {
 	t.Helper()
 	line, _, _ = strings.Cut(line, "#")
+	line, _, _ = strings.Cut(line, " -- ") // what follows is not for arch
 	words := strings.Fields(line)
 	c, _, err := root.Find(words[1:])
 	if err != nil {
