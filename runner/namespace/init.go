@@ -144,7 +144,7 @@ type initProcess struct {
 	pids   *os.File // sets the process id that is given next; nil if the kernel cannot
 	watch  watchdog
 
-	counted bool // refused system calls are
+	done restriction
 
 	clock      *clock // nil: the commands see the host's
 	clockError error  // why they do, although the order says otherwise
@@ -174,7 +174,7 @@ func (i *initProcess) confine() (readiness, error) {
 	if i.order.Mode == modeLandlock {
 		ready = landlockReadiness()
 	}
-	if i.order.Refusals != 0 && !i.counted {
+	if i.order.Refusals != 0 && !i.done.counted {
 		ready.Missing = append(ready.Missing, "refused-syscalls: the kernel does not let this process count them")
 	}
 	return i.withClock(ready), nil
@@ -261,7 +261,7 @@ func (i *initProcess) openStdin() (err error) {
 }
 
 func (i *initProcess) dropPrivileges() (err error) {
-	i.counted, err = restrictThread(i.order)
+	i.done, err = restrictThread(i.order)
 	return err
 }
 
@@ -328,6 +328,9 @@ func (i *initProcess) enforced() []string {
 	}
 	if i.order.CPUs > 0 {
 		list = append(list, "cpus")
+	}
+	if i.done.scoped {
+		list = append(list, "landlock-scope")
 	}
 	slices.Sort(list)
 	return list

@@ -7,36 +7,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// restriction is what restrictThread could do of what not every kernel can.
+type restriction struct {
+	scoped  bool // Landlock's scopes are in force
+	counted bool // refused system calls are counted
+}
+
 // restrictThread takes all power from the calling thread, which the caller has locked: the commands are forked from it
-// and inherit its state, while the other threads of the first process keep what they need to watch and to collect. It reports
-// whether refused calls are counted.
-func restrictThread(o order) (counted bool, err error) {
+// and inherit its state, while the other threads of the first process keep what they need to watch and to collect.
+func restrictThread(o order) (done restriction, err error) {
 	if err := limitCPUs(o.CPUs); err != nil {
-		return false, err
+		return done, err
 	}
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, usualSlack, 0, 0, 0); err != nil {
-		return false, fmt.Errorf("set timer slack: %w", err)
+		return done, fmt.Errorf("set timer slack: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return false, fmt.Errorf("set no_new_privs: %w", err)
+		return done, fmt.Errorf("set no_new_privs: %w", err)
 	}
 	if o.Mode != modeLandlock {
 		if err := dropBounding(); err != nil {
-			return false, err
+			return done, err
 		}
 	}
 	if o.Mode == modeRoot {
 		if err := becomeUser(o.UID, o.GID); err != nil {
-			return false, err
+			return done, err
 		}
 	}
 	if err := dropCapabilities(); err != nil {
-		return false, err
+		return done, err
 	}
+	done.scoped = o.Mode != modeLandlock && scopeThread()
 	if o.Refusals == 0 {
-		return false, o.Filter.load()
+		return done, o.Filter.load()
 	}
-	return o.Filter.loadCounted(o.Refusals)
+	done.counted, err = o.Filter.loadCounted(o.Refusals)
+	return done, err
 }
 
 // limitCPUs confines the thread to the first n of the CPUs it may use; zero leaves them all.
