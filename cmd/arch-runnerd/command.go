@@ -203,7 +203,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	} // else the end of the process closes it, at the same instant for all jobs: an error now would look like theirs
 	s, err := broker.New(ctx, broker.Options{
 		Runner: r.runner, Survivors: r.survivors, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
-		Content: o.content, Cache: o.cache, Drain: o.drain, Log: log,
+		Content: o.content, Cache: o.cache, Drain: o.drain, Log: log, Store: openStore, Devices: devices,
 	})
 	if err != nil {
 		return err

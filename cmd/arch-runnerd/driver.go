@@ -3,10 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"arch.network/runner"
 	"arch.network/runner/broker"
+	"arch.network/runner/cdi"
+	"arch.network/runner/closure"
+	"arch.network/runner/job"
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
@@ -57,4 +63,22 @@ func survivors(ctx context.Context, r *systemd.Runner) (map[string]broker.Surviv
 		out[j.Name] = j
 	}
 	return out, nil
+}
+
+// openStore asks the daemon of the host's store that a path lies in.
+func openStore(ctx context.Context, path string) (broker.Vouching, error) {
+	socket := closure.NixSocket
+	if strings.HasPrefix(path, "/gnu/") {
+		socket = closure.GuixSocket
+	}
+	if _, err := os.Lstat(socket); errors.Is(err, fs.ErrNotExist) {
+		return nil, closure.ErrUnknown
+	}
+	return closure.OpenDaemon(ctx, socket)
+}
+
+// devices resolves names by the specifications of the host.
+func devices(names []string) (job.Devices, error) {
+	e, err := cdi.Resolve(names, cdi.Directories())
+	return job.Devices{Nodes: e.Devices, Mounts: e.Mounts, Env: e.Env}, err
 }

@@ -175,7 +175,18 @@ func readManifest(path string) (*imagespec.Document, error) {
 
 // closure finds the closure of a path of the host's own store.
 func (g *gatherer) closure(ctx context.Context) (job.Program, error) {
-	paths, err := closure.Compute(ctx, g.ref.Location, g.ref.Digest, closure.Options{Verify: g.server.o.Closure})
+	var options closure.Options
+	if open := g.server.o.Store; open != nil {
+		v, err := open(ctx, g.ref.Location)
+		if err != nil && !errors.Is(err, closure.ErrUnknown) {
+			return job.Program{}, err
+		}
+		if err == nil {
+			defer v.Close()
+			options.Verify = v.Verify
+		}
+	}
+	paths, err := closure.Compute(ctx, g.ref.Location, g.ref.Digest, options)
 	if err != nil {
 		hint := "have the node's operator realise it in the host's store"
 		if h, ok := errors.AsType[interface {

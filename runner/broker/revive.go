@@ -71,9 +71,15 @@ func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
 		s.conclude(ctx, t, func() error { return err })
 		return killErr
 	}
+	// It runs, so it counts, also where there would be no room for it now.
+	unload, err := s.load.take(a, spec.Limits)
+	if err != nil {
+		unload = func() {}
+	}
 	jobCtx, cancel := context.WithCancelCause(s.lasting)
 	t.setCancel(cancel)
 	s.running.Go(func() {
+		defer unload()
 		defer release()
 		defer cancel(nil)
 		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, j.Wait) })

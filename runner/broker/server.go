@@ -52,13 +52,20 @@ type Options struct {
 	// Survivors lists, by name, what still runs that an earlier process had started. Detached jobs then outlive the broker, and Serve
 	// leaves them alone when it returns: the process must end soon after. Nil: nothing outlives the broker.
 	Survivors func(ctx context.Context) (map[string]Survivor, error)
-	// Closure says what the NAR hash of a path of the host's store must be: see closure.Options.Verify. Nil: nobody says.
-	Closure func(ctx context.Context, path string) (closure.Proof, error)
+	// Store opens what vouches for the host's store that a path lies in; the broker closes it. That there is nothing is
+	// closure.ErrUnknown. Nil: nobody vouches.
+	Store func(ctx context.Context, path string) (Vouching, error)
 	// Devices resolves Container Device Interface names. Nil: there are no devices.
 	Devices func(names []string) (job.Devices, error)
 
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: nothing is logged
+}
+
+// Vouching says what the NAR hash of a store path must be: a closure.Daemon does.
+type Vouching interface {
+	Verify(ctx context.Context, path string) (closure.Proof, error)
+	Close() error
 }
 
 // Server is a broker. Make it with New, run it with Serve, and then Close it.
@@ -68,6 +75,7 @@ type Server struct {
 	images *oci.Cache
 	ledger *ledger
 	tasks  *tasks
+	load   load
 
 	lasting context.Context // of detached jobs
 	endAll  context.CancelCauseFunc

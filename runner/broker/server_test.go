@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -310,6 +311,74 @@ func TestTrustIsReadForEachJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refused(good, CodeTrust)
+}
+
+func TestOldTrustRoot(t *testing.T) {
+	w := newWorld(t, exits)
+	good := sign(t, newJob(), "alice", "bob")
+	root := newRoot(t)
+	root.Spec.Version = 2
+	w.write("root.json", sign(t, root, "carol"))
+	w.alive()
+	root.Spec.Version = 1
+	w.write("root.json", sign(t, root, "carol"))
+	if r := w.refused(good, CodeTrust); !strings.Contains(r.Message, "TrustRoot node: version 1, but version 2 was in force") {
+		t.Errorf("got %q", r.Message)
+	}
+}
+
+// TestLoad holds all running jobs together to what the policy allows an owner and the node.
+func TestLoad(t *testing.T) {
+	release, running := make(chan struct{}), make(chan struct{}, 8)
+	w := newWorld(t, func(context.Context, runner.Spec) (runner.Result, error) {
+		running <- struct{}{}
+		<-release
+		return runner.Result{Reason: runner.ReasonExit}, nil
+	})
+	p := newPolicy()
+	p.Spec.Resources.Owner = manifest.JobResources{CPU: "2"}
+	p.Spec.Resources.Node = manifest.JobResources{CPU: "3"}
+	w.write("policy.json", sign(t, p, "carol"))
+	ask := func(owner, cpu string) []byte {
+		j := newJob()
+		j.Metadata.Owner, j.Spec.Resources.CPU = "user:"+owner, manifest.Quantity(cpu)
+		return sign(t, j, "alice", "bob")
+	}
+	var clients sync.WaitGroup
+	for _, owner := range []string{"alice", "bob"} {
+		clients.Go(func() {
+			if _, err := w.run(ask(owner, "1200m")); err != nil {
+				t.Errorf("%s: %v", owner, err)
+			}
+		})
+		<-running
+	}
+	for _, test := range []struct {
+		owner, cpu string
+		code       Code
+		says       string
+	}{
+		{"alice", "", CodePolicy, "this job has no limit of it"},
+		{"alice", "2100m", CodePolicy, "its cpu alone"},
+		{"alice", "900m", CodeBusy, "the cpu of all jobs of user:alice"},
+		{"carol", "700m", CodeBusy, "the cpu of all jobs of the node"},
+	} {
+		if r := w.refused(ask(test.owner, test.cpu), test.code); !strings.Contains(r.Message, test.says) {
+			t.Errorf("%s, %s: %q", test.owner, test.cpu, r.Message)
+		}
+	}
+	clients.Go(func() {
+		if _, err := w.run(ask("alice", "600m")); err != nil {
+			t.Error(err)
+		}
+	})
+	<-running
+	close(release)
+	clients.Wait()
+	settle(w.server.jobs)
+	if len(w.server.load.jobs) != 0 {
+		t.Errorf("%d jobs are still counted", len(w.server.load.jobs))
+	}
 }
 
 func TestClientGoes(t *testing.T) {

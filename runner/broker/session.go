@@ -47,7 +47,7 @@ func (c *session) run(ctx context.Context) error {
 	now := o.Now()
 	t, err := o.Files.load(now)
 	if err == nil {
-		err = c.server.ledger.policy(t.policy)
+		err = c.server.ledger.noOlder(t)
 	}
 	if err != nil {
 		return refuse(CodeTrust, refusalOf(err).Cure, "%v", err)
@@ -63,7 +63,9 @@ func (c *session) run(ctx context.Context) error {
 		return refuse(CodeBusy, "try again when one has ended", "%d jobs are running, the most that the broker runs", o.Jobs)
 	}
 	g := &gatherer{server: c.server, left: o.Content, fetch: c.ask}
+	unload := func() {}
 	release := sync.OnceFunc(func() {
+		unload()
 		g.release()
 		<-c.server.jobs
 	})
@@ -85,6 +87,11 @@ func (c *session) run(ctx context.Context) error {
 	if reasons := job.Due(a.doc, o.Now()); len(reasons) > 0 {
 		return refuse(CodeTime, reasons[0].Cure, "job %s: %s", a.doc.Metadata.Name, reasons[0].Msg)
 	}
+	claimed, err := c.server.load.take(a, spec.Limits)
+	if err != nil {
+		return err
+	}
+	unload = claimed
 	at := o.Now().UnixMicro()
 	c.server.tasks.sweep(o.Now(), o.Keep)
 	onDisk, err := c.server.tasks.add(spec.Name, order{User: c.user, Started: at, Request: q}, o.Kept+o.Jobs)

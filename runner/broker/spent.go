@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"arch.network/attest/digest"
-	"arch.network/attest/manifest"
 )
 
 // maxSpent bounds how many documents are remembered, and maxSpentFile the bytes of the file.
@@ -21,7 +20,7 @@ const (
 )
 
 // ledger remembers, over restarts, what must not come again: how often each document with a nonce was started, until it expires,
-// and the highest version of each policy that was in force. It is one small file, replaced as a whole before a job starts.
+// and the highest versions of the trust root and of the policy that were in force. It is one small file, replaced as a whole before a job starts.
 type ledger struct {
 	path string
 
@@ -31,7 +30,7 @@ type ledger struct {
 
 type spent struct {
 	Started  map[digest.SHA256]uses `json:"started"`
-	Policies map[string]int64       `json:"policies"` // highest version by metadata.name
+	Versions map[string]int64       `json:"versions"` // highest one in force, by kind and metadata.name
 }
 
 type uses struct {
@@ -59,27 +58,34 @@ func openLedger(path string) (*ledger, error) {
 		// Forgetting would let what was spent come again, so this is for a person to decide.
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if l.state.Started == nil || l.state.Policies == nil {
+	if l.state.Started == nil || l.state.Versions == nil {
 		return nil, &fileError{path, "it lacks what it must hold", "remove it only if no document with a nonce may still be valid"}
 	}
 	return l, nil
 }
 
-// policy refuses a policy that is older than one that was in force.
-func (l *ledger) policy(p *manifest.Policy) error {
+// noOlder refuses a trust root or policy that is older than one of its name that was in force.
+func (l *ledger) noOlder(t trust) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	name, version := p.Metadata.Name, p.Spec.Version
-	switch was := l.state.Policies[name]; {
-	case version < was:
-		return fmt.Errorf("policy %s: version %d, but version %d was in force: %w", name, version, was, errRollback)
-	case version == was:
+	changed := false
+	for _, d := range []struct {
+		what    string
+		version int64
+	}{{"TrustRoot " + t.root.Name(), t.root.Version()}, {"Policy " + t.policy.Metadata.Name, t.policy.Spec.Version}} {
+		was, known := l.state.Versions[d.what]
+		switch {
+		case d.version < was:
+			return fmt.Errorf("%s: version %d, but version %d was in force: %w", d.what, d.version, was, errRollback)
+		case !known && len(l.state.Versions) >= maxSpent:
+			return fmt.Errorf("%s: %d other documents are remembered", d.what, len(l.state.Versions))
+		}
+		changed = changed || d.version > was
+		l.state.Versions[d.what] = d.version
+	}
+	if !changed {
 		return nil
 	}
-	if len(l.state.Policies) >= maxSpent {
-		return fmt.Errorf("policy %s: %d other policies are remembered", name, len(l.state.Policies))
-	}
-	l.state.Policies[name] = version
 	return l.save()
 }
 

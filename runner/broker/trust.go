@@ -123,5 +123,5 @@ func openDocument(data []byte) (*dsse.Envelope, error) {
 	return manifest.Wrap(doc)
 }
 
-// errRollback says that a policy is older than one that was in force.
-var errRollback = errors.New("the policy's version went down")
+// errRollback says that a document is older than one that was in force.
+var errRollback = errors.New("its version went down")
