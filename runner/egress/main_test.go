@@ -72,6 +72,8 @@ func act(words []string) string {
 		return fmt.Sprint(addrs, err)
 	case "bulk": // ADDRESS SIZE: send that many bytes and hear them back
 		return bulk(words[1], words[2])
+	case "flow": // ADDRESS SIZE: the same, without a look at what comes back
+		return flow(words[1], words[2])
 	case "parallel": // ADDRESS NUMBER
 		var n int
 		fmt.Sscan(words[2], &n)
@@ -129,6 +131,32 @@ func bulk(address, size string) string {
 	return fmt.Sprintf("ok %d", time.Since(start).Microseconds())
 }
 
+func flow(address, size string) string {
+	var n int64
+	fmt.Sscan(size, &n)
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	start := time.Now()
+	go func() {
+		for block := make([]byte, 256<<10); n > 0; n -= int64(len(block)) {
+			if _, err := c.Write(block); err != nil {
+				return
+			}
+		}
+		c.(*net.TCPConn).CloseWrite()
+	}()
+	b := make([]byte, 256<<10)
+	for {
+		if _, err := c.Read(b); err != nil {
+			break
+		}
+	}
+	return fmt.Sprintf("ok %d", time.Since(start).Microseconds())
+}
+
 // pattern is a stream of bytes that never repeats in small steps.
 type pattern struct {
 	at    uint64
@@ -178,14 +206,14 @@ func parallel(address string, n int) string {
 
 // job is a process in a network namespace of its own.
 type job struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
 // startJob starts a job whose way out is link.
-func startJob(t *testing.T, n runner.Network, link *os.File) *job {
+func startJob(t testing.TB, n runner.Network, link *os.File) *job {
 	t.Helper()
 	text, err := json.Marshal(n)
 	if err != nil {
