@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -172,6 +173,7 @@ func limitSpace(more int64) error {
 	if err != nil {
 		return nil // the driver's limit remains
 	}
+	debug.SetMemoryLimit((more - spaceSlack) / 4 * 3) // near the limit, rather collect often than die
 	size, _, _ := strings.Cut(string(statm), " ")
 	n, err := strconv.ParseInt(size, 10, 64)
 	if err != nil {
