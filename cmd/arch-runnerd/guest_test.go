@@ -246,15 +246,19 @@ func testLeft(t *testing.T) {
 
 // ask runs a job as the agent.
 func ask(ctx context.Context, env []byte, content map[digest.SHA256][]byte, q broker.Request) (broker.Response, error) {
-	q.Envelope = env
-	q.Content = func(_ context.Context, item broker.Item) (io.ReadCloser, error) {
+	q.Envelope, q.Content = env, contentOf(content)
+	return new(broker.Client).Run(ctx, q)
+}
+
+// contentOf answers from a map.
+func contentOf(content map[digest.SHA256][]byte) func(context.Context, broker.Item) (io.ReadCloser, error) {
+	return func(_ context.Context, item broker.Item) (io.ReadCloser, error) {
 		data, ok := content[item.Digest]
 		if !ok {
 			return nil, fmt.Errorf("there is no %s", item.Digest)
 		}
 		return io.NopCloser(bytes.NewReader(data)), nil
 	}
-	return new(broker.Client).Run(ctx, q)
 }
 
 var contents = map[digest.SHA256][]byte{digest.Of(hello): hello, digest.Of(spin): spin}

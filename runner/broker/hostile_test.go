@@ -520,3 +520,37 @@ func FuzzAdmit(f *testing.F) {
 		}
 	})
 }
+
+// TestDescriptors sends many along with a request. They are not even received.
+func TestDescriptors(t *testing.T) {
+	w := newWorld(t, exits)
+	count := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	rights := syscall.UnixRights(int(null.Fd()), int(null.Fd()), int(null.Fd()), int(null.Fd()))
+	before := count()
+	conn := w.dial()
+	defer conn.Close()
+	frame := message(t, kindRequest, request{Version: protocolVersion, Envelope: []byte("x")})
+	for i := range frame {
+		if _, _, err := conn.WriteMsgUnix(frame[i:i+1], rights, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := w.answer(conn); r.Code != CodeEnvelope {
+		t.Errorf("got %+v", r)
+	}
+	if after := count(); after > before+2 { // the two ends of the connection
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+	w.alive()
+}
