@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,9 +120,7 @@ func readDirs(dirs []string) (map[string]entry, error) {
 				here[name] = entry{file: f, device: d}
 			}
 		}
-		for name, e := range here {
-			all[name] = e
-		}
+		maps.Copy(all, here)
 	}
 	return all, nil
 }

@@ -87,10 +87,15 @@ func TestOnlyWhatIsAllowedLeaves(t *testing.T) {
 		servers["tcp "+a], servers["udp "+a] = tcp, udp // everything could be reached
 	}
 	named := runner.Network{Egress: []runner.Egress{
-		{Protocol: "tcp", Host: "allowed.test", Port: 443}, {Protocol: "udp", Host: "allowed.test", Port: 443},
-		{Protocol: "tcp", Host: "rebound.test", Port: 443}, {Protocol: "tcp", Host: "mixed.test", Port: 443},
-		{Protocol: "tcp", Host: "own.test", Port: 443}, {Protocol: "tcp", Host: "192.168.7.7", Port: 8443},
-		{Protocol: "tcp", Host: "1.1.1.1", Port: 80}, {Protocol: "tcp", Host: "UPPER.Example.", Port: 443}, {Protocol: "tcp", Host: "many.test", Port: 443},
+		{Protocol: "tcp", Host: "allowed.test", Port: 443},
+		{Protocol: "udp", Host: "allowed.test", Port: 443},
+		{Protocol: "tcp", Host: "rebound.test", Port: 443},
+		{Protocol: "tcp", Host: "mixed.test", Port: 443},
+		{Protocol: "tcp", Host: "own.test", Port: 443},
+		{Protocol: "tcp", Host: "192.168.7.7", Port: 8443},
+		{Protocol: "tcp", Host: "1.1.1.1", Port: 80},
+		{Protocol: "tcp", Host: "UPPER.Example.", Port: 443},
+		{Protocol: "tcp", Host: "many.test", Port: 443},
 	}}
 	anyHost := runner.Network{Egress: []runner.Egress{{Protocol: "tcp", Port: 443}, {Protocol: "udp", Port: 443}}}
 	type step struct{ do, want string }

@@ -112,13 +112,6 @@ func (p *policy) refused(protocol, host string, port int) {
 	}
 }
 
-// missed counts attempts of which only the number is known.
-func (p *policy) missed(n int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.traffic.Refused += n
-}
-
 // sum returns what was counted so far.
 func (p *policy) sum() runner.Traffic {
 	p.mu.Lock()

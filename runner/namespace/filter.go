@@ -72,8 +72,15 @@ var modes = []struct {
 	name        string
 	mode, flags uint32
 }{
-	{"chmod", 1, 0}, {"fchmod", 1, 0}, {"fchmodat", 2, 0}, {"fchmodat2", 2, 0},
-	{"creat", 1, 0}, {"mknod", 1, 0}, {"mknodat", 2, 0}, {"open", 2, 1}, {"openat", 3, 2},
+	{"chmod", 1, 0},
+	{"fchmod", 1, 0},
+	{"fchmodat", 2, 0},
+	{"fchmodat2", 2, 0},
+	{"creat", 1, 0},
+	{"mknod", 1, 0},
+	{"mknodat", 2, 0},
+	{"open", 2, 1},
+	{"openat", 3, 2},
 }
 
 // families are the address families of sockets that may be made: local ones, and those that programs probe for.
