@@ -10,6 +10,8 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/namespace"
 	"arch.network/runner/oci"
+	"arch.network/runner/systemd"
+	"arch.network/tests/guest"
 )
 
 // busyboxImage has a program, a user, a directory behind a link, and a whiteout over two layers.
@@ -36,12 +38,30 @@ func busyboxImage(t testing.TB, w *world, change func(config map[string]any)) oc
 	return w.put(w.image(config, layer{tarOf(t, entries...), "zstd"}, layer{tarOf(t, e{name: "etc/.wh.secret"}, e{name: "home/app/y", body: "y\n"}), "gzip"}))
 }
 
-// An image runs under the real driver, as its configuration says, and can change nothing of itself.
+// An image runs in namespaces, as its configuration says, and can change nothing of itself.
 func TestRun(t *testing.T) {
 	driver, err := namespace.New(namespace.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	testRun(t, driver)
+}
+
+// The same in units of a real systemd.
+func TestSystemd(t *testing.T) {
+	if guest.Inside() == "" {
+		guest.Run(t, guest.Config{Mode: guest.Namespaces, Pattern: "^TestSystemd$", Static: true})
+		return
+	}
+	driver, err := systemd.New(t.Context(), systemd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close()
+	testRun(t, driver)
+}
+
+func testRun(t *testing.T, driver runner.Runner) {
 	c := openCache(t, oci.Options{})
 	w := newWorld(t)
 	for _, tt := range []struct {
@@ -75,7 +95,7 @@ func TestRun(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			spec.Stdout, spec.Stderr = &stdout, &stderr
 			result, err := driver.Run(t.Context(), spec)
-			if s, ok := errors.AsType[*runner.SetupError](err); ok && strings.Contains(s.Act, "namespace") {
+			if s, ok := errors.AsType[*runner.SetupError](err); ok && strings.Contains(s.Act, "user namespace") {
 				t.Skipf("cannot run here: %v", s)
 			}
 			if err != nil || result.Reason != runner.ReasonExit || result.Exit != tt.exit || stdout.String() != tt.want {

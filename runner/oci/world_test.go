@@ -18,12 +18,18 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/builder/source/imagespec"
+	"arch.network/runner"
 	"arch.network/runner/namespace"
 	"arch.network/runner/oci"
+	"arch.network/runner/systemd"
 )
 
 func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	inner := func() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+	if handled, code := systemd.Main(os.Args, inner); handled {
 		os.Exit(code)
 	}
 	if os.Getenv(crashCache) != "" {
