@@ -73,7 +73,10 @@ type doctorResult struct {
 }
 
 func runDoctor(ctx context.Context, a *app, name string) error {
-	d := chooseDriver(name)
+	d := chooseDriver(name, false)
+	if d.name == driverBroker {
+		return hinted(usage("--driver broker: doctor cannot have the broker run what nobody signed"), "leave --driver out; the broker is a check of its own")
+	}
 	res := doctorResult{OK: true, Driver: d.name}
 	p := newProgress(a)
 	for _, group := range [][]doctorCheck{hostChecks(a), confinementChecks(a, d), systemdChecks(), ownChecks(a)} {

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,7 +167,17 @@ func checkFiles(context.Context) (string, error) {
 
 // systemdChecks ask systemd, where it is the first process and this is root, what its properties really do.
 func systemdChecks() []doctorCheck {
-	return []doctorCheck{{"systemd", false, checkSystemd, "run arch as root on a machine whose first process is systemd, or install the broker arch-runnerd; without it jobs are confined by namespaces"}}
+	return []doctorCheck{{"broker", false, checkBroker, "install arch-runnerd, so that an ordinary user's jobs are confined by systemd, too"}, {"systemd", false, checkSystemd, "run arch as root on a machine whose first process is systemd, or install the broker arch-runnerd; without it jobs are confined by namespaces"}}
+}
+
+// checkBroker connects: that it is answered at all is the broker's word that this user may ask.
+func checkBroker(context.Context) (string, error) {
+	conn, err := net.DialTimeout("unix", brokerSocket(), 2*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return "something listens at " + brokerSocket(), nil
 }
 
 func checkSystemd(ctx context.Context) (string, error) {

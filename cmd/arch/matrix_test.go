@@ -190,7 +190,7 @@ func ownHome(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Chdir(dir)
-	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "ARCH_STORE"} {
+	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "ARCH_STORE"} {
 		t.Setenv(name, filepath.Join(dir, "home", strings.ToLower(name)))
 	}
 	for _, name := range []string{"ARCH_CONFIG", "ARCH_STATE", "ARCH_DATA", "NO_COLOR", "GOPROXY"} {
@@ -203,7 +203,7 @@ func ownHome(t *testing.T) string {
 // TestNoHome runs commands on a host that says nothing of where files go.
 func TestNoHome(t *testing.T) {
 	ownHome(t)
-	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "ARCH_STORE"} {
+	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "ARCH_STORE"} {
 		t.Setenv(name, "")
 	}
 	for _, args := range []string{"key show", "trust show", "store ls", "log", "key new", "trust check"} {

@@ -11,6 +11,7 @@ import (
 
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
+	"arch.network/runner"
 	"arch.network/runner/job"
 )
 
@@ -25,7 +26,7 @@ pin says.
 Who allows: with --policy that policy, which the trust root's policy role must have signed and whose issuers must have
 signed the job; with --trust alone the quorum of the role job. With neither, FILE runs as your own, whether it is signed or
 not, and --allow says what it may reach. An envelope has come from somebody: it needs the quorum of your trust root, unless
---unverified says that you do not care who made it. A signature that is there, and does not verify, is always an error.
+--unverified says that you do not care who made it. The broker arch-runnerd judges by its own trust root and policy. A signature that is there, and does not verify, is always an error.
 
 What the job prints goes to stdout and stderr. Its outputs appear in the directory of --out, each complete or not at all, and
 in the store. With --attest, a signed account of the run is beside them: NAME.run.intoto.jsonl.
@@ -139,10 +140,13 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 	if o.dryRun {
 		return a.showJob(t, o)
 	}
+	if o.explain && t.byBroker {
+		return hinted(usage("the broker derives the confinement by its own policy, which is not known here"), "explain it with --driver systemd and that --policy")
+	}
 	if err := o.checkPlace(t); err != nil {
 		return err
 	}
-	w, err := a.openRunshop(o)
+	w, err := a.openRunshop(t, o)
 	if err != nil {
 		return err
 	}
@@ -151,9 +155,7 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 	if err != nil {
 		return err
 	}
-	spec, err := job.Derive(t.doc, content.Content, job.Options{
-		ID: t.id, Policy: t.policy, Instance: newInstance(), Timeout: o.timeout, Interpret: o.interpret, Degraded: o.degraded || t.degraded(),
-	})
+	spec, err := t.derive(content, o)
 	if err != nil {
 		return denied(err)
 	}
@@ -167,6 +169,16 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 		}
 	}
 	return w.execute(ctx, t, o, spec, content, signer)
+}
+
+// derive makes the Spec. For the broker, which derives by itself, it is empty.
+func (t *jobTarget) derive(c *jobContent, o runOptions) (runner.Spec, error) {
+	if t.byBroker {
+		return runner.Spec{}, nil
+	}
+	return job.Derive(t.doc, c.Content, job.Options{
+		ID: t.id, Policy: t.policy, Instance: newInstance(), Timeout: o.timeout, Interpret: o.interpret, Degraded: o.degraded || t.degraded(),
+	})
 }
 
 // showJob is the dry run.

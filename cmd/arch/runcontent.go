@@ -33,12 +33,12 @@ type runshop struct {
 	closers  []func() error // called last to first
 }
 
-func (a *app) openRunshop(o runOptions) (*runshop, error) {
+func (a *app) openRunshop(t *jobTarget, o runOptions) (*runshop, error) {
 	s, err := a.openStore()
 	if err != nil {
 		return nil, err
 	}
-	w := &runshop{app: a, store: s, progress: newProgress(a), driver: chooseDriver(o.driver)}
+	w := &runshop{app: a, store: s, progress: newProgress(a), driver: t.driver}
 	w.closers = append(w.closers, s.Close)
 	if w.lease, err = s.Lease(context.Background()); err != nil {
 		w.close()

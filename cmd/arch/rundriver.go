@@ -11,6 +11,7 @@ import (
 
 	"arch.network/attest/manifest"
 	"arch.network/runner"
+	"arch.network/runner/broker"
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
@@ -36,6 +37,7 @@ type driver struct {
 func drivers() []driver {
 	return []driver{
 		{driverSystemd, fitsSystemd, openSystemd},
+		{driverBroker, fitsBroker, nil}, // opened for a job: see openRunner
 		{driverNamespace, func() error { return nil }, openNamespace},
 	}
 }
@@ -55,11 +57,11 @@ func checkDriver(name string) error {
 	return nil
 }
 
-// chooseDriver returns the driver of that name; for auto the first that fits.
-func chooseDriver(name string) driver {
+// chooseDriver returns the driver of that name; for auto the first that fits. The broker takes only what is signed.
+func chooseDriver(name string, signed bool) driver {
 	all := drivers()
 	for _, d := range all {
-		if d.name == name || name == driverAuto && d.fits() == nil {
+		if d.name == name || name == driverAuto && (d.name != driverBroker || signed) && d.fits() == nil {
 			return d
 		}
 	}
@@ -112,7 +114,14 @@ func (a *app) cacheDir(name string) (string, error) {
 }
 
 // openRunner starts nothing: it makes the driver, and for modules the engine around it.
-func (w *runshop) openRunner(ctx context.Context, t *jobTarget) error {
+func (w *runshop) openRunner(ctx context.Context, t *jobTarget, o runOptions) error {
+	if t.byBroker {
+		w.runner = &brokerRunner{
+			envelope: t.env.Marshal(), store: w.store, timeout: o.timeout, interpret: o.interpret,
+			told: func(r broker.Response) { t.allowedBy = "by the broker, under policy " + r.Policy },
+		}
+		return nil
+	}
 	r, closer, err := w.driver.open(ctx)
 	if err != nil {
 		return err

@@ -79,7 +79,7 @@ type execution struct {
 
 // execute runs the job, delivers what it left, and tells of it.
 func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec runner.Spec, c *jobContent, signer identity.Signer) error {
-	if err := w.openRunner(ctx, t); err != nil {
+	if err := w.openRunner(ctx, t, o); err != nil {
 		return err
 	}
 	e := &execution{runshop: w, target: t, options: o, trees: map[string]digest.SHA256{}}

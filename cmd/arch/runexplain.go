@@ -85,6 +85,9 @@ func (a *app) explainSpec(ctx context.Context, chosen driver, t *jobTarget, spec
 		}
 	}
 	for _, d := range drivers() {
+		if d.name == driverBroker { // has systemd do it
+			continue
+		}
 		l := layer{Driver: d.name, Chosen: d.name == chosen.name}
 		l.Properties, l.Problem = enforcement(d.name, spec)
 		x.Layers = append(x.Layers, l)

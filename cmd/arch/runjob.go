@@ -32,6 +32,8 @@ type jobTarget struct {
 	policy   *manifest.Policy
 	policyID digest.SHA256 // zero: there is no policy
 
+	driver    driver // that will confine it
+	byBroker  bool   // it is the broker, which judges by a policy of its own
 	allowedBy string // a phrase for people
 }
 
@@ -104,8 +106,10 @@ func (t *jobTarget) verifySignatures() error {
 // admit finds out whether the job may run: by its signatures, the calendar and the policy.
 func (a *app) admit(t *jobTarget, o runOptions, at time.Time) error {
 	t.policy = job.LocalPolicy(o.allow)
+	t.driver = chooseDriver(o.driver, len(t.env.Signatures) > 0)
+	t.byBroker = t.driver.name == driverBroker
 	var trust *attest.Trust
-	if o.policy != "" || o.trust != "" || t.travels && !o.unverified {
+	if o.policy != "" || o.trust != "" || t.travels && !o.unverified && !t.byBroker {
 		var err error
 		if _, trust, err = a.openTrust(o.trust); err != nil {
 			return err
@@ -124,7 +128,10 @@ func (a *app) admit(t *jobTarget, o runOptions, at time.Time) error {
 	} else {
 		t.tellWhoAllows(a)
 	}
-	reasons := append(job.Due(t.doc, at), job.Allowed(t.policy, t.doc)...)
+	reasons := job.Due(t.doc, at)
+	if !t.byBroker || !t.policyID.IsZero() {
+		reasons = append(reasons, job.Allowed(t.policy, t.doc)...)
+	}
 	if len(reasons) > 0 {
 		return denied(&job.DeniedError{Job: t.doc.Metadata.Name, Policy: t.policy.Metadata.Name, Reasons: reasons})
 	}
@@ -163,6 +170,8 @@ func (t *jobTarget) checkQuorum(root *quorum.Root, at time.Time) error {
 func (t *jobTarget) tellWhoAllows(a *app) {
 	t.allowedBy = "by you, as nobody else was asked"
 	switch {
+	case t.byBroker:
+		t.allowedBy = "if the broker does"
 	case len(t.env.Signatures) == 0:
 		a.note("%s is not signed: it runs as your own", t.file)
 	default:

@@ -174,6 +174,9 @@ func (d *derivation) check() error {
 	if s.Runtime == manifest.RuntimeWasm && len(s.Capabilities.Net)+len(s.Capabilities.Devices) > 0 {
 		return d.errorf("leave out capabilities.net and capabilities.devices, or use runtime oci", "a WebAssembly module has neither sockets nor devices")
 	}
+	if dev := d.content.Devices; len(s.Capabilities.Devices) > 0 && len(dev.Nodes)+len(dev.Mounts)+len(dev.Env) == 0 {
+		return d.errorf("", "it names the devices %q, which nothing was found for", s.Capabilities.Devices)
+	}
 	for _, p := range d.paths() {
 		if p.path == "/" || p.path == TmpDir || p.path == OutputsDir || p.path == InputsDir || p.path == "/dev" || p.path == "/proc" || p.path == "/sys" {
 			return d.errorf("name the directories below it that the job needs", "%s cannot be given to a job as a whole", p.path)

@@ -230,6 +230,7 @@ func TestDeriveRefuses(t *testing.T) {
 		{"the whole machine", module + "capabilities: {fs: [\"read:/\"]}", wasm, job.Options{ID: id, Policy: job.LocalPolicy([]string{"read:/"})}, "cannot be given to a job as a whole", "below it"},
 		{"a module with sockets", module + "capabilities: {net: [\"egress:443\"]}", wasm, job.Options{ID: id, Policy: job.LocalPolicy([]string{"egress:443"})}, "neither sockets nor devices", "runtime oci"},
 		{"GPUs without names", image + "runtime: oci\nresources: {gpu: \"2\"}\n" + real, img, job.Options{ID: id}, "asks for 2 GPUs but names 0 devices", "spec.capabilities.devices"},
+		{"devices that were not found", image + "runtime: oci\ncapabilities: {devices: [\"example.org/null=0\"]}\n" + real, img, job.Options{ID: id, Policy: job.LocalPolicy([]string{"device:example.org/*"})}, "which nothing was found for", ""},
 		{"an input that was not fetched", module + "inputs: {a: \"https://example.org/t#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\"}", wasm, job.Options{ID: id}, `its inputs are ["a"], but [] were fetched`, ""},
 		{"an input that nobody asked for", module, job.Content{Program: wasm.Program, Inputs: map[string]string{"b": "/b"}}, job.Options{ID: id}, `but ["b"] were fetched`, ""},
 		{"an input without a path", module + "inputs: {a: \"https://example.org/t#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\"}", job.Content{Program: wasm.Program, Inputs: map[string]string{"a": "a"}}, job.Options{ID: id}, "no absolute path", ""},
