@@ -16,6 +16,8 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/closure"
 	"arch.network/runner/namespace"
+	"arch.network/runner/systemd"
+	"arch.network/tests/guest"
 )
 
 // What Guix 1.5.0 built and signed: a file with one reference. The hash is that of its narinfo.
@@ -77,7 +79,30 @@ func TestGuixClosure(t *testing.T) {
 	}
 }
 
+// A program runs in namespaces, and sees its closure and nothing else.
 func TestGuixRun(t *testing.T) {
+	driver, err := namespace.New(namespace.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testRun(t, driver)
+}
+
+// The same in units of a real systemd.
+func TestSystemd(t *testing.T) {
+	if guest.Inside() == "" {
+		guest.Run(t, guest.Config{Mode: guest.Namespaces, Pattern: "^TestSystemd$", Static: true})
+		return
+	}
+	driver, err := systemd.New(t.Context(), systemd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close()
+	testRun(t, driver)
+}
+
+func testRun(t *testing.T, driver runner.Runner) {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		t.Skip("cannot run here: /bin/busybox of the package busybox-static is not installed")
@@ -94,10 +119,6 @@ func TestGuixRun(t *testing.T) {
 	}
 	var stdout bytes.Buffer
 	spec.Stdout = &stdout
-	driver, err := namespace.New(namespace.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	result, err := driver.Run(t.Context(), spec)
 	if s, ok := errors.AsType[*runner.SetupError](err); ok {
 		t.Skipf("cannot run here: %v", s)

@@ -23,10 +23,15 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/closure"
 	"arch.network/runner/namespace"
+	"arch.network/runner/systemd"
 )
 
 func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	inner := func() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+	if handled, code := systemd.Main(os.Args, inner); handled {
 		os.Exit(code)
 	}
 	code := m.Run()
