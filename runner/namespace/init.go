@@ -242,13 +242,26 @@ func (i *initProcess) makeRoot() error {
 		}
 		return t.makeDev(o.Devices)
 	}
-	if err := t.build(o.Mounts, inside); err != nil {
+	if err := t.build(o.Mounts, resolverMounts(o), inside); err != nil {
 		return err
 	}
 	if t.lastPID >= 0 {
 		i.pids = os.NewFile(uintptr(t.lastPID), "ns_last_pid")
 	}
 	return t.enter()
+}
+
+// resolverFile tells programs where names are resolved (resolv.conf(5)).
+const resolverFile = "/etc/resolv.conf"
+
+// resolverMounts are what a Spec with network access gets beside its own mounts, unless it has its own.
+func resolverMounts(o order) []runner.Mount {
+	own := func(m runner.Mount) bool { return m.Target == resolverFile }
+	if o.Network.IsZero() || slices.ContainsFunc(o.Mounts, own) {
+		return nil
+	}
+	text := fmt.Sprintf("nameserver %s\n", egress.Resolver)
+	return []runner.Mount{{Kind: runner.Data, Target: resolverFile, Content: []byte(text)}}
 }
 
 func (i *initProcess) openStdin() (err error) {

@@ -17,6 +17,8 @@
 // as those of files, are the host's, and so are all clocks that do not tell the time of day. If the host refuses to
 // trace, the commands run by the host's clock, and Confinement.Missing says "clock-offset: …".
 //
+// A Spec with network access gets /etc/resolv.conf, unless it has its own or its root file system has a symbolic link there.
+//
 // What it never does: fetch, verify, or decide; write outside of what the Spec makes writable; follow a symbolic link
 // inside the confinement.
 //

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,8 +41,9 @@ type tree struct {
 	lastPID int      // /proc/sys/kernel/ns_last_pid, open for writing; -1 if there is none
 }
 
-// build makes everything that o names on top of the host's root directory and returns the new root's descriptor.
-func (t *tree) build(mounts []runner.Mount, inside func() error) error {
+// build makes the mounts on top of the host's root directory, with inside's /proc and /dev. An optional mount is left out where a
+// symbolic link is in its way.
+func (t *tree) build(mounts, optional []runner.Mount, inside func() error) error {
 	rest, err := t.makeRoot(mounts)
 	if err != nil {
 		return err
@@ -51,6 +53,12 @@ func (t *tree) build(mounts []runner.Mount, inside func() error) error {
 	}
 	for _, m := range rest {
 		if err := t.mount(m); err != nil {
+			return fmt.Errorf("%s mount %s: %w", m.Kind, m.Target, err)
+		}
+	}
+	for _, m := range optional {
+		err := t.mount(m)
+		if _, ok := errors.AsType[*linkError](err); err != nil && !ok {
 			return fmt.Errorf("%s mount %s: %w", m.Kind, m.Target, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package runnertest
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -58,6 +59,20 @@ func networks() []testCase {
 					h.Errorf("got %q", line)
 				}
 			}
+		}},
+		{"programs find the resolver", func(h *harness) {
+			spec := h.spec("dump", "/etc")
+			spec.Network.Egress = []runner.Egress{{Protocol: "tcp", Port: 443}}
+			text := "nameserver " + egress.Resolver.String() + "\n"
+			h.says(spec, "/etc drwxr-xr-x 1", fmt.Sprintf("/etc/resolv.conf -r--r--r-- 1 %q", text))
+			root := h.tree("bin/", "build/", "etc/", "etc/resolv.conf->/run/elsewhere")
+			linked := spec
+			linked.Mounts = append([]runner.Mount{{Kind: runner.Bind, Source: root, Target: "/"}}, spec.Mounts...)
+			linked.Commands = []runner.Command{h.command("exit", "0")}
+			result, _ := h.run(linked)
+			h.ended(result, runner.ReasonExit, 0)
+			spec.Mounts = append(spec.Mounts, runner.Mount{Kind: runner.Data, Target: "/etc/resolv.conf", Content: []byte("own")})
+			h.says(spec, "/etc drwxr-xr-x 1", `/etc/resolv.conf -r--r--r-- 1 "own"`)
 		}},
 		{"other names are not resolved", func(h *harness) {
 			spec := h.spec("resolve", egress.Resolver.String(), "other.test", "localhost")
