@@ -1,9 +1,11 @@
 // Package source gets the inputs of a build: it turns each pinned reference of a manifest into a tree in the store,
-// before the build starts. It is the only part of a build that may use the network.
+// before the build starts. It is the only part of a build that may use the network. For a job it gets, by FetchRef, what the
+// document refers to: files, trees, and images as their blobs.
 //
 // It promises:
 //   - Nothing becomes visible that is not what its pin says: bytes, trees, modules, images and commits are checked
-//     against the pin first, whatever sent them.
+//     against the pin first, whatever sent them. The one exception is a job's path of the host's own Nix or Guix store, which is
+//     found and not read: package runner/closure checks it with all that it refers to.
 //   - The order of asking is the store, what the receipt carried, archives, mirrors, what is installed on this
 //     machine, the origin. With Offline no socket is ever opened, and what is missing is a *MissingError.
 //   - A Tree's Dependencies are complete and depend on the references alone, so that every builder lists the same.

@@ -358,3 +358,19 @@ func FuzzRoot(f *testing.F) {
 		}
 	})
 }
+
+// A layout is somebody else's directory: what is no file in it is refused, and nothing outside of it is opened.
+func TestHostileLayout(t *testing.T) {
+	w := newWorld(t)
+	blobs := filepath.Join(w.dir, "blobs/sha256")
+	fifo, dir, out := digest.Of([]byte("fifo")), digest.Of([]byte("dir")), digest.Of([]byte("out"))
+	if err := errors.Join(unix.Mkfifo(filepath.Join(blobs, fifo.Hex()), 0o644), os.Mkdir(filepath.Join(blobs, dir.Hex()), 0o755), os.Symlink("/etc/passwd", filepath.Join(blobs, out.Hex()))); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []digest.SHA256{fifo, dir, out, digest.Of([]byte("none"))} {
+		_, err := openCache(t, oci.Options{}).Root(t.Context(), oci.Image{Digest: d, Platform: platform, Blobs: oci.Layout(w.dir)})
+		if err == nil {
+			t.Errorf("%s is an image", d)
+		}
+	}
+}

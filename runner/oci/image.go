@@ -1,11 +1,14 @@
 package oci
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"arch.network/attest/digest"
 	"arch.network/builder/source/imagespec"
@@ -23,7 +26,15 @@ func Layout(dir string) Blobs {
 			return nil, err
 		}
 		defer root.Close()
-		return root.Open(d.Hex())
+		f, err := root.OpenFile(d.Hex(), os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not block
+		if err != nil {
+			return nil, err
+		}
+		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+			f.Close()
+			return nil, cmp.Or(err, fmt.Errorf("blob %s is no file", d))
+		}
+		return f, nil
 	}
 }
 
