@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"time"
 
@@ -96,10 +97,8 @@ func noArgs(_ *cobra.Command, args []string) error {
 }
 
 func (o options) validate() error {
-	for _, path := range []string{o.socket, o.state, o.files.TrustRoot, o.files.Policy} {
-		if path == "" {
-			return usage("a path is empty")
-		}
+	if slices.Contains([]string{o.socket, o.state, o.files.TrustRoot, o.files.Policy}, "") {
+		return usage("a path is empty")
 	}
 	switch {
 	case o.jobs < 1 || o.connections < 1 || o.content < 1 || o.cache < 1:

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,7 +70,7 @@ func inside(t *testing.T) {
 	install(t)
 	t.Run("the unit is hardened", testScore)
 	t.Run("it runs without capabilities", testCapabilities)
-	for _, name := range []string{"a job", "a timeout", "cancel", "hostile"} {
+	for _, name := range []string{"a job", "a timeout", "cancel", "hostile", "crowd"} {
 		t.Run(name, func(t *testing.T) { become(t, name) })
 	}
 	t.Run("a restart", testRestart)
@@ -87,7 +88,7 @@ func inside(t *testing.T) {
 }
 
 // agentTests run as the agent, in a process of their own.
-var agentTests = map[string]func(t *testing.T){"detach": testDetach, "attach": testAttach, "a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile}
+var agentTests = map[string]func(t *testing.T){"detach": testDetach, "attach": testAttach, "a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile, "crowd": testCrowd}
 
 // become runs one of agentTests as the agent.
 func become(t *testing.T, name string) {
@@ -448,6 +449,34 @@ func testHostile(t *testing.T) {
 			_, err := ask(t.Context(), test.env(), test.content, broker.Request{})
 			wantCode(t, err, test.code)
 		})
+	}
+}
+
+// testCrowd opens many connections that say nothing.
+func testCrowd(t *testing.T) {
+	crowd, most := 10_000, 64
+	if guest.Inside() == guest.UML {
+		crowd = 500 // some milliseconds each there
+	}
+	var held []net.Conn
+	for range crowd {
+		conn, err := net.Dial("unix", broker.DefaultSocket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(held) < most {
+			held = append(held, conn)
+			continue
+		}
+		conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		answer, err := io.ReadAll(conn)
+		if err != nil && len(answer) == 0 || !bytes.Contains(answer, []byte(`"code":"busy"`)) {
+			t.Fatalf("got %q, %v", answer, err)
+		}
+		conn.Close()
+	}
+	for _, conn := range held {
+		conn.Close()
 	}
 }
 

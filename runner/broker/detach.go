@@ -44,10 +44,17 @@ func openTasks(dir string) (*tasks, error) {
 	return &tasks{dir: dir, list: map[string]*task{}}, nil
 }
 
-// add makes a task.
-func (t *tasks) add(name string, o order, most int) (*task, error) {
+// add makes a task, unless there are too many, or they keep too many bytes.
+func (t *tasks) add(name string, o order, most int, bytes int64) (*task, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, n := range t.list {
+		size, _, _ := n.state()
+		bytes -= size
+	}
+	if bytes < 0 && o.Request.Detach {
+		return nil, refuse(CodeBusy, "take the results of those that are over", "the results that are kept are larger than the broker has room for")
+	}
 	if len(t.list) >= most {
 		return nil, refuse(CodeBusy, "take the results of those that are over", "%d jobs are kept, the most that the broker keeps", len(t.list))
 	}
@@ -129,6 +136,7 @@ func (c *session) follow(ctx context.Context, t *task) error {
 		return err
 	}
 	defer f.Close()
+	outer := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	taken := make(chan error, 1)
@@ -147,6 +155,9 @@ func (c *session) follow(ctx context.Context, t *task) error {
 	if err != nil {
 		c.conn.SetReadDeadline(time.Unix(1, 0))
 		<-taken
+		if outer.Err() != nil { // the broker is being stopped
+			return context.Cause(outer)
+		}
 		if p, ok := errors.AsType[*protocolError](context.Cause(ctx)); ok {
 			return p
 		}

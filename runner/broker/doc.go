@@ -30,22 +30,31 @@
 // in which nothing is unknown, repeated, or left to interpretation (canonical.Unmarshal).
 //
 //	client              broker
-//	request (Q)                                  the envelope
+//	request (Q)                                  the envelope, or the name of a detached job
 //	                    need (N)                 a digest; as often as something is missing
 //	data (D)… end (E), or lack (L)               the bytes, or that there are none
-//	                    started (S)              the job runs
+//	                    started (S)              the job runs; its name, which the broker made up
 //	                    stdout (1), stderr (2)
 //	                    output (O), data (D)… end (E)   the NAR of each output, when the job succeeded
 //	                    result (R)               the last frame
 //	                    refusal (X)              the last frame, at any time: a code, a sentence, a hint
+//	end (E)                                      of a detached job: the result has been taken
 //
 // Closing the connection ends the job. Anything that a client sends while its job runs is an error, and ends it, too.
+//
+// A job whose request says so is detached: it goes on when the connection ends. Everything that it says is kept on disk, and
+// the same user can attach to it by its name: the frames come again from the first on. What was taken, or is a day old, is forgotten.
+// Where the driver's executions outlive their parent (runner/systemd), such a job outlives a restart of the broker as well; what it
+// prints meanwhile is lost, its outputs are not. A module cannot be taken up again; its run ends with a refusal.
 //
 // # Promises
 //
 //   - Nothing runs that a quorum of the policy's issuers did not sign, that the policy does not allow, before its time or after its end.
 //   - A document with a nonce runs once, and once more for each of its retries; it needs an end (metadata.expires).
 //   - What runs are the bytes that the document pins.
+//   - A path of the host that a job may see cannot be made to lead elsewhere: nobody but root can replace a part of it.
+//   - All jobs of an owner, and of the node, stay together within what the policy allows them.
+//   - A trust root or policy that is older than one that was in force is refused, also after a restart.
 //   - Memory is bounded: by the number of connections, and one frame for each. So are jobs, disk and time.
 //   - Every refusal has a Code, which a program can act on.
 //

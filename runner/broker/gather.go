@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"arch.network/attest/digest"
@@ -33,6 +34,12 @@ type gatherer struct {
 // gather returns the content of a document. release must be called when the job is over, also after an error.
 func (g *gatherer) gather(ctx context.Context, doc *manifest.Job) (job.Content, error) {
 	c := job.Content{Inputs: map[string]string{}}
+	for _, capability := range doc.Spec.Capabilities.FS {
+		_, path, _ := strings.Cut(capability, ":")
+		if err := checkHostPath(path); err != nil {
+			return job.Content{}, about("capability "+capability, err)
+		}
+	}
 	var err error
 	if c.Program, err = g.program(ctx, doc); err != nil {
 		return job.Content{}, about("image", err)

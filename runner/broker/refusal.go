@@ -28,6 +28,7 @@ const (
 	CodeAudience  Code = "audience"  // it is for other nodes
 	CodeReplay    Code = "replay"    // it was run as often as it may be
 	CodeUnknown   Code = "unknown"   // there is no such job of this user
+	CodePath      Code = "path"      // a path of the host that the job names could be made to lead elsewhere
 	CodeContent   Code = "content"   // content is missing, of a kind that cannot be sent, or too large
 	CodeDigest    Code = "digest"    // content is not what the document pins
 	CodeSpec      Code = "spec"      // no confinement can be derived from it

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,9 +36,12 @@ func (s *Server) revive(ctx context.Context) error {
 		t, err := openTask(s.tasks.dir, name)
 		if err != nil {
 			s.o.Log.WarnContext(ctx, "job forgotten", "name", name, "error", err)
-			os.RemoveAll(filepath.Join(s.tasks.dir, name))
+			err := os.RemoveAll(filepath.Join(s.tasks.dir, name))
 			if j := alive[name]; j != nil {
-				err = j.Kill(ctx)
+				err = errors.Join(err, j.Kill(ctx))
+			}
+			if err != nil {
+				return fmt.Errorf("forget job %s: %w", name, err)
 			}
 			continue
 		}

@@ -35,7 +35,7 @@ type Options struct {
 	Connections int   // at one time; zero: 64
 	Jobs        int   // at one time; zero: 16
 	Content     int64 // bytes that a client may send for one job; zero: 16 GiB
-	Cache       int64 // bytes of content that no job uses that are kept; zero: 16 GiB
+	Cache       int64 // bytes that are kept: of content that no job uses, and of results that nobody has taken; zero: 16 GiB
 
 	// Kept is how many detached jobs are kept on disk until their results are taken. Zero: 256.
 	Kept int

@@ -94,7 +94,7 @@ func (c *session) run(ctx context.Context) error {
 	unload = claimed
 	at := o.Now().UnixMicro()
 	c.server.tasks.sweep(o.Now(), o.Keep)
-	onDisk, err := c.server.tasks.add(spec.Name, order{User: c.user, Started: at, Request: q}, o.Kept+o.Jobs)
+	onDisk, err := c.server.tasks.add(spec.Name, order{User: c.user, Started: at, Request: q}, o.Kept+o.Jobs, o.Cache)
 	if err != nil {
 		return err
 	}

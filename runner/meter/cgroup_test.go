@@ -63,7 +63,8 @@ func TestCgroupFiles(t *testing.T) {
 		accounting string
 	}{
 		{
-			"version 2", CgroupPaths{Unified: group(t, v2)},
+			"version 2",
+			CgroupPaths{Unified: group(t, v2)},
 			Sample{
 				Known: CPU | Memory | MemoryPeak | Unreclaimable | MemoryFull | Killed | IO | Processes | ForksRefused | PressureCPU | PressureMemory | PressureIO,
 				CPU:   1500 * time.Millisecond, Memory: 6000, MemoryPeak: 8000, Unreclaimable: 4500, MemoryFull: 4, Killed: 1, IORead: 101, IOWrite: 22,
@@ -72,7 +73,8 @@ func TestCgroupFiles(t *testing.T) {
 			"cgroup-v2",
 		},
 		{
-			"version 1", CgroupPaths{CPU: group(t, cpuacct), Memory: group(t, memory), IO: group(t, blkio), PIDs: group(t, pids)},
+			"version 1",
+			CgroupPaths{CPU: group(t, cpuacct), Memory: group(t, memory), IO: group(t, blkio), PIDs: group(t, pids)},
 			Sample{
 				Known: CPU | Memory | MemoryPeak | Unreclaimable | MemoryFull | Killed | IO | Processes | ForksRefused,
 				CPU:   2500 * time.Millisecond, Memory: 700, MemoryPeak: 900, Unreclaimable: 340, MemoryFull: 2, Killed: 1, IORead: 11, IOWrite: 20,
@@ -96,12 +98,14 @@ func TestCgroupFiles(t *testing.T) {
 			"cgroup-v1",
 		},
 		{
-			"no limit", CgroupPaths{Memory: group(t, map[string]string{"memory.usage_in_bytes": "10\n", "memory.limit_in_bytes": "9223372036854771712\n", "memory.stat": "total_rss 9\n"})},
+			"no limit",
+			CgroupPaths{Memory: group(t, map[string]string{"memory.usage_in_bytes": "10\n", "memory.limit_in_bytes": "9223372036854771712\n", "memory.stat": "total_rss 9\n"})},
 			Sample{Known: Memory, Memory: 10},
 			"cgroup-v1",
 		},
 		{
-			"files that say nothing", CgroupPaths{Unified: group(t, map[string]string{"cpu.stat": "usage_usec 7", "memory.current": "many", "memory.peak": "-1", "memory.events": "max", "cpu.pressure": "some total=x", "pids.current": ""})},
+			"files that say nothing",
+			CgroupPaths{Unified: group(t, map[string]string{"cpu.stat": "usage_usec 7", "memory.current": "many", "memory.peak": "-1", "memory.events": "max", "cpu.pressure": "some total=x", "pids.current": ""})},
 			Sample{Known: CPU, CPU: 7 * time.Microsecond},
 			"cgroup-v2",
 		},
