@@ -199,7 +199,7 @@ func isPrepared(module []byte) (bool, error) {
 }
 
 func preparedLimits() binary.Limits {
-	return binary.Limits{Module: maxPrepared, Body: 64 << 20, AllLocals: 20_000_000, AllTargets: 40_000_000}
+	return binary.Limits{Module: maxPrepared, Body: 16 << 20, AllLocals: 20_000_000, Control: 80_000}
 }
 
 func exportedFunction(m *binary.Module, name string) (binary.FuncType, bool) {

@@ -67,7 +67,8 @@ func (d *decoder) localRuns() ([]Locals, int) {
 
 // body checks the structure of one function: nesting, and that everything it names exists.
 type body struct {
-	frames []frame
+	frames  []frame
+	control int // instructions that begin a block or branch
 }
 
 type frame struct {
@@ -78,6 +79,7 @@ type frame struct {
 
 func (b *body) check(d *decoder, t FuncType, locals int) {
 	s := Instrs{r: d.reader}
+	b.control = 0
 	b.frames = append(b.frames[:0], frame{Block, len(t.Results), len(t.Results)})
 	var in Instr
 	for len(b.frames) > 0 && s.r.err == nil {
@@ -86,7 +88,18 @@ func (b *body) check(d *decoder, t FuncType, locals int) {
 			b.instr(d, &s.r, &in, locals)
 		}
 	}
+	if d.squares += b.control * b.control; s.r.err == nil && d.squares > d.limits.ControlSquares {
+		s.r.over("blocks and branches, squared and summed over the functions", uint64(d.squares), d.limits.ControlSquares)
+	}
 	d.pos, d.err = s.r.pos, s.r.err
+}
+
+// branching counts an instruction that begins a block or branches.
+func (b *body) branching(d *decoder, r *reader, in *Instr) {
+	if b.control++; b.control > d.limits.Control {
+		r.pos = in.Start
+		r.over("blocks and branches of one function", uint64(b.control), d.limits.Control)
+	}
 }
 
 func (b *body) instr(d *decoder, r *reader, in *Instr, locals int) {
@@ -104,16 +117,20 @@ func (b *body) instr(d *decoder, r *reader, in *Instr, locals int) {
 			exists("local", in.A, locals)
 		}
 	case Block, Loop, If:
+		b.branching(d, r, in)
 		b.enter(d, r, in)
 	case Else:
+		b.branching(d, r, in)
 		b.otherwise(r, in)
 	case End:
 		b.frames = b.frames[:len(b.frames)-1]
 	case Br, BrIf:
+		b.branching(d, r, in)
 		if exists("label", in.A, len(b.frames)) {
 			d.move(r, b.frames[len(b.frames)-1-int(in.A)].carries)
 		}
 	case BrTable:
+		b.branching(d, r, in)
 		b.branches(d, r, in)
 	case Return:
 		d.move(r, b.frames[0].results)
@@ -176,6 +193,11 @@ func (b *body) enter(d *decoder, r *reader, in *Instr) {
 	} else if i >= 0 {
 		t := &d.m.Types[i]
 		params, f.results = len(t.Params), len(t.Results)
+	}
+	if n := max(params, f.results); n > d.limits.BlockArity {
+		r.pos = in.Start
+		r.over("parameters or results of one block", uint64(n), d.limits.BlockArity)
+		return
 	}
 	if f.carries = f.results; in.Op == Loop {
 		f.carries = params

@@ -72,7 +72,7 @@ type decoder struct {
 	memories int
 	elements uint64 // initial elements of all tables
 
-	entries, targets, moves, locals int // so far
+	entries, targets, moves, locals, squares int // so far
 }
 
 func (d *decoder) oneSection() {
