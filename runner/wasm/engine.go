@@ -205,36 +205,46 @@ func prepare(ctx context.Context, t task, module []byte, ext *Extension, say fun
 	if err := say(phaseCheck); err != nil {
 		return nil, err
 	}
-	metered, cacheDir := module, ""
+	metered := module
 	if t.Cached == nil {
 		var err error
 		if metered, err = meter(module, ext); err != nil {
 			return nil, err
 		}
 	}
-	if t.Act == actCompile || t.Cached != nil {
-		cacheDir = filepath.Join(t.Scratch, "cache")
-	}
-	if t.Cached != nil {
-		if err := linkCode(cacheDir, *t.Cached); err != nil {
-			return nil, err
-		}
-	}
 	if err := say(phaseCompile); err != nil {
 		return nil, err
 	}
-	e, err := newEngine(ctx, t, ext, cacheDir)
-	if err != nil {
-		return nil, err
-	}
-	compiled, err := e.compile(ctx, metered)
-	if err != nil {
-		return nil, err
-	}
-	if t.Act == actCompile {
+	cacheDir := filepath.Join(t.Scratch, "cache")
+	switch {
+	case t.Act == actCompile:
+		e, _, err := build(ctx, t, metered, ext, cacheDir)
+		if err != nil {
+			return nil, err
+		}
 		return e, keep(t.Scratch, cacheDir, metered)
+	case t.Cached != nil && t.Cached.Code != "" && linkCode(cacheDir, *t.Cached) == nil:
+		e, compiled, err := build(ctx, t, metered, ext, cacheDir)
+		os.Remove(filepath.Join(t.Scratch, codeCopy)) // it is mapped by now
+		if err == nil {
+			return e, e.instantiate(ctx, compiled)
+		}
+	}
+	e, compiled, err := build(ctx, t, metered, ext, "") // also where the cached code was of no use
+	if err != nil {
+		return nil, err
 	}
 	return e, e.instantiate(ctx, compiled)
+}
+
+// build makes an engine and the code of a module.
+func build(ctx context.Context, t task, metered []byte, ext *Extension, cacheDir string) (*engine, wazero.CompiledModule, error) {
+	e, err := newEngine(ctx, t, ext, cacheDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	compiled, err := e.compile(ctx, metered)
+	return e, compiled, err
 }
 
 // linkCode makes wazero find cached code under the name it looks for. What it does not find, it compiles.

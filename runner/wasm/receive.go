@@ -1,9 +1,11 @@
 package wasm
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -160,8 +162,30 @@ func (w *worker) module(t task) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Cached.Code = fmt.Sprintf("/proc/self/fd/%d", code.Fd())
+	t.Cached.Code = pathOf(code, t.Scratch)
 	return io.ReadAll(module)
+}
+
+// codeCopy is the name of a copy of machine code.
+const codeCopy = "code-copy"
+
+// pathOf returns a path by which an open file can be opened, and "" if there is none: where there is no /proc, the file is copied.
+func pathOf(f *os.File, scratch string) string {
+	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	path = filepath.Join(scratch, codeCopy)
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return ""
+	}
+	_, err = io.Copy(to, f)
+	if errors.Join(err, to.Close()) != nil { // such as for want of room
+		os.Remove(path)
+		return ""
+	}
+	return path
 }
 
 // limitSpace lets the process have so many bytes of addresses more than it has: a guard that works where the driver's is slow.

@@ -145,13 +145,14 @@ const (
 	insideCode    = "/.arch-wasm/code"
 )
 
-// workerCommand starts a worker. GOTRACEBACK keeps a dying worker from printing more than why.
+// workerCommand starts a worker. GOTRACEBACK keeps a dying worker from saying much more than why.
 func workerCommand(path string) runner.Command {
 	return runner.Command{Argv: []string{path, argument1}, Env: []string{"GOTRACEBACK=none"}}
 }
 
 // PoolCommand is the command of a runner.Pool's processes, where worker is the program's path in their file system. The
-// confinement must have a Tmpfs at /tmp, and descriptor 0 is the socket that Worker.Conn is the other end of.
+// confinement must let it make memory executable, and have a Tmpfs at /tmp; where it has no /proc, machine code from a cache is
+// copied there, which takes about three times the module's size. Descriptor 0 is the socket that Worker.Conn is the other end of.
 func PoolCommand(worker string) runner.Command { return workerCommand(worker) }
 
 // spaceSlack is what a worker may use of addresses beyond Limits.Memory: the compiler's working memory lies in

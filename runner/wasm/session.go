@@ -251,7 +251,7 @@ const maxWords = 4 << 10
 // that no frame has.
 func (s *session) lastWords(conn io.Reader, err error) error {
 	e, ok := errors.AsType[*protocolError](err)
-	if !ok || e.header == nil || slices.ContainsFunc(e.header, func(c byte) bool { return c < ' ' || c > '~' }) {
+	if !ok || e.header == nil || slices.ContainsFunc(e.header, func(c byte) bool { return (c < ' ' || c > '~') && c != '\n' }) {
 		return err
 	}
 	rest, _ := io.ReadAll(io.LimitReader(conn, maxWords))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,18 +29,15 @@ func Main(args []string, extensions ...Extension) (handled bool, code int) {
 	if len(args) != 2 || args[1] != argument1 {
 		return false, 0
 	}
-	w := &worker{conn: os.NewFile(0, "exchange"), extensions: extensions}
-	if crash, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3); err == nil {
-		// The last words of the runtime, such as that there is no memory left, go to the caller: it knows them from a frame by
-		// their first letter.
-		f := os.NewFile(uintptr(crash), "crash")
-		debug.SetCrashOutput(f, debug.CrashOptions{})
-		f.Close()
+	w := &worker{conn: os.NewFile(0, "exchange"), stdout: os.Stdout, stderr: os.Stderr, extensions: extensions}
+	if err := w.divert(); err != nil {
+		fmt.Fprintf(os.Stderr, "arch: wasm worker: %v\n", err)
+		return true, 2
 	}
 	ok, err := w.work(context.Background())
 	switch {
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "arch: wasm worker: %v\n", err)
+		fmt.Fprintf(w.stderr, "arch: wasm worker: %v\n", err)
 		return true, 2
 	case !ok:
 		return true, 1
@@ -53,12 +49,28 @@ func Main(args []string, extensions ...Extension) (handled bool, code int) {
 // worker is the life of a worker process.
 type worker struct {
 	conn       *os.File
+	stdout     io.Writer // of the module, unless it goes out as frames
+	stderr     io.Writer
 	extensions []Extension
 	mu         sync.Mutex // guards writing frames
 	files      []*os.File // descriptors that came and were not taken yet
 
 	prepareCPU time.Duration
 	runBegan   time.Duration // CPU time when the task that runs came
+}
+
+// divert makes the last words of a dying Go runtime, which go to descriptor 2, part of the conversation: the caller tells
+// them from a frame by their first letters. They are no business of the module's reader.
+func (w *worker) divert() error {
+	stderr, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
+	if errors.Is(err, unix.EBADF) { // there is none
+		w.stderr = io.Discard
+	} else if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	} else {
+		w.stderr = os.NewFile(uintptr(stderr), "stderr")
+	}
+	return os.NewSyscallError("dup3", unix.Dup3(0, 2, 0))
 }
 
 // work does what it is told and reports. It returns whether the module ended with status 0.
@@ -140,7 +152,7 @@ func (w *worker) run(ctx context.Context, e *engine, t task, ext *Extension) rep
 	if err != nil {
 		return describe(err)
 	}
-	var stdout, stderr io.Writer = os.Stdout, os.Stderr
+	stdout, stderr := w.stdout, w.stderr
 	if t.Frames {
 		stdout, stderr = w.sender(frameStdout), w.sender(frameStderr)
 	}
