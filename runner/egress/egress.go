@@ -4,7 +4,8 @@
 // IPv4 address of the world is local ("AnyIP": a route of type local to 0.0.0.0/0). For each allowed port one socket listens there
 // on all addresses. It is made inside by Inside, and passed out to the Gateway, a process of its own, which accepts each
 // connection, looks at the address that was meant (getsockname), and makes the real connection from the host's network, or
-// resets. No other socket listens: the kernel resets whatever else is tried. So packets are parsed by the kernel alone, no
+// resets; a packet of UDP to an address that is not allowed is answered by ICMP (administratively prohibited). No other
+// socket listens: the kernel resets whatever else is tried. So packets are parsed by the kernel alone, no
 // user-space network stack is needed, nor /dev/net/tun, nor any privilege on the host; and bytes pass without being
 // copied through user space (splice(2)).
 //

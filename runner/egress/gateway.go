@@ -38,6 +38,7 @@ type gateway struct {
 	policy *policy
 	reach  reach
 	ports  []port
+	icmp   int // a socket
 
 	ctx         context.Context
 	busy        sync.WaitGroup
@@ -45,12 +46,12 @@ type gateway struct {
 	questions   chan struct{}
 }
 
-// serve takes the sockets of ports, and the observer at last, and returns when ctx is done and everything is closed.
+// serve takes the sockets that sendSockets sent, and returns when ctx is done and everything is closed.
 func serve(ctx context.Context, p *policy, r reach, ports []port, fds []int) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := &gateway{
-		policy: p, reach: r, ports: ports, ctx: ctx,
+		policy: p, reach: r, ports: ports, icmp: fds[len(ports)+1], ctx: ctx,
 		connections: make(chan struct{}, maxConnections), questions: make(chan struct{}, maxQuestions),
 	}
 	for n, p := range ports {
@@ -64,6 +65,7 @@ func serve(ctx context.Context, p *policy, r reach, ports []port, fds []int) {
 	g.busy.Go(func() { g.watch(fds[len(ports)]) })
 	<-ctx.Done()
 	g.busy.Wait()
+	unix.Close(g.icmp)
 }
 
 // pollable makes a file of fd that can be closed while it is read.

@@ -144,9 +144,10 @@ func TestOnlyWhatIsAllowedLeaves(t *testing.T) {
 			{"echo tcp 127.0.0.1:443", "reset"},
 			{"echo tcp 8.8.4.4:443", "reset"},
 			{"echo udp 93.184.216.34:123", "ECONNREFUSED"},
+			{"echo udp 169.254.169.254:443", "EHOSTUNREACH"},
 			{"echo tcp [2001:db8::1]:443", "ENETUNREACH"},
-		}, runner.Traffic{Sent: 10, Received: 10, Connections: 2, Refused: 6, RefusedTo: []string{
-			"tcp:10.0.0.1:443", "tcp:127.0.0.1:443", "tcp:169.254.169.254:443", "tcp:169.254.169.254:80", "tcp:8.8.4.4:443", "udp:93.184.216.34:123",
+		}, runner.Traffic{Sent: 10, Received: 10, Connections: 2, Refused: 7, RefusedTo: []string{
+			"tcp:10.0.0.1:443", "tcp:127.0.0.1:443", "tcp:169.254.169.254:443", "tcp:169.254.169.254:80", "tcp:8.8.4.4:443", "udp:169.254.169.254:443", "udp:93.184.216.34:123",
 		}}},
 		{"what fails outside is reset inside", anyHost, []step{
 			{"echo tcp 93.184.216.99:443", "reset"},

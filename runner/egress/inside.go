@@ -35,11 +35,13 @@ func Inside(n runner.Network, link *os.File) error {
 		}
 		fds = append(fds, fd)
 	}
-	observer, err := observe()
-	if err != nil {
-		return fmt.Errorf("observe attempts: %w", err)
+	for _, open := range []func() (int, error){observe, openICMP} {
+		fd, err := open()
+		if err != nil {
+			return fmt.Errorf("observe attempts: %w", err)
+		}
+		fds = append(fds, fd)
 	}
-	fds = append(fds, observer)
 	return sendSockets(link, ports, fds)
 }
 
@@ -117,7 +119,15 @@ func observe() (int, error) {
 	return fd, nil
 }
 
-// sendSockets passes the sockets of ports, and the observer at last, in one message whose bytes are the ports as JSON.
+// openICMP makes the socket by which the Gateway says that a packet was refused.
+func openICMP() (int, error) {
+	return unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+}
+
+// extraSockets are the observer and the one for ICMP, which follow those of the ports.
+const extraSockets = 2
+
+// sendSockets passes the sockets of ports, and the extra ones, in one message whose bytes are the ports as JSON.
 func sendSockets(link *os.File, ports []port, fds []int) error {
 	text, err := json.Marshal(ports)
 	if err != nil {
@@ -138,13 +148,13 @@ func sendSockets(link *os.File, ports []port, fds []int) error {
 	return nil
 }
 
-// maxSockets bounds the text of ports: 64 and the two of DNS, each less than 40 bytes.
+// maxPortsText bounds the text of ports: 64 and the two of DNS, each less than 40 bytes.
 const maxPortsText = (MaxPorts + 2) * 40
 
 // receiveSockets takes what sendSockets sends. The sender is trusted: it is Inside, before anything confined runs.
 func receiveSockets(link *os.File) (ports []port, fds []int, err error) {
 	text := make([]byte, maxPortsText)
-	rights := make([]byte, unix.CmsgSpace(4*(MaxPorts+3)))
+	rights := make([]byte, unix.CmsgSpace(4*(MaxPorts+2+extraSockets)))
 	n, rn, _, _, err := unix.Recvmsg(int(link.Fd()), text, rights, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, nil, fmt.Errorf("receive sockets: %w", err)
@@ -166,7 +176,7 @@ func receiveSockets(link *os.File) (ports []port, fds []int, err error) {
 	if err := json.Unmarshal(text[:n], &ports); err != nil {
 		return nil, nil, fmt.Errorf("receive sockets: %w", err)
 	}
-	if len(fds) != len(ports)+1 {
+	if len(fds) != len(ports)+extraSockets {
 		return nil, nil, fmt.Errorf("receive sockets: %d descriptors for %d ports", len(fds), len(ports))
 	}
 	return ports, fds, nil

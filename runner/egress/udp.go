@@ -80,6 +80,7 @@ func (p *packets) packet(s session, data []byte) {
 	}
 	if !p.g.policy.allows("udp", s.to) {
 		p.g.policy.refused("udp", s.to.Addr().String(), int(s.to.Port()))
+		p.g.prohibit(s.from, s.to)
 		return
 	}
 	if far := p.session(s); far != nil {
