@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"arch.network/attest"
+	"arch.network/runner/program"
 	"arch.network/runner/systemd"
 )
 
@@ -210,7 +210,7 @@ func checkSystemd(ctx context.Context) (string, error) {
 // ownChecks look at what is the user's: program, store, keys, tools.
 func ownChecks(a *app) []doctorCheck {
 	return []doctorCheck{
-		{"program", true, checkProgram, "build arch with CGO_ENABLED=0, or name such a build in ARCH_WORKER"},
+		{"program", false, checkProgram, "build arch with CGO_ENABLED=0, or name such a build in ARCH_WORKER"},
 		{"store", true, a.checkStore, "name another directory with --store or ARCH_STORE"},
 		{"cache", true, a.checkCache, "name another directory with ARCH_CACHE"},
 		{"key", false, a.checkKey, "arch key new makes a key; without one nothing is signed"},
@@ -223,21 +223,15 @@ func ownChecks(a *app) []doctorCheck {
 }
 
 func checkProgram(context.Context) (string, error) {
-	path, err := probeProgram()
+	self, err := probeProgram()
 	if err != nil {
 		return "", err
 	}
-	f, err := elf.Open(path)
-	if err != nil {
-		return path, err
+	static, err := program.Static(self.Path)
+	if err == nil && !static {
+		err = errors.New("it is linked dynamically: units of systemd have no libraries")
 	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return path, errors.New("it is linked dynamically: no confinement has its libraries")
-		}
-	}
-	return path + " is static", nil
+	return self.Path, err
 }
 
 // minFree is how much room a store should have: bytes. A toolchain with its sources needs about that.

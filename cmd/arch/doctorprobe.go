@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
+	"arch.network/runner/program"
 	"arch.network/runner/wasm"
 )
 
@@ -174,16 +175,18 @@ func (p *probe) run(ctx context.Context, life string, change func(*runner.Spec))
 	if err != nil {
 		return runner.Result{}, nil, err
 	}
-	program, err := probeProgram()
+	self, err := probeProgram()
 	if err != nil {
 		return runner.Result{}, nil, err
 	}
 	var out bytes.Buffer
 	spec := runner.Spec{
-		Commands: []runner.Command{{Argv: []string{"/arch", probeArgument, life}, Env: []string{"GOMAXPROCS=1"}}},
-		Mounts:   []runner.Mount{{Kind: runner.Bind, Source: program, Target: "/arch"}, {Kind: runner.Tmpfs, Target: "/tmp", Size: 1 << 20}},
-		Limits:   runner.Limits{Wall: probeWall, Memory: probeMemory, Processes: probeProcesses, CPU: 1000, Log: 1 << 20, Scratch: 1 << 20},
-		Stdout:   &out, Stderr: &out,
+		Commands: []runner.Command{{Argv: []string{"/arch", probeArgument, life}, Env: append(self.Env, "GOMAXPROCS=1")}},
+		Mounts: append([]runner.Mount{
+			{Kind: runner.Bind, Source: self.Path, Target: "/arch"}, {Kind: runner.Tmpfs, Target: "/tmp", Size: 1 << 20},
+		}, self.Mounts...),
+		Limits: runner.Limits{Wall: probeWall, Memory: probeMemory, Processes: probeProcesses, CPU: 1000, Log: 1 << 20, Scratch: 1 << 20},
+		Stdout: &out, Stderr: &out,
 	}
 	if change != nil {
 		change(&spec)
@@ -192,12 +195,12 @@ func (p *probe) run(ctx context.Context, life string, change func(*runner.Spec))
 	return res, out.Bytes(), err
 }
 
-// probeProgram is the program to run inside, which must be static: there is no library.
-func probeProgram() (string, error) {
+// probeProgram is the program to run inside, with what it needs there.
+func probeProgram() (program.Program, error) {
 	if w := ownWorker(); w != "" {
-		return w, nil
+		return program.Program{Path: w}, nil
 	}
-	return os.Executable()
+	return program.Self()
 }
 
 func (p *probe) look(ctx context.Context) (looked, error) {

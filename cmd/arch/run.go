@@ -45,6 +45,7 @@ type runOptions struct {
 	driver     string
 	out        string
 	content    []string
+	cdi        []string
 	timeout    time.Duration
 	attest     bool
 	dryRun     bool
@@ -83,6 +84,7 @@ func newRunCommand(a *app) *cobra.Command {
 	f.StringVar(&o.driver, "driver", driverAuto, "what confines the job: "+strings.Join(driverNames(), ", "))
 	f.StringVarP(&o.out, "out", "o", "outputs", "directory of the outputs")
 	f.StringArrayVar(&o.content, "content", nil, "also look here for content by the name that its reference ends in (repeatable)")
+	f.StringArrayVar(&o.cdi, "cdi", nil, "directory of Container Device Interface specifications (repeatable; default: the host's)")
 	f.DurationVar(&o.timeout, "timeout", 0, "stop the job after this time, such as 90s, if the document allows more")
 	f.BoolVar(&o.attest, "attest", false, "sign an account of the run")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "check the job, show what would be fetched and run, and do nothing")

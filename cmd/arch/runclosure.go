@@ -3,30 +3,23 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"os/exec"
 	"path"
-	"strings"
 
 	"arch.network/attest"
 	"arch.network/attest/manifest"
 	"arch.network/builder/source"
+	"arch.network/runner/cdi"
 	"arch.network/runner/closure"
+	"arch.network/runner/job"
 )
 
-// closure finds every store path that the program refers to, each checked against the NAR hash that somebody vouches for.
+// closure finds every store path that the program refers to, each checked against the NAR hash that somebody vouches for:
+// its own name, if that says what is in it, or else the host's Nix or Guix.
 func (w *runshop) closure(ctx context.Context, got source.Content, c *jobContent) error {
+	host := &closure.Host{}
+	defer host.Close()
 	top := got.Ref.Location
-	known, err := hostStore(ctx, top)
-	if err != nil {
-		return err
-	}
-	o := closure.Options{Locate: w.fetch.StorePath}
-	if len(known) > 0 {
-		o.Verify = closure.Lookup(known)
-	}
-	paths, err := closure.Compute(ctx, top, got.Ref.Digest, o)
+	paths, err := closure.Compute(ctx, top, got.Ref.Digest, closure.Options{Verify: host.Verify, Locate: w.fetch.StorePath})
 	if err != nil {
 		if _, ok := errors.AsType[*closure.HashError](err); ok {
 			err = withStatus(exitVerification, err)
@@ -46,24 +39,14 @@ func (w *runshop) closure(ctx context.Context, got source.Content, c *jobContent
 	return nil
 }
 
-// hostStore asks the database of the host's Nix store what it knows of a closure. Without Nix, or if it does not know the
-// path, only what is pinned or content-addressed can be checked.
-func hostStore(ctx context.Context, top string) (map[string]closure.Proof, error) {
-	if !strings.HasPrefix(top, "/nix/store/") {
-		return nil, nil
+// resolveDevices looks up the devices that the document names.
+func resolveDevices(names, dirs []string) (job.Devices, error) {
+	if len(names) == 0 {
+		return job.Devices{}, nil
 	}
-	if _, err := exec.LookPath("nix-store"); err != nil {
-		return nil, nil
+	if len(dirs) == 0 {
+		dirs = cdi.Directories()
 	}
-	if _, err := os.Lstat(top); err != nil {
-		return nil, nil
-	}
-	known, err := closure.Nix{}.Closure(ctx, top)
-	if errors.Is(err, closure.ErrUnknown) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask the Nix database: %w", err)
-	}
-	return known, nil
+	e, err := cdi.Resolve(names, dirs)
+	return job.Devices{Nodes: e.Devices, Mounts: e.Mounts, Env: e.Env}, err
 }

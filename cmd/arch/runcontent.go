@@ -93,7 +93,9 @@ func (w *runshop) fetchJob(ctx context.Context, t *jobTarget, o runOptions) (*jo
 	if missing != nil {
 		return nil, missing
 	}
-	return c, nil
+	var err error
+	c.Devices, err = resolveDevices(t.doc.Spec.Capabilities.Devices, o.cdi)
+	return c, err
 }
 
 // missingHint tells where content may be put.

@@ -4,6 +4,7 @@
 //	tool copy FROM TO         a copy of a file
 //	tool tree DIR             a tree with an executable and a symbolic link
 //	tool executable FILE      lets everyone execute it
+//	tool device DEVICE FILE   writes to a device, and then to the file that it is one
 //	tool link TO FILE         a symbolic link
 //	tool say TEXT             text, with Go escapes, to stdout
 //	tool exit STATUS          ends so
@@ -44,6 +45,15 @@ func run(verb string, args []string) error {
 		return tree(args[0])
 	case "executable":
 		return os.Chmod(args[0], 0o755)
+	case "device":
+		if err := os.WriteFile(args[0], []byte("x"), 0); err != nil {
+			return err
+		}
+		info, err := os.Stat(args[0])
+		if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+			return fmt.Errorf("%s is %v, not a device: %v", args[0], info.Mode(), err)
+		}
+		return write(args[1], "A device\n")
 	case "link":
 		return os.Symlink(args[0], args[1])
 	case "say":
