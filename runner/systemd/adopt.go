@@ -46,7 +46,7 @@ func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
 
 // sweep removes the control sockets of units that are gone.
 func (r *Runner) sweep(running []*Running) {
-	sockets, _ := filepath.Glob(r.options.socket("*"))
+	sockets, _ := filepath.Glob(r.options.socket("*") + "*")
 	for _, path := range sockets {
 		name := strings.TrimSuffix(filepath.Base(path), ".sock")
 		info, err := os.Lstat(path)
@@ -75,7 +75,7 @@ func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, er
 	if err != nil {
 		return runner.Result{}, err
 	}
-	e := &execution{options: j.runner.options, link: l, spec: spec, unit: j.Unit}
+	e := &execution{options: j.runner.options, bus: j.runner.bus, link: l, spec: spec, unit: j.Unit}
 	if err := e.attach(ctx); err != nil {
 		return runner.Result{}, fmt.Errorf("adopt unit %s: %w", j.Unit, err)
 	}
@@ -104,8 +104,7 @@ func (j *Running) Kill(ctx context.Context) error {
 
 // attach takes the place of the driver that has gone.
 func (e *execution) attach(ctx context.Context) error {
-	manager := e.link.raw.Object(managerName, managerPath)
-	if err := manager.CallWithContext(ctx, managerFace+".RefUnit", 0, e.unit).Err; err != nil {
+	if err := e.link.keep(ctx, e.unit); err != nil {
 		return err
 	}
 	err := e.connect()
@@ -121,7 +120,7 @@ func (e *execution) attach(ctx context.Context) error {
 		if e.control != nil {
 			e.control.Close()
 		}
-		manager.CallWithContext(ctx, managerFace+".UnrefUnit", 0, e.unit)
+		e.link.forget(ctx, e.unit)
 	}
 	return err
 }
@@ -135,7 +134,7 @@ func (r *Runner) StopAll(ctx context.Context) error {
 	if err := l.stop(ctx, r.options.Slice); err != nil {
 		return err
 	}
-	sockets, _ := filepath.Glob(r.options.socket("*"))
+	sockets, _ := filepath.Glob(r.options.socket("*") + "*")
 	for _, path := range sockets {
 		os.Remove(path)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type bus struct {
 // link is one connection.
 type link struct {
 	*sd.Conn
+	private bool
 	raw     *dbus.Conn // the one of Conn's connections that calls methods: references to units are its own
 	watches *watches
 }
@@ -62,6 +64,17 @@ func (b *bus) get(ctx context.Context) (*link, error) {
 	}
 	b.link = l
 	return l, nil
+}
+
+// live returns l if it works, and another one otherwise, if that can be had.
+func (b *bus) live(ctx context.Context, l *link) *link {
+	if l.Connected() {
+		return l
+	}
+	if other, err := b.get(ctx); err == nil {
+		return other
+	}
+	return l
 }
 
 func (b *bus) close() {
@@ -101,7 +114,7 @@ func dial(ctx context.Context, private bool) (*link, error) {
 		conn.Close()
 		return nil, err
 	}
-	l := &link{Conn: conn, raw: raws[0]}
+	l := &link{Conn: conn, private: private, raw: raws[0]}
 	if err := l.subscribe(); err != nil {
 		conn.Close()
 		return nil, &runner.SetupError{Act: "subscribe to systemd", Err: err, Cure: cureBus}
@@ -165,6 +178,9 @@ func (l *link) subscribe() error {
 
 // start starts the transient unit and returns when its program has been executed, or with systemd's word for why not.
 func (l *link) start(ctx context.Context, name string, properties []sd.Property) error {
+	if l.private {
+		properties = withoutReference(properties)
+	}
 	done := make(chan string, 1)
 	if _, err := l.StartTransientUnitContext(ctx, name, "fail", properties, done); err != nil {
 		return err
@@ -178,6 +194,13 @@ func (l *link) start(ctx context.Context, name string, properties []sd.Property)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// withoutReference is for the private socket, on which nobody can hold a reference: a unit that has failed stays until
+// forget, and one that has not is gone.
+func withoutReference(properties []sd.Property) []sd.Property {
+	properties = slices.DeleteFunc(slices.Clone(properties), func(p sd.Property) bool { return p.Name == "AddRef" || p.Name == "CollectMode" })
+	return append(properties, sd.Property{Name: "CollectMode", Value: dbus.MakeVariant("inactive")})
 }
 
 // jobError says that systemd could not do what it was asked.
@@ -204,9 +227,19 @@ func (l *link) stop(ctx context.Context, name string) error {
 	}
 }
 
+// keep has systemd keep what it knows of the unit until forget: a reference is the connection's.
+func (l *link) keep(ctx context.Context, name string) error {
+	if l.private {
+		return nil
+	}
+	return l.raw.Object(managerName, managerPath).CallWithContext(ctx, managerFace+".RefUnit", 0, name).Err
+}
+
 // forget lets systemd unload the unit, which must have ended.
 func (l *link) forget(ctx context.Context, name string) {
-	l.raw.Object(managerName, managerPath).CallWithContext(ctx, managerFace+".UnrefUnit", 0, name)
+	if !l.private {
+		l.raw.Object(managerName, managerPath).CallWithContext(ctx, managerFace+".UnrefUnit", 0, name)
+	}
 	l.ResetFailedUnitContext(ctx, name)
 }
 
@@ -217,6 +250,11 @@ func (l *link) kill(ctx context.Context, name string) error {
 		return nil
 	}
 	return err
+}
+
+func isUnitExists(err error) bool {
+	e, ok := errors.AsType[dbus.Error](err)
+	return ok && strings.HasSuffix(e.Name, ".UnitExists")
 }
 
 func isNoSuchUnit(err error) bool {

@@ -32,7 +32,8 @@ func unitName(name string) string { return unitPrefix + name + unitSuffix }
 // execution is one run, seen from the driver's side.
 type execution struct {
 	options Options
-	link    *link
+	bus     *bus
+	link    *link // on which the unit was started
 	spec    runner.Spec
 	layout  layout
 	unit    string
@@ -80,7 +81,7 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 	if err != nil {
 		return runner.Result{}, err
 	}
-	e := &execution{options: r.options, link: link, spec: spec, layout: l, unit: unitName(spec.Name)}
+	e := &execution{options: r.options, bus: r.bus, link: link, spec: spec, layout: l, unit: unitName(spec.Name)}
 	result, err := e.run(ctx)
 	if err != nil {
 		return runner.Result{}, err
@@ -168,10 +169,10 @@ func checkOutputs(spec runner.Spec) error {
 
 // run is the whole life of the execution.
 func (e *execution) run(ctx context.Context) (runner.Result, error) {
-	defer e.clean()
 	if err := e.start(ctx); err != nil {
 		return runner.Result{}, err
 	}
+	defer e.clean()
 	return e.conclude(ctx)
 }
 
@@ -190,7 +191,7 @@ func (e *execution) conclude(ctx context.Context) (runner.Result, error) {
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
 	defer cancel()
-	serr := e.link.stop(end, e.unit) // returns when the last process is gone
+	serr := e.bus.live(end, e.link).stop(end, e.unit) // returns when the last process is gone
 	e.control.Close()
 	e.logs.wait()
 	e.talk.end()
@@ -202,10 +203,13 @@ func (e *execution) conclude(ctx context.Context) (runner.Result, error) {
 
 // start starts the unit and sends the order.
 func (e *execution) start(ctx context.Context) error {
-	listener, err := listenAt(e.options.socket(e.spec.Name))
+	path := e.options.socket(e.spec.Name)
+	draft := path + "-" + randomName() // until the unit is ours: another one of this name may have the other
+	listener, err := listenAt(draft)
 	if err != nil {
 		return &runner.SetupError{Act: "make control socket", Err: err}
 	}
+	defer os.Remove(draft)
 	defer listener.Close()
 	properties := toBus(e.options.unit(e.spec, e.layout))
 	properties = append(properties, descriptor("StandardInputFileDescriptor", listener.Fd()))
@@ -214,14 +218,22 @@ func (e *execution) start(ctx context.Context) error {
 	if err := e.link.start(starting, e.unit, properties); err != nil {
 		return e.startError(starting, err)
 	}
+	if err := os.Rename(draft, path); err != nil {
+		e.dismiss()
+		return &runner.SetupError{Act: "make control socket", Err: err}
+	}
 	return e.greet()
 }
 
 // startError explains why a unit did not start, and removes it.
 func (e *execution) startError(ctx context.Context, err error) error {
 	s := &runner.SetupError{Act: "start unit " + e.unit, Err: err}
+	if isUnitExists(err) {
+		s.Err, s.Cure = errors.New("an execution of this name runs already"), "wait for it, or choose another name"
+		return s
+	}
 	if _, ok := errors.AsType[*jobError](err); !ok {
-		e.link.stop(ctx, e.unit)
+		e.dismiss()
 		s.Cure = cureBus
 		return s
 	}
@@ -258,7 +270,6 @@ var exitNames = map[int]string{
 
 // listenAt makes the control socket. Only this user can connect to it.
 func listenAt(path string) (*os.File, error) {
-	os.Remove(path) // of a unit that has ended without its driver: of one that runs, start will fail
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -283,11 +294,8 @@ func (e *execution) greet() error {
 	if err == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
-	defer cancel()
-	e.link.kill(ctx, e.unit)
-	e.link.stop(ctx, e.unit)
-	e.link.forget(ctx, e.unit)
+	e.dismiss()
+	os.Remove(e.options.socket(e.spec.Name))
 	e.logs.abandon()
 	e.talk.abandon()
 	if e.watch != nil {
@@ -300,6 +308,15 @@ func (e *execution) greet() error {
 		return err
 	}
 	return &runner.SetupError{Act: "start confinement in unit " + e.unit, Err: err}
+}
+
+// dismiss ends and forgets a unit in which nothing was run.
+func (e *execution) dismiss() {
+	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
+	defer cancel()
+	l := e.bus.live(ctx, e.link)
+	l.stop(ctx, e.unit)
+	l.forget(ctx, e.unit)
 }
 
 func (e *execution) connect() (err error) {
@@ -358,7 +375,9 @@ func (e *execution) order(oneLog bool) order {
 	return order{
 		Name: s.Name, Commands: s.Commands, Mounts: e.layout.mounts, Devices: e.layout.nodes, Outputs: s.Outputs,
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, ClockOffset: s.ClockOffset, Network: s.Network,
-		Limits:   runner.Limits{Wall: s.Limits.Wall, Scratch: s.Limits.Scratch, Log: s.Limits.Log, Output: s.Limits.Output},
+		// A limit of time would have the inner layer watch refused calls, of which it sees but a part here, and to commands that
+		// would make a difference.
+		Limits: runner.Limits{Scratch: s.Limits.Scratch, Log: s.Limits.Log, Output: s.Limits.Output}, Wall: s.Limits.Wall,
 		Degraded: s.Degraded, HostUID: e.layout.uid, HostGID: e.layout.gid, Exchange: s.Exchange != nil, OneLog: oneLog,
 	}
 }
@@ -404,7 +423,7 @@ func (e *execution) kill(why *ending, err error) {
 	e.stop, e.failed = why, err
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
-	e.link.kill(ctx, e.unit)
+	e.bus.live(ctx, e.link).kill(ctx, e.unit)
 }
 
 // overflow is called when a writer of the log has failed, or more is written than may be.

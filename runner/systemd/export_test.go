@@ -19,3 +19,12 @@ func ProbeUnconfined(ctx context.Context, r *Runner) ([]Effect, error) {
 		return append(p, Property{"ExecStart", r.options.probeCommand(r.options.Executable, kind)})
 	})
 }
+
+// BreakConnection ends the connection to systemd, as when the bus is restarted.
+func BreakConnection(ctx context.Context, r *Runner) error {
+	l, err := r.bus.get(ctx)
+	if err == nil {
+		l.Close()
+	}
+	return err
+}

@@ -84,6 +84,9 @@ const ownIDs = 0x70000000
 
 // become drops root for uid and gid, or if they are zero for ids that no other living unit has: those of the process id.
 func become(uid, gid int) error {
+	if uid == rootUser { // the inner layer takes what little power this process has
+		return nil
+	}
 	if uid == 0 {
 		uid, gid = ownIDs+os.Getpid(), ownIDs+os.Getpid()
 	}
@@ -127,7 +130,35 @@ func (s *session) run(inner func() (runner.Runner, error), o *received) (runner.
 			return relay(conn, o.exchange)
 		}
 	}
-	return r.Run(context.Background(), spec)
+	return runWithin(o.Wall, r, spec)
+}
+
+// startSlack is what the limit of time leaves to the inner layer for starting: measured 5 to 10 ms.
+const startSlack = 10 * time.Millisecond
+
+// errWall is why a run is cancelled whose time is up.
+var errWall = errors.New("time is up")
+
+// runWithin has r run spec, whose commands may take that long. Collecting outputs does not count.
+func runWithin(wall time.Duration, r runner.Runner, spec runner.Spec) (runner.Result, error) {
+	if wall == 0 {
+		return r.Run(context.Background(), spec)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	timer := time.AfterFunc(wall+startSlack, func() { cancel(errWall) })
+	defer timer.Stop()
+	if collect := spec.Collect; collect != nil {
+		spec.Collect = func(out runner.Output, nar io.Reader) error {
+			timer.Stop()
+			return collect(out, nar)
+		}
+	}
+	result, err := r.Run(ctx, spec)
+	if result.Reason == runner.ReasonCancelled && context.Cause(ctx) == errWall {
+		result.Reason, result.Detail = runner.ReasonTimeout, fmt.Sprintf("wall time: more than %s", wall)
+	}
+	return result, err
 }
 
 // lasting is a log whose reader may go away while the commands go on.
@@ -171,7 +202,12 @@ type onlyReader struct{ io.Reader }
 
 // inspect reads what is in force for this process.
 func inspect() (hello, error) {
-	h := hello{PID: os.Getpid()}
+	var h hello
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return h, err
+	}
+	h.Groups = string(groups)
 	data, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return h, err

@@ -13,20 +13,37 @@ import (
 // groups are the control groups of a unit: directories by controller, "" for version 2.
 type groups map[string]string
 
-// groupsOf returns those of the process pid (cgroups(7), proc_pid_mountinfo(5)).
-func groupsOf(pid int) (groups, error) {
-	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		return nil, err
-	}
+// groupsOf returns those of a process for which /proc/PID/cgroup is own (cgroups(7)).
+func groupsOf(own string) (groups, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	return findGroups(string(own), string(mounts)), nil
+	return findGroups(own, string(mounts)), nil
 }
 
-// findGroups joins what /proc/PID/cgroup and /proc/self/mountinfo say.
+// groupsAt returns those of a unit whose property ControlGroup is path: systemd gives it the same one for each controller.
+func groupsAt(path string) (groups, error) {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(own)) {
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 {
+			fmt.Fprintf(&text, "%s:%s:%s\n", f[0], f[1], path)
+		}
+	}
+	g, err := groupsOf(text.String())
+	for c, dir := range g {
+		if _, serr := os.Stat(dir); serr != nil {
+			delete(g, c) // systemd does not use this controller
+		}
+	}
+	return g, err
+}
+
+// findGroups joins what /proc/PID/cgroup and /proc/self/mountinfo (proc_pid_mountinfo(5)) say.
 func findGroups(own, mounts string) groups {
 	paths := map[string]string{}
 	for line := range strings.Lines(own) {

@@ -45,11 +45,11 @@ func (s source) readable() bool {
 	return s.mode&0o004 != 0
 }
 
-// cureOwner tells how a job gets access to a place of the host.
-const cureOwner = "give it to an ordinary user (chown), as whom the job then works there, or open it to everyone (chmod)"
+// cureOwner tells how a job gets access to places of the host.
+const cureOwner = "give all of them to one user (chown), as whom the job then works there, or open them to everyone (chmod)"
 
 // arrange says where the Spec's mounts and devices are in the unit, and as whom the unit works on the host: as a user that no other
-// unit and nobody on the host is, unless a source is closed to others; then as its owner, but never as root.
+// unit and nobody on the host is, unless a source is closed to others; then as its owner. Root, too, is without power there.
 func arrange(spec runner.Spec, look lookup, disks []string) (layout, error) {
 	l := layout{}
 	for n, m := range spec.Mounts {
@@ -88,17 +88,22 @@ func (l *layout) own(m runner.Mount, s source) error {
 	if m.Writable && m.Kind == runner.Bind {
 		open = s.mode&0o002 != 0
 	}
+	uid, gid := s.uid, s.gid
+	if uid == 0 {
+		uid, gid = rootUser, rootUser
+	}
 	switch {
 	case open:
 		return nil
-	case s.uid == 0:
-		return &ownerError{m.Source, "it belongs to root and is closed to others"}
-	case l.uid != 0 && l.uid != s.uid:
-		return &ownerError{m.Source, fmt.Sprintf("it belongs to user %d, and another source to user %d", s.uid, l.uid)}
+	case l.uid != 0 && l.uid != uid:
+		return &ownerError{m.Source, fmt.Sprintf("it belongs to user %d and is closed to others, as is another source that does not", s.uid)}
 	}
-	l.uid, l.gid = s.uid, s.gid
+	l.uid, l.gid = uid, gid
 	return nil
 }
+
+// rootUser is a unit's user that stays root, since zero stands for one of its own.
+const rootUser = -1
 
 // ownerError says that no user can be found who may use a source.
 type ownerError struct{ path, why string }

@@ -248,21 +248,21 @@ type Worker struct {
 	missing  []string
 	once     sync.Once // the unit is stopped, and forgotten, once
 
-	mu   sync.Mutex // guards stop
+	mu   sync.Mutex // guards stop and link
 	stop *ending
 }
 
 // find learns where the unit's control groups are.
 func (w *Worker) find(ctx context.Context) error {
-	p, err := w.link.GetUnitTypePropertyContext(ctx, w.unit, "Service", "MainPID")
+	p, err := w.link.GetUnitTypePropertyContext(ctx, w.unit, "Service", "ControlGroup")
 	if err != nil {
 		return err
 	}
-	pid, _ := p.Value.Value().(uint32)
-	if pid == 0 {
+	path, _ := p.Value.Value().(string)
+	if path == "" {
 		return errors.New("it has no process")
 	}
-	w.groups, err = groupsOf(int(pid))
+	w.groups, err = groupsAt(path)
 	return err
 }
 
@@ -301,7 +301,9 @@ func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
 	return nil
 }
 
-func (w *Worker) setQuota(milli int64) error { return setQuota(w.link, w.unit, milli, w.limits.CPU) }
+func (w *Worker) setQuota(milli int64) error {
+	return setQuota(w.pool.runner.bus, w.current(), w.unit, milli, w.limits.CPU)
+}
 
 // merge returns l, with base's values for its zeros.
 func merge(base, l runner.Limits) runner.Limits {
@@ -333,14 +335,47 @@ func (w *Worker) Conn() *os.File { return w.conn }
 // Wait implements runner.Worker. Worker.Conn is closed when it returns.
 func (w *Worker) Wait(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, func() { w.kill(ending{runner.ReasonCancelled, context.Cause(ctx).Error()}) })()
-	<-w.ended
+	w.waitEnd(context.WithoutCancel(ctx))
 	finished := time.Now()
 	report := w.meter.Stop()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
 	defer cancel()
-	service, _ := w.link.GetUnitTypePropertiesContext(end, w.unit, "Service") // of a unit that is gone there is nothing to know
+	service, _ := w.current().GetUnitTypePropertiesContext(end, w.unit, "Service") // of a unit that is gone there is nothing to know
 	defer w.discard()
+	if lost, _ := service["ExecMainCode"].(int32); lost == 0 && !w.current().private && w.killed() == nil {
+		return runner.Result{}, fmt.Errorf("wait for worker %s: the connection to systemd broke, and how it ended is not known", w.unit)
+	}
 	return w.result(service, report, finished), nil
+}
+
+// waitEnd returns when the unit has ended, also if the connection to systemd breaks in between.
+func (w *Worker) waitEnd(ctx context.Context) {
+	<-w.ended
+	for !w.current().Connected() {
+		l, err := w.pool.runner.bus.get(ctx)
+		if err != nil {
+			return // systemd itself is gone, or the driver closed
+		}
+		l.keep(ctx, w.unit)
+		w.mu.Lock()
+		w.link = l
+		w.mu.Unlock()
+		<-l.ended(ctx, w.unit)
+	}
+}
+
+// current returns the connection that is in use.
+func (w *Worker) current() *link {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.link
+}
+
+// killed says why the driver has ended the unit, if it has.
+func (w *Worker) killed() *ending {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stop
 }
 
 // result says how the unit ended and what it used.
@@ -353,17 +388,15 @@ func (w *Worker) result(service map[string]any, report meter.Report, finished ti
 	name, _ := service["Result"].(string)
 	code, _ := service["ExecMainCode"].(int32)
 	status, _ := service["ExecMainStatus"].(int32)
-	w.mu.Lock()
-	stop := w.stop
-	w.mu.Unlock()
+	stop := w.killed()
 	switch {
 	case name == "oom-kill" || report.Last.Killed > 0 || stop == nil && code == cldKilled && status == int32(unix.SIGKILL) && w.kills.after():
 		r.Reason, r.Detail = runner.ReasonOutOfMemory, memoryDetail(w.limits)
 		r.MemoryPeak = max(r.MemoryPeak, w.limits.Memory)
 	case stop != nil:
 		r.Reason, r.Detail = stop.reason, stop.detail
-	case code == 0: // nobody knows: the unit is gone
-		r.Reason, r.Detail = runner.ReasonCancelled, "the unit was stopped from outside"
+	case code == 0: // a unit that is gone has not failed: see withoutReference
+		r.Reason = runner.ReasonExit
 	case code == cldExited:
 		r.Reason, r.Exit = runner.ReasonExit, int(status)
 	default:
@@ -404,7 +437,7 @@ func (w *Worker) kill(why ending) {
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
-	w.link.kill(ctx, w.unit)
+	w.pool.runner.bus.live(ctx, w.current()).kill(ctx, w.unit)
 }
 
 // discard stops the unit, whatever it does, and lets systemd forget it.
@@ -419,8 +452,9 @@ func (w *Worker) discard() {
 		w.kills.end()
 		ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 		defer cancel()
-		w.link.stop(ctx, w.unit)
-		w.link.forget(ctx, w.unit)
+		l := w.pool.runner.bus.live(ctx, w.current())
+		l.stop(ctx, w.unit)
+		l.forget(ctx, w.unit)
 		w.conn.Close()
 		w.pool.mu.Lock()
 		delete(w.pool.taken, w)

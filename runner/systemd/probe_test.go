@@ -1,6 +1,7 @@
 package systemd_test
 
 import (
+	"os"
 	"slices"
 	"testing"
 
@@ -21,6 +22,9 @@ func testProbes(t *testing.T, options systemd.Options) {
 	}
 	if diff := cmp.Diff([]string(nil), broken(again.Effects)); diff != "" {
 		t.Errorf("effects that do not hold the second time (-want +got):\n%s", diff)
+	}
+	if os.Getenv(binaryVariable) != "" { // this process has a network of its own, so that every unit has another one
+		return
 	}
 	weak, err := systemd.ProbeUnconfined(t.Context(), r)
 	if err != nil {

@@ -160,7 +160,7 @@ func (o Options) unit(spec runner.Spec, l layout) []Property {
 		{"MountAPIVFS", true}, // the inner layer makes its own /proc and /dev from these
 		{"TemporaryFileSystem", []tmpfs{{slots, "ro,nosuid,nodev,mode=0755,size=64k"}}},
 		{"BindReadOnlyPaths", append([]bindPath{{o.Executable, programSlot, false, 0}}, l.readOnly...)},
-		{"CapabilityBoundingSet", uint64(setIDs)}, // to become the unit's own user; gone before the Spec is looked at
+		{"CapabilityBoundingSet", l.capabilities()},
 		{"SystemCallFilter", list{true, innerCalls}},
 		{"RestrictAddressFamilies", list{true, families(spec)}},
 	}
@@ -207,7 +207,7 @@ type layout struct {
 
 	mounts []runner.Mount  // the Spec's, with sources inside the unit
 	nodes  []runner.Device // the same for devices
-	uid    int             // of the host, that the unit becomes; zero: one of its own
+	uid    int             // of the host, that the unit becomes; zero: one of its own; rootUser: none
 	gid    int
 }
 
@@ -228,6 +228,15 @@ func (l *layout) add(n int, m runner.Mount, link bool) {
 		l.readOnly = append(l.readOnly, b)
 	}
 	l.mounts = append(l.mounts, m)
+}
+
+// capabilities returns what the unit's first process needs to become its user. They are gone before the Spec is looked at,
+// but in a unit that stays root, where making a user namespace for root takes them, and one more (user_namespaces(7)).
+func (l layout) capabilities() uint64 {
+	if l.uid == rootUser {
+		return setIDs | 1<<unix.CAP_SETFCAP
+	}
+	return setIDs
 }
 
 // toBus turns properties into what the bus takes.

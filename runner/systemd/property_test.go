@@ -105,6 +105,13 @@ func TestUnitOfSpec(t *testing.T) {
 				"BindPaths":         []bindPath{{"/shared", "/m/2", false, recursive}},
 			},
 		},
+		"root's own": {
+			runner.Spec{Mounts: []runner.Mount{bind("/store/private", "/in")}},
+			map[string]any{
+				"BindReadOnlyPaths":     []bindPath{program, {"/store/private", "/m/0", false, recursive}},
+				"CapabilityBoundingSet": uint64(1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETFCAP),
+			},
+		},
 		"devices": {
 			runner.Spec{Devices: []runner.Device{{Source: "/dev/zero"}, {Source: "/dev/sda", Target: "/dev/disk", Permissions: "r"}}},
 			map[string]any{
@@ -195,9 +202,10 @@ func TestUserOfUnit(t *testing.T) {
 		"one of its own":                 {[]runner.Mount{bind("/store/tree", "/a"), into("/shared")}, 0, ""},
 		"the owner of what it writes":    {[]runner.Mount{into("/home/b")}, 1003, ""},
 		"the owner of what is closed":    {[]runner.Mount{bind("/home/a", "/a")}, 1001, ""},
-		"never root, to read":            {[]runner.Mount{bind("/store/private", "/a")}, 0, "bind mount /a: use /store/private: it belongs to root and is closed to others"},
-		"never root, to write":           {[]runner.Mount{into("/store/tree")}, 0, "bind mount /out: use /store/tree: it belongs to root and is closed to others"},
-		"not two":                        {[]runner.Mount{bind("/home/a", "/a"), into("/home/b")}, 0, "bind mount /out: use /home/b: it belongs to user 1003, and another source to user 1001"},
+		"root, to read":                  {[]runner.Mount{bind("/store/private", "/a")}, rootUser, ""},
+		"root, to write":                 {[]runner.Mount{into("/store/tree")}, rootUser, ""},
+		"not two":                        {[]runner.Mount{bind("/home/a", "/a"), into("/home/b")}, 0, "bind mount /out: use /home/b: it belongs to user 1003 and is closed to others, as is another source that does not"},
+		"not root and another":           {[]runner.Mount{bind("/home/a", "/a"), into("/store/tree")}, 0, "bind mount /out: use /store/tree: it belongs to user 0 and is closed to others, as is another source that does not"},
 		"a source that is not there":     {[]runner.Mount{bind("/gone", "/a")}, 0, "bind mount /a: lstat /gone: file does not exist"},
 		"a relative source is the inner": {[]runner.Mount{bind("x", "/a")}, 0, ""},
 	} {

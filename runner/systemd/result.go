@@ -12,8 +12,9 @@ import (
 
 // result makes the Result after the unit's last process is gone, and lets systemd forget the unit.
 func (e *execution) result(ctx context.Context) (runner.Result, error) {
-	service, _ := e.link.GetUnitTypePropertiesContext(ctx, e.unit, "Service") // of a unit that is gone there is nothing to know
-	e.link.forget(ctx, e.unit)
+	link := e.bus.live(ctx, e.link)
+	service, _ := link.GetUnitTypePropertiesContext(ctx, e.unit, "Service") // of a unit that is gone there is nothing to know
+	link.forget(ctx, e.unit)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.failed != nil {
@@ -113,7 +114,15 @@ func (e *execution) confinement(inner runner.Confinement, report Report, missing
 		c.Enforced = append(c.Enforced, "own-user")
 	}
 	c.Missing = slices.Concat(inner.Missing, e.watch.missing, missing)
+	if bounded(e.spec.Limits) {
+		c.Missing = append(c.Missing, "refused-syscalls: the filter of a unit does not count them")
+	}
 	return sorted(c)
+}
+
+// bounded reports whether an execution is held to something, and so watched.
+func bounded(l runner.Limits) bool {
+	return l.Wall > 0 || l.CPU > 0 || l.Memory > 0 || l.Processes > 0 || l.IORead > 0 || l.IOWrite > 0 || l.Power > 0
 }
 
 // sorted puts c into its canonical order.

@@ -49,13 +49,21 @@ func TestVersion2(t *testing.T) {
 		"^(one_job_each|memory|exit|wall_time|cancelled|exit_status.*|signal_is.*|several_runs.*|processes|power|limits_of.*|what_was_used.*|outputs_arrive.*|a_writable.*|commands_talk.*|wall_time_ends_grand.*)$")
 }
 
+const (
+	privateVariable = "ARCH_TEST_PRIVATE"     // use systemd's private socket
+	binaryVariable  = "ARCH_TEST_UNIT_BINARY" // the program of units, if it is built already
+)
+
 func suite(t *testing.T) {
-	options := systemd.Options{Executable: unitBinary(t)}
+	options := systemd.Options{Executable: unitBinary(t), Private: os.Getenv(privateVariable) != ""}
 	t.Run("probes", func(t *testing.T) { testProbes(t, options) })
 	t.Run("pool", func(t *testing.T) { testPool(t, options) })
 	t.Run("broken pool", func(t *testing.T) { testBrokenPool(t, options) })
 	t.Run("adoption", func(t *testing.T) { testAdoption(t, options) })
 	t.Run("stop all", func(t *testing.T) { testStopAll(t, options) })
+	t.Run("broken connection", func(t *testing.T) { testBrokenConnection(t, options) })
+	t.Run("failed start", func(t *testing.T) { testFailedStart(t, options) })
+	t.Run("without capabilities", func(t *testing.T) { testWithoutCapabilities(t, options) })
 	t.Run("contract", func(t *testing.T) {
 		runnertest.Run(t, func(t *testing.T) runner.Runner { return driver(t, options) })
 	})
@@ -109,6 +117,9 @@ func leftovers(t *testing.T) {
 // unitBinary returns a binary for units: this one, unless it is linked dynamically, as with -race.
 func unitBinary(t testing.TB) string {
 	t.Helper()
+	if built := os.Getenv(binaryVariable); built != "" {
+		return built
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

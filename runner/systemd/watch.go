@@ -26,7 +26,7 @@ type watch struct {
 
 // startWatch reads back the limits of e's unit and starts to measure it.
 func startWatch(e *execution) (*watch, error) {
-	g, err := groupsOf(e.hello.PID)
+	g, err := groupsOf(e.hello.Groups)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func startWatch(e *execution) (*watch, error) {
 	}
 	w.meter = meter.Start(source, meter.Options{
 		Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.bytes.Load,
-		Power: func(milli int64) error { return setQuota(e.link, e.unit, milli, e.spec.Limits.CPU) },
+		Power: func(milli int64) error { return setQuota(e.bus, e.link, e.unit, milli, e.spec.Limits.CPU) },
 	})
 	w.kills = watchKills(g["memory"], func() {
 		e.kill(&ending{runner.ReasonOutOfMemory, memoryDetail(e.spec.Limits)}, nil)
@@ -59,13 +59,13 @@ func (g groups) meterPaths() meter.CgroupPaths {
 }
 
 // setQuota changes how much processor time a unit gets, in thousandths of a processor, but never above its limit; zero: none.
-func setQuota(l *link, unit string, milli, most int64) error {
+func setQuota(b *bus, l *link, unit string, milli, most int64) error {
 	if most > 0 {
 		milli = min(milli, most)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
-	return l.SetUnitPropertiesContext(ctx, unit, true, toBus([]Property{{"CPUQuotaPerSecUSec", uint64(milli) * 1000}})...)
+	return b.live(ctx, l).SetUnitPropertiesContext(ctx, unit, true, toBus([]Property{{"CPUQuotaPerSecUSec", uint64(milli) * 1000}})...)
 }
 
 func memoryDetail(l runner.Limits) string {

@@ -47,6 +47,7 @@ type order struct {
 	ClockOffset time.Duration
 	Network     runner.Network
 	Limits      runner.Limits // what the inner layer keeps
+	Wall        time.Duration // what the first process keeps; zero: no limit
 	Degraded    bool
 	HostUID     int // to become; zero: a user id that no other unit has
 	HostGID     int
@@ -56,7 +57,7 @@ type order struct {
 
 // hello tells what the first process finds in force, before it looks at the order.
 type hello struct {
-	PID          int    // of the first process; a unit has no process namespace of its own
+	Groups       string // its control groups: /proc/self/cgroup
 	Capabilities string // effective set, in hexadecimal
 	Bounding     string
 	NoNewPrivs   bool
