@@ -50,7 +50,7 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# The commands choose drivers and fetchers.
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint < cmd/arch;
+	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;
