@@ -24,6 +24,8 @@ func testBombs(t *testing.T, d driver) {
 		{"disk", runner.Limits{Scratch: 16 << 20, Memory: 256 << 20}, []runner.Reason{runner.ReasonExit}, 3},
 		{"shared", runner.Limits{Scratch: 16 << 20, Memory: 128 << 20}, []runner.Reason{runner.ReasonExit, runner.ReasonOutOfMemory}, 3},
 		{"inodes", runner.Limits{Scratch: 16 << 20, Memory: 128 << 20}, []runner.Reason{runner.ReasonExit, runner.ReasonOutOfMemory}, 3},
+		{"sockets", runner.Limits{Memory: 128 << 20}, []runner.Reason{runner.ReasonExit, runner.ReasonOutOfMemory}, 3},
+		{"pipes", runner.Limits{Memory: 128 << 20}, []runner.Reason{runner.ReasonExit, runner.ReasonOutOfMemory}, 3},
 		{"log", runner.Limits{Log: 1 << 20}, []runner.Reason{runner.ReasonLimit}, 0},
 		{"time", runner.Limits{Wall: time.Second}, []runner.Reason{runner.ReasonTimeout}, 0},
 	}

@@ -32,6 +32,10 @@ func bomb(kind string) int {
 		return bombFile("bomb", 1<<62)
 	case "inodes":
 		return bombInodes()
+	case "sockets":
+		return bombSockets()
+	case "pipes":
+		return bombPipes()
 	case "log":
 		line := make([]byte, 64<<10)
 		for i := range line {
@@ -104,6 +108,58 @@ func bombFile(name string, limit int64) int {
 		}
 	}
 	return 0
+}
+
+// enough is how much of the kernel's memory a bomb takes at most, so that it is no harm to the machine where nothing stops it: it ends
+// with status 4 then.
+const enough = 512 << 20
+
+// bombSockets fills the buffers of sockets, which hold memory of the kernel.
+func bombSockets() int {
+	held := int64(0)
+	block := make([]byte, 32<<10)
+	for n := 0; held < enough; n++ {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			fmt.Printf("after %d pairs with %d MiB: %v\n", n, held>>20, err)
+			return 3
+		}
+		for _, fd := range pair {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<30)
+			for held < enough {
+				got, err := unix.Write(fd, block)
+				if err != nil {
+					break
+				}
+				held += int64(got)
+			}
+		}
+	}
+	fmt.Printf("%d MiB and more\n", held>>20)
+	return 4
+}
+
+// bombPipes fills pipes of the largest size.
+func bombPipes() int {
+	held := int64(0)
+	block := make([]byte, 1<<20)
+	for n := 0; held < enough; n++ {
+		var ends [2]int
+		if err := unix.Pipe2(ends[:], unix.O_NONBLOCK); err != nil {
+			fmt.Printf("after %d pipes with %d MiB: %v\n", n, held>>20, err)
+			return 3
+		}
+		unix.FcntlInt(uintptr(ends[1]), unix.F_SETPIPE_SZ, 1<<20)
+		for {
+			got, err := unix.Write(ends[1], block)
+			if err != nil {
+				break
+			}
+			held += int64(got)
+		}
+	}
+	fmt.Printf("%d MiB and more\n", held>>20)
+	return 4
 }
 
 func bombInodes() int {
