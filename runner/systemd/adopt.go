@@ -60,7 +60,7 @@ func (r *Runner) sweep(running []*Running) {
 // Wait does what Run would have done from now on, for the same Spec: it collects the outputs and returns the Result. What the
 // commands have written in the meantime, and write still, is lost, and so is the Exchange.
 //
-// It is an error if the driver that started the unit is still connected to it.
+// Cancelling ctx kills the execution. It is an error if the driver that started the unit is still connected to it.
 func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, error) {
 	spec.Name = j.Name
 	spec, err := complete(spec)
@@ -76,7 +76,9 @@ func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, er
 		return runner.Result{}, err
 	}
 	e := &execution{options: j.runner.options, bus: j.runner.bus, link: l, spec: spec, unit: j.Unit}
-	if err := e.attach(ctx); err != nil {
+	attaching, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
+	defer cancel()
+	if err := e.attach(attaching); err != nil {
 		return runner.Result{}, fmt.Errorf("adopt unit %s: %w", j.Unit, err)
 	}
 	defer e.clean()
