@@ -34,7 +34,7 @@ func Extension() wasm.Extension {
 
 // prepare returns a prepared module as it is, and makes every other ask for gas.
 func prepare(module []byte) ([]byte, error) {
-	prepared, err := isPrepared(module)
+	prepared, err := IsPrepared(module)
 	if err != nil || prepared {
 		return module, err
 	}

@@ -15,6 +15,7 @@ type Checkpoint struct {
 	Module  digest.SHA256 // of the module, as whoever started the run has named it
 	Gas     uint64        // used so far
 	Granted uint64        // gas of the slices given so far; less than Gas
+	Version string        // gas.Version that it was stopped with
 	Entry   string        // the export that runs
 	State   digest.SHA256 // of memory, globals and WASI state
 	// Snapshot resumes without repeating; nil: a mark.
@@ -43,19 +44,20 @@ const (
 
 	magic = "arch checkpoint 1\n"
 	// MaxSize bounds an encoded Checkpoint: all of a memory, with every block's index, and everything else.
-	MaxSize   = 4<<30 + 4<<20 + maxStack + maxWASI + 1<<20
-	maxStack  = 16 << 20
-	maxWASI   = 32 << 20 // wasi.MaxState
-	maxEntry  = 1 << 10
-	maxGlobal = 50_000
-	kindMark  = 1
-	kindWhole = 2
+	MaxSize    = 4<<30 + 4<<20 + maxStack + maxWASI + 1<<20
+	maxStack   = 16 << 20
+	maxWASI    = 32 << 20 // wasi.MaxState
+	maxEntry   = 1 << 10
+	maxVersion = 64
+	maxGlobal  = 50_000
+	kindMark   = 1
+	kindWhole  = 2
 )
 
 // Marshal encodes c. The format, all numbers little-endian:
 //
 //	"arch checkpoint 1\n", kind (1 byte: 1 mark, 2 snapshot), module (32 bytes), gas, granted (8 each), state (32),
-//	entry (4-byte length, bytes), call stack (4-byte length, bytes; empty in a mark),
+//	version, entry (4-byte length, bytes each), call stack (4-byte length, bytes; empty in a mark),
 //	SHA-256 of all before (32);
 //	of a snapshot, with the SHA-256 that state says: WASI state (4-byte length, bytes), globals (4-byte number, 8 each),
 //	pages (4), blocks (4-byte number; of each its index in 4 bytes and 4096 bytes; rising, none all zero)
@@ -76,6 +78,7 @@ func (c *Checkpoint) Marshal() []byte {
 	b = binary.LittleEndian.AppendUint64(b, c.Gas)
 	b = binary.LittleEndian.AppendUint64(b, c.Granted)
 	b = append(b, c.State[:]...)
+	b = appendSized(b, []byte(c.Version))
 	b = appendSized(b, []byte(c.Entry))
 	b = appendSized(b, stack)
 	sum := sha256.Sum256(b)
@@ -144,7 +147,7 @@ func parse(data []byte) (*Checkpoint, error) {
 	}
 	r := &reader{data: data[len(magic):]}
 	kind := r.take(1)
-	c := &Checkpoint{Module: r.hash(), Gas: r.u64(), Granted: r.u64(), State: r.hash(), Entry: string(r.sized("entry", maxEntry))}
+	c := &Checkpoint{Module: r.hash(), Gas: r.u64(), Granted: r.u64(), State: r.hash(), Version: string(r.sized("version", maxVersion)), Entry: string(r.sized("entry", maxEntry))}
 	stack := r.sized("call stack", maxStack)
 	head := data[:len(data)-len(r.data)]
 	sum := r.take(sha256.Size)

@@ -15,7 +15,7 @@ import (
 func block(index uint32, b byte) Block { return Block{index, bytes.Repeat([]byte{b}, BlockSize)} }
 
 func mark() *Checkpoint {
-	return &Checkpoint{Module: digest.Of([]byte("m")), Gas: 12, Granted: 10, Entry: "_start", State: digest.Of([]byte("s"))}
+	return &Checkpoint{Module: digest.Of([]byte("m")), Gas: 12, Granted: 10, Version: "v", Entry: "_start", State: digest.Of([]byte("s"))}
 }
 
 func whole() *Checkpoint {
@@ -35,8 +35,8 @@ func TestFormat(t *testing.T) {
 		c    *Checkpoint
 		hash string
 	}{
-		{"mark", mark(), "sha256:c3e52b9abf56678bccb5a4ef145311fde1481e5bed7e15b5c15b114e63bf583e"},
-		{"snapshot", whole(), "sha256:d10e2b531600af2dd74340342c2c842ba3d9121bda035049a1c2a0dc95c4da73"},
+		{"mark", mark(), "sha256:e0d1de5ef8211f0856db45af8cc002e548afe8b29c003b4d5754300dde329adc"},
+		{"snapshot", whole(), "sha256:720b8420a4bb88fb137589b26bb716b285a6056693a38577153063679e3c7b9a"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			encoded := test.c.Marshal()
@@ -54,8 +54,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// headSize is how long an encoding is before its first hash, for the entry and the call stack of whole.
-const headSize = len(magic) + 1 + 32 + 8 + 8 + 32 + 4 + 6 + 4
+// headSize is how long an encoding is before its first hash, for the version and entry of mark, without a call stack.
+const headSize = len(magic) + 1 + 32 + 8 + 8 + 32 + 4 + 1 + 4 + 6 + 4
 
 // seal makes a checkpoint of a head and a body with the hashes that they need, as an attacker would.
 func seal(head, body []byte) []byte {

@@ -76,7 +76,7 @@ func Instrument(ctx context.Context, module []byte, wasmOpt string) ([]byte, Rec
 	if err != nil {
 		return nil, Record{}, err
 	}
-	if prepared, err := isPrepared(out); err != nil {
+	if prepared, err := IsPrepared(out); err != nil {
 		return nil, Record{}, fmt.Errorf("check what wasm-opt made: %w", err)
 	} else if !prepared {
 		return nil, Record{}, errors.New("check what wasm-opt made: it cannot save its call stack")
@@ -170,9 +170,9 @@ const (
 	stopRewind  = "asyncify_stop_rewind"
 )
 
-// isPrepared reports whether module is one that Instrument makes: it counts gas, asks its host for more, and has the functions to
+// IsPrepared reports whether module is one that Instrument makes: it counts gas, asks its host for more, and has the functions to
 // save its call stack. The error is binary.Decode's, or says what is wrong with one that pretends to be.
-func isPrepared(module []byte) (bool, error) {
+func IsPrepared(module []byte) (bool, error) {
 	m, err := binary.Decode(module, preparedLimits())
 	if err != nil {
 		return false, err

@@ -60,7 +60,7 @@ func TestInstrument(t *testing.T) {
 		!strings.HasPrefix(record.ToolVersion, "wasm-opt version ") || record.Tool.IsZero() || len(record.Arguments) == 0 {
 		t.Errorf("record %+v", record)
 	}
-	if prepared, err := isPrepared(out); !prepared || err != nil {
+	if prepared, err := IsPrepared(out); !prepared || err != nil {
 		t.Errorf("not recognised: %v", err)
 	}
 	if unchanged, err := prepare(out); err != nil || !slices.Equal(unchanged, out) {

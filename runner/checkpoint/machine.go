@@ -75,6 +75,8 @@ func newMachine(in instance, r request, from *Checkpoint, limit uint64, asked fu
 	switch {
 	case !m.prepared && !r.Deterministic:
 		return nil, errors.New("a module that was not prepared for snapshots, and that reads the host's clock or randomness, cannot be stopped and resumed")
+	case from != nil && from.Version != gas.Version:
+		return nil, fmt.Errorf("resume: it counted gas by %q, and this is %q", from.Version, gas.Version)
 	case from != nil && from.Entry != r.Entry:
 		return nil, fmt.Errorf("resume: the checkpoint is of entry %q, not %q", from.Entry, r.Entry)
 	case from != nil && limit > 0 && from.Granted > limit:
@@ -219,7 +221,7 @@ func (m *machine) stop() {
 	if err != nil {
 		panic(err)
 	}
-	m.stopped = &Checkpoint{Gas: m.used(), Granted: m.granted, Entry: m.request.Entry, State: s.digest()}
+	m.stopped = &Checkpoint{Gas: m.used(), Granted: m.granted, Version: gas.Version, Entry: m.request.Entry, State: s.digest()}
 	if !m.prepared || m.in.Memory().Size() < stackBase+pageSize/2 {
 		panic(wasm.ErrStopped)
 	}

@@ -9,7 +9,7 @@ import (
 // apply returns body with the edits.
 func (r *rewriter) apply(body []byte) []byte {
 	out := make([]byte, 0, len(body)+len(body)/4+64)
-	from := 0
+	from := uint32(0)
 	for i := range r.edits {
 		e := &r.edits[i]
 		out = append(out, body[from:e.at]...)
@@ -90,7 +90,7 @@ func (r *rewriter) grown(out []byte, e *edit) []byte {
 	if e.op == binary.MemorySize {
 		out = append(out, byte(binary.MemorySize), 0)
 	} else {
-		out = binary.AppendU32(append(out, 0xfc, byte(e.op&0xff)), e.table)
+		out = binary.AppendU32(append(out, 0xfc, byte(e.op&0xff)), e.index)
 	}
 	out = binary.AppendU32(append(out, byte(binary.LocalGet)), local)
 	out = append(out, opI32Sub)

@@ -39,7 +39,7 @@ type Metered struct {
 	State []string
 }
 
-// Instrument returns module with counting code. Its error is binary.Decode's, or says that the module was instrumented before.
+// Instrument returns module with counting code. Its error is binary.Decode's, or a *ReservedError.
 //
 // Custom sections other than "name", "producers" and "target_features" are left out: they could refer to positions in the code.
 func Instrument(module []byte, o Options) (*Metered, error) {
@@ -66,16 +66,30 @@ func Instrument(module []byte, o Options) (*Metered, error) {
 	return metered, nil
 }
 
+// ReservedError says that a module has names that Instrument adds.
+type ReservedError struct {
+	What string
+}
+
+func (e *ReservedError) Error() string {
+	return "instrument module: " + e.What + ": it was instrumented before"
+}
+
+// Hint tells the way out.
+func (e *ReservedError) Hint() string {
+	return "run the original module, or, if this one was prepared for checkpoints, run it as a checkpointable job"
+}
+
 // refuseReserved keeps the names that we add unambiguous.
 func refuseReserved(m *binary.Module) error {
 	for _, e := range m.Exports {
 		if e.Name == Global || len(e.Name) >= len(StatePrefix) && e.Name[:len(StatePrefix)] == StatePrefix {
-			return fmt.Errorf("instrument module: it exports %q, a reserved name: was it instrumented before?", e.Name)
+			return &ReservedError{fmt.Sprintf("it exports %q, a reserved name", e.Name)}
 		}
 	}
 	for _, i := range m.Imports {
 		if i.Module == HookModule {
-			return fmt.Errorf("instrument module: it imports %q of the reserved module %q", i.Name, i.Module)
+			return &ReservedError{fmt.Sprintf("it imports %q of the reserved module %q", i.Name, i.Module)}
 		}
 	}
 	return nil

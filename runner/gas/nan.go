@@ -50,7 +50,7 @@ func (r *rewriter) nan(in *wasm.Instr) {
 	default:
 		r.observe(len(r.nans.values))
 		if t := vectorNaN(op); t != 0 {
-			r.edits = append(r.edits, edit{at: in.End, kind: canonical, op: op, typ: wasm.V128, lanes: t, need: true})
+			r.edits = append(r.edits, edit{at: uint32(in.End), kind: canonical, op: op, typ: wasm.V128, lanes: t, need: true})
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (r *rewriter) numeric(in *wasm.Instr) {
 		return
 	}
 	r.nans.push(len(r.edits))
-	r.edits = append(r.edits, edit{at: in.End, kind: canonical, op: in.Op, typ: t})
+	r.edits = append(r.edits, edit{at: uint32(in.End), kind: canonical, op: in.Op, typ: t})
 }
 
 func binaryOp(op wasm.Op) bool {

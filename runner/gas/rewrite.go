@@ -39,18 +39,18 @@ const (
 	canonical                 // make the value on the stack a canonical NaN if it is a NaN
 )
 
+// edit is small: a function may need one for every second byte.
 type edit struct {
-	at    int // position in the original body
-	kind  editKind
-	need  bool // of canonical: false if nobody can tell
-	shift int8 // of sized and grown: the cost is the size shifted to the left
+	cost  int64
+	at    uint32 // position in the original body
+	end   uint32 // of renumber: where the original instruction ends
+	index uint32 // of renumber: the new index; of grown: the table
 	op    binary.Op
-	table uint32         // of grown: the table
-	index uint32         // of renumber: the new index
-	end   int            // of renumber: where the original instruction ends
+	kind  editKind
+	need  bool           // of canonical: false if nobody can tell
+	shift int8           // of sized and grown: the cost is the size shifted to the left
 	typ   binary.ValType // of canonical
 	lanes binary.ValType // of canonical, for a vector
-	cost  int64
 }
 
 // frame is a block that is being read.
@@ -120,7 +120,7 @@ func (r *rewriter) function(i int) {
 // start begins a region at a position.
 func (r *rewriter) start(at int, kind editKind) {
 	r.region = len(r.edits)
-	r.edits = append(r.edits, edit{at: at, kind: kind})
+	r.edits = append(r.edits, edit{at: uint32(at), kind: kind})
 }
 
 func (r *rewriter) cost(n int64) {
@@ -131,7 +131,7 @@ func (r *rewriter) cost(n int64) {
 
 func (r *rewriter) instr(in *binary.Instr) {
 	if r.o.Hook && (in.Op == binary.Call || in.Op == binary.RefFunc) && int(in.A) >= r.imports {
-		r.edits = append(r.edits, edit{at: in.Start, kind: renumber, op: in.Op, index: in.A + 1, end: in.End})
+		r.edits = append(r.edits, edit{at: uint32(in.Start), kind: renumber, op: in.Op, index: in.A + 1, end: uint32(in.End)})
 	}
 	if r.region != dead {
 		r.cost(flatCost(in.Op))
@@ -257,12 +257,12 @@ func (r *rewriter) branches(targets []uint32) {
 func (r *rewriter) size(in *binary.Instr) {
 	switch in.Op {
 	case binary.MemoryCopy, binary.MemoryFill, binary.MemoryInit:
-		r.edits = append(r.edits, edit{at: in.Start, kind: sized, shift: -byteShift})
+		r.edits = append(r.edits, edit{at: uint32(in.Start), kind: sized, shift: -byteShift})
 	case binary.TableCopy, binary.TableFill, binary.TableInit:
-		r.edits = append(r.edits, edit{at: in.Start, kind: sized})
+		r.edits = append(r.edits, edit{at: uint32(in.Start), kind: sized})
 	case binary.MemoryGrow:
-		r.edits = append(r.edits, edit{at: in.End, kind: grown, op: binary.MemorySize, shift: pageShift})
+		r.edits = append(r.edits, edit{at: uint32(in.End), kind: grown, op: binary.MemorySize, shift: pageShift})
 	case binary.TableGrow:
-		r.edits = append(r.edits, edit{at: in.End, kind: grown, op: binary.TableSize, table: in.A})
+		r.edits = append(r.edits, edit{at: uint32(in.End), kind: grown, op: binary.TableSize, index: in.A})
 	}
 }
