@@ -118,7 +118,7 @@ func explode(t *testing.T, r *wasm.Runner, name string, code []byte, interpret b
 	if len(code) > 1<<20 {
 		spec.Mounts[0] = fileMount(t, code)
 	}
-	spec.Limits = runner.Limits{Wall: 3 * time.Second, Memory: 192 << 20, Processes: 64}
+	spec.Limits = runner.Limits{Wall: 2 * time.Second, Memory: 192 << 20, Processes: 64}
 	spec.Module.Interpret = interpret
 	spec.Module.Memory = 1 << 30
 	var before, after runtime.MemStats

@@ -16,11 +16,18 @@ import (
 	"arch.network/attest/digest/nar"
 	"arch.network/runner"
 	"arch.network/runner/namespace"
+	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
 )
 
 func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := systemd.Main(os.Args, inner); handled {
+		os.Exit(code)
+	}
+	if handled, code := wasm.Main(os.Args); handled {
 		os.Exit(code)
 	}
 	code := m.Run()
@@ -29,6 +36,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+// inner is the layer inside of systemd's units.
+func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
 
 // built is the directory of what tests build once; empty: nothing yet.
 var built string

@@ -11,7 +11,8 @@ import (
 )
 
 // State is a System between two calls, without what lies in its directories and without the module's memory. It is
-// written as JSON (Marshal) and read back strictly (ParseState).
+// written as JSON (Marshal) and read back strictly (ParseState). A directory that is being listed is listed anew: entries that
+// came or went since the listing began can then be met twice or not at all, as POSIX has it.
 type State struct {
 	Version     int          `json:"version"` // 1
 	Descriptors []Descriptor `json:"descriptors"`
