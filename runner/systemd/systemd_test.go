@@ -14,6 +14,7 @@ import (
 	"arch.network/runner/runnertest"
 	"arch.network/runner/systemd"
 	"arch.network/runner/systemd/testdata/peer"
+	"arch.network/runner/wasm"
 	"arch.network/tests/guest"
 )
 
@@ -22,6 +23,9 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	if handled, code := systemd.Main(os.Args, inner); handled {
+		os.Exit(code)
+	}
+	if handled, code := wasm.Main(os.Args); handled {
 		os.Exit(code)
 	}
 	if handled, code := peer.Main(os.Args); handled {
@@ -64,6 +68,7 @@ func suite(t *testing.T) {
 	t.Run("broken connection", func(t *testing.T) { testBrokenConnection(t, options) })
 	t.Run("failed start", func(t *testing.T) { testFailedStart(t, options) })
 	t.Run("without capabilities", func(t *testing.T) { testWithoutCapabilities(t, options) })
+	t.Run("modules", func(t *testing.T) { testModules(t, options) })
 	t.Run("contract", func(t *testing.T) {
 		runnertest.Run(t, func(t *testing.T) runner.Runner { return driver(t, options) })
 	})

@@ -9,6 +9,7 @@ import (
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
 	"arch.network/runner/systemd/testdata/peer"
+	"arch.network/runner/wasm"
 )
 
 func main() {
@@ -16,6 +17,9 @@ func main() {
 		os.Exit(code)
 	}
 	if handled, code := systemd.Main(os.Args, inner); handled {
+		os.Exit(code)
+	}
+	if handled, code := wasm.Main(os.Args); handled {
 		os.Exit(code)
 	}
 	if handled, code := peer.Main(os.Args); handled {
