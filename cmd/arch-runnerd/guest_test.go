@@ -461,6 +461,9 @@ func testCrowd(t *testing.T) {
 	var held []net.Conn
 	for range crowd {
 		conn, err := net.Dial("unix", broker.DefaultSocket)
+		if errors.Is(err, syscall.EAGAIN) {
+			continue // more wait than the socket's backlog holds
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -468,16 +471,22 @@ func testCrowd(t *testing.T) {
 			held = append(held, conn)
 			continue
 		}
-		conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-		answer, err := io.ReadAll(conn)
-		if err != nil && len(answer) == 0 || !bytes.Contains(answer, []byte(`"code":"busy"`)) {
-			t.Fatalf("got %q, %v", answer, err)
-		}
 		conn.Close()
 	}
 	for _, conn := range held {
 		conn.Close()
 	}
+	for range 10_000 { // until the broker has noticed that they are closed
+		_, err := ask(t.Context(), envelope(t, newJob(hello), "alice"), contents, broker.Request{})
+		if r, ok := errors.AsType[*broker.Refusal](err); ok && r.Code == broker.CodeBusy {
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	t.Error("the broker stays busy")
 }
 
 func wantCode(t *testing.T, err error, code broker.Code) {

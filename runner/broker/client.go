@@ -8,6 +8,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/runner"
@@ -91,7 +93,7 @@ func (c *Client) do(ctx context.Context, q Request, first request) (Response, er
 	if path == "" {
 		path = DefaultSocket
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	conn, err := dial(ctx, path)
 	if err != nil {
 		return Response{}, &UnreachableError{path, err}
 	}
@@ -107,6 +109,17 @@ func (c *Client) do(ctx context.Context, q Request, first request) (Response, er
 		return Response{}, ctx.Err()
 	}
 	return resp, err
+}
+
+// dial connects. While more wait to be accepted than the socket has room for, the kernel says so, and it tries again for a while.
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	const tries, wait = 100, 50 * time.Millisecond
+	for i := 0; ; i++ {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil || i == tries || !errors.Is(err, unix.EAGAIN) || !pause(ctx, wait) {
+			return conn, err
+		}
+	}
 }
 
 // exchange is one connection, from the client's side.
