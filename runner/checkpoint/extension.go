@@ -67,8 +67,10 @@ func report(in *wasm.Instance, m *machine, err error) error {
 	if !errors.Is(err, wasm.ErrStopped) {
 		return err
 	}
-	if _, err := in.Write(append([]byte{saysStopped}, m.stopped.Marshal()...)); err != nil {
-		return err
+	for _, part := range [][]byte{{saysStopped}, m.stopped.Marshal()} {
+		if _, err := in.Write(part); err != nil {
+			return err
+		}
 	}
 	return wasm.ErrStopped
 }
@@ -131,7 +133,7 @@ func parseRequest(data []byte) (r request, from *Checkpoint, err error) {
 		return r, nil, fmt.Errorf("parse request for checkpoints: version %d, slice %d, entry %q", r.Version, r.Slice, r.Entry)
 	}
 	if data = data[n:]; len(data) > 0 {
-		from, err = Parse(data)
+		from, err = parse(data)
 	}
 	return r, from, err
 }

@@ -96,7 +96,7 @@ func TestParseRefuses(t *testing.T) {
 		{"nothing", nil, `starts with "", not "arch checkpoint 1\n"`},
 		{"another version", []byte("arch checkpoint 2\n........"), "not \"arch checkpoint 1\\n\""},
 		{"damaged head", append(append(bytes.Clone(encoded[:50]), encoded[50]^1), encoded[51:]...), "damaged: its hash is another"},
-		{"damaged body", encoded[:len(encoded)-1], "damaged: its state is not the one that it names"},
+		{"damaged body", append(bytes.Clone(encoded[:len(encoded)-1]), 9), "damaged: its state is not the one that it names"},
 		{"kind", kind(3, markHead, nil), "kind 3"},
 		{"mark with a call stack", kind(kindMark, head, nil), "kind 1, call stack of 5 bytes"},
 		{"mark with a body", kind(kindMark, markHead, body), "bytes more than its content"},
