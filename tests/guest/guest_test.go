@@ -61,7 +61,8 @@ func unitTests() []unitTest {
 		{"PrivateNetwork", []string{"PrivateNetwork=yes"}, "ls /sys/class/net", "lo\n", 0},
 		{
 			"RestrictAddressFamilies",
-			[]string{"RestrictAddressFamilies=AF_UNIX"}, "bash -c 'echo > /dev/tcp/127.0.0.1/1' 2>&1 | grep -o -m 1 'not supported'", "not supported\n", 0,
+			[]string{"RestrictAddressFamilies=AF_UNIX"},
+			"bash -c 'echo > /dev/tcp/127.0.0.1/1' 2>&1 | grep -o -m 1 'not supported'", "not supported\n", 0,
 		},
 		{"MemoryMax", []string{"MemoryMax=24M", "MemorySwapMax=0"}, "exec tail /dev/zero", "", killed},
 		{"MemoryMax is enough", []string{"MemoryMax=512M"}, "head -c 50M /dev/zero | tail | wc -c", "52428800\n", 0},

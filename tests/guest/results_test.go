@@ -67,3 +67,23 @@ func describe(prefix string, tests []*result) []string {
 }
 
 func quote(s string) string { return `"` + strings.ReplaceAll(s, "\n", `\n`) + `"` }
+
+// FuzzCollect reads what a broken or hostile guest may write in place of events.
+func FuzzCollect(f *testing.F) {
+	f.Add(`{"Action":"run","Test":"TestA/x"}{"Action":"output","Test":"TestA","Output":"=== RUN"}{"Action":"skip","Test":"TestA/x"}`)
+	f.Add(`{"Action":"fail","Test":"/"}`)
+	f.Add(`{"Action":"output","Output":"panic"}`)
+	f.Add(`[`)
+	f.Fuzz(func(t *testing.T, events string) {
+		r, err := collect(strings.NewReader(events))
+		if err != nil {
+			return
+		}
+		for _, test := range r.tests {
+			if strings.Contains(test.name, "/") {
+				t.Errorf("a level is called %q", test.name)
+			}
+		}
+		describe("", r.tests)
+	})
+}

@@ -126,8 +126,14 @@ func namespaces() []attempt {
 		name string
 		flag int
 	}{
-		{"user", unix.CLONE_NEWUSER}, {"mount", unix.CLONE_NEWNS}, {"network", unix.CLONE_NEWNET}, {"process", unix.CLONE_NEWPID},
-		{"ipc", unix.CLONE_NEWIPC}, {"host-name", unix.CLONE_NEWUTS}, {"cgroup", unix.CLONE_NEWCGROUP}, {"time", unix.CLONE_NEWTIME},
+		{"user", unix.CLONE_NEWUSER},
+		{"mount", unix.CLONE_NEWNS},
+		{"network", unix.CLONE_NEWNET},
+		{"process", unix.CLONE_NEWPID},
+		{"ipc", unix.CLONE_NEWIPC},
+		{"host-name", unix.CLONE_NEWUTS},
+		{"cgroup", unix.CLONE_NEWCGROUP},
+		{"time", unix.CLONE_NEWTIME},
 	} {
 		list = append(list, attempt{"unshare-" + n.name + "-namespace", "namespace", func(attacker.Targets) verdict {
 			if n.flag == unix.CLONE_NEWUSER { // only a process with one thread may

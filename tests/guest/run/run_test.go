@@ -420,3 +420,31 @@ func TestMaskedHasNoTwins(t *testing.T) {
 		t.Errorf("a service is named twice: %q", masked)
 	}
 }
+
+// FuzzParseHierarchies reads files of the kernel, or of a test that has made some up.
+func FuzzParseHierarchies(f *testing.F) {
+	f.Add("0::/a\n", "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+	f.Add("3:cpu,cpuacct:/\n", "31 30 0:27 /../.. /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n")
+	f.Add("::\n:\n", " - \n")
+	f.Fuzz(func(t *testing.T, own, mountinfo string) {
+		for _, h := range parseHierarchies(own, mountinfo) {
+			if h.path == ".." || strings.HasPrefix(h.path, "../") {
+				t.Errorf("group %q lies outside of %q", h.path, h.point)
+			}
+		}
+	})
+}
+
+// TestKernelCannotBeFetched shows what is said on a machine without apt.
+func TestKernelCannotBeFetched(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("PATH", "")
+	_, err := findKernel(t.Context())
+	if _, ok := errors.AsType[*unableError](err); !ok || !strings.Contains(err.Error(), "fetch User-Mode Linux: apt-get") {
+		t.Errorf("got %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(os.Getenv("XDG_CACHE_HOME"), "arch-guest", "*"))
+	if err != nil || len(left) != 1 { // the lock
+		t.Errorf("left: %q, %v", left, err)
+	}
+}
