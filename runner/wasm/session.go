@@ -314,7 +314,7 @@ func (s *session) believe(res *runner.Result) error {
 		s.died(res)
 		return nil
 	}
-	res.Exit, res.Detail = 0, r.Detail
+	res.Exit, res.Detail = 0, cut(r.Detail)
 	switch r.End {
 	case endExit, endTrap:
 		res.Exit = int(r.Exit)
@@ -328,7 +328,7 @@ func (s *session) believe(res *runner.Result) error {
 		res.Reason = runner.ReasonCancelled
 	case endUnable:
 		*res = runner.Result{}
-		return &runner.SetupError{Act: "prepare wasm worker", Err: errors.New(r.Detail), Cure: unableCure(r.Detail)}
+		return &runner.SetupError{Act: "prepare wasm worker", Err: errors.New(cut(r.Detail)), Cure: unableCure(r.Detail)}
 	}
 	return nil
 }

@@ -85,6 +85,7 @@ func TestHostileWorker(t *testing.T) {
 		{"killed", running, runner.Result{Reason: runner.ReasonSignal, Signal: "SIGSEGV", Detail: "x"}, runner.Result{Reason: runner.ReasonSignal, Signal: "SIGSEGV", Detail: "the worker died while its module ran: x"}},
 		{"killed after success", running + text(frameReport, goodReport), runner.Result{Reason: runner.ReasonTimeout, Detail: "wall"}, runner.Result{Reason: runner.ReasonTimeout, Detail: "wall"}},
 		{"claims success", running + text(frameReport, goodReport), exit2, runner.Result{Reason: runner.ReasonSignal, Signal: "SIGABRT", Detail: "the worker died while its module ran (status 2)"}},
+		{"escapes", text(frameReport, `{"version":1,"end":"refused","detail":"a\u001b[2Jb\nc"}`), exit2, runner.Result{Reason: runner.ReasonRefused, Detail: "a\uFFFD[2Jb\uFFFDc"}},
 		{"half a frame", running + "p\x10", exit2, broke("the conversation ends inside of a frame while its module ran")},
 		{"long frame", "p\xff\xff\xff\xff", exit2, broke(`frame 'p' of 4294967295 bytes, more than 1048576 before it began`)},
 		{"unknown frame", text('?', ""), exit2, broke("unexpected frame '?' before it began")},

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -243,9 +244,14 @@ func parseTask(data []byte) (task, error) {
 	return t, err
 }
 
-// cut shortens what came from a module's world to what a report may hold.
+// cut makes one printable, short line of what came from a module's world.
 func cut(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 	if len(s) <= maxDetail {
 		return s
 	}
