@@ -83,8 +83,13 @@ func (g *generator) function(i int) binary.Code {
 	}
 	g.expression(g.m.Types[i].Results[0], 4)
 	g.op(binary.End)
-	return binary.Code{Locals: []binary.Locals{{Count: 1, Type: binary.I32}, {Count: 1, Type: binary.I64}, {Count: 1, Type: binary.F32},
-		{Count: 1, Type: binary.F64}, {Count: counterLocals, Type: binary.I32}}, Body: g.code}
+	return binary.Code{Locals: []binary.Locals{
+		{Count: 1, Type: binary.I32},
+		{Count: 1, Type: binary.I64},
+		{Count: 1, Type: binary.F32},
+		{Count: 1, Type: binary.F64},
+		{Count: counterLocals, Type: binary.I32},
+	}, Body: g.code}
 }
 
 func (g *generator) op(ops ...binary.Op) {

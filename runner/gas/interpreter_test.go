@@ -16,7 +16,6 @@ type interpreter struct {
 	globals []uint64
 	table   int
 	bodies  []parsed
-	steps   int
 }
 
 type parsed struct {

@@ -23,8 +23,10 @@ const (
 	idTag       = 13
 )
 
-var sectionNames = [...]string{"custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code",
-	"data", "data count", "tag"}
+var sectionNames = [...]string{
+	"custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code",
+	"data", "data count", "tag",
+}
 
 // sectionOrder ranks the ids: sections come in rising rank, each at most once.
 var sectionOrder = [...]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 10, 13}
