@@ -261,4 +261,3 @@ func physicalAddresses(attacker.Targets) verdict {
 	}
 	return succeeded("page frame %#x", frame)
 }
-

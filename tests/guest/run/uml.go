@@ -25,8 +25,8 @@ const (
 	lineCount
 )
 
-// umlMemory is what a guest has. It is a sparse file in memory: only what is touched is used.
-const umlMemory = "2048M"
+// umlMemory is what a guest has, in MiB. It is a sparse file in memory: only what is touched is used.
+const umlMemory = 2048
 
 // runUML runs a job in a User-Mode Linux guest.
 func runUML(ctx context.Context, j job) (s status, err error) {
@@ -59,7 +59,7 @@ type machine struct {
 
 func (m *machine) start(k kernel, st *state, j job) error {
 	init := filepath.Join(st.io(), "run")
-	m.cmd = exec.Command(k.path, "mem="+umlMemory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+	m.cmd = exec.Command(k.path, fmt.Sprintf("mem=%dM", umlMemory), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
 		"con=null", "con0=null,fd:1", "ssl=null", "init="+init)
 	m.console.limit = 16 << 10
 	m.cmd.Stdout = &m.console
@@ -87,15 +87,17 @@ func (m *machine) start(k kernel, st *state, j job) error {
 	return m.cmd.Start()
 }
 
-// memoryDir is where UML keeps the guest's memory. It must allow execution.
+// memoryDir is where UML keeps the guest's memory: where programs may be executed, and where it has room. In containers /dev/shm is
+// often a small one.
 func memoryDir() string {
 	for _, dir := range []string{"/dev/shm", os.TempDir()} {
 		var fs unix.Statfs_t
-		if unix.Statfs(dir, &fs) == nil && fs.Flags&unix.ST_NOEXEC == 0 && unix.Access(dir, unix.W_OK) == nil {
+		if unix.Statfs(dir, &fs) == nil && fs.Flags&unix.ST_NOEXEC == 0 && unix.Access(dir, unix.W_OK) == nil &&
+			int64(fs.Bavail)*fs.Bsize >= umlMemory<<20 {
 			return dir
 		}
 	}
-	return "/"
+	return "/var/tmp"
 }
 
 // wait returns the command's status when the guest is off.
