@@ -88,6 +88,14 @@ func jobID(form []byte) digest.SHA256 {
 	return digest.Of(dsse.PAE(manifest.PayloadType("Job"), form))
 }
 
+// Deterministic reports whether an execution of doc is a function of the document alone: a module with neither the node's
+// clock, nor its randomness, nor its files.
+func Deterministic(doc *manifest.Job) bool {
+	s := &doc.Spec
+	return s.Runtime == manifest.RuntimeWasm && s.Determinism.Clock != manifest.ClockReal &&
+		s.Determinism.Randomness != manifest.RandomReal && len(s.Capabilities.FS) == 0
+}
+
 // PredicateType returns JobResultType.
 func (*JobResult) PredicateType() string { return JobResultType }
 

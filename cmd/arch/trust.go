@@ -93,7 +93,7 @@ func (a *app) trustOwn(key identity.PublicKey) (path string, made bool, err erro
 		return path, false, err
 	}
 	self := manifest.Principal{Name: "self", Operator: "self", Keys: []string{key.String()}}
-	roles := []string{manifest.RolePolicy, manifest.RoleBuilder, manifest.RoleRebuilder}
+	roles := []string{manifest.RolePolicy, manifest.RoleBuilder, manifest.RoleRebuilder, manifest.RoleJob, manifest.RolePeer}
 	return path, true, writeTrust(path, newTrustRoot(self, roles))
 }
 

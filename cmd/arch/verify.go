@@ -18,7 +18,8 @@ import (
 )
 
 const verifyHelp = `Verify checks an artifact against receipts, a trust root and, if given, a policy: who built it, from what, under which
-rules. Every check is a line, PASS, FAIL or SKIP, with its reason. It opens no connection.
+rules. Every check is a line, PASS, FAIL or SKIP, with its reason. It opens no connection. The output of a job is checked
+against the results and runs that arch run --attest leaves: role peer must have signed.
 
 Receipts are read from the files and directories that --receipts names (*.receipt.jsonl and *.intoto.jsonl); without it
 from the artifact's own directory.
@@ -158,7 +159,13 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, at time.Time, path 
 			return err
 		}
 	}
-	if res.Report, err = attest.Verify(ctx, in); err != nil {
+	judge := attest.Verify
+	if len(receipt.Claims) == 0 && len(receipt.Results) > 0 { // what a job left, not what was built
+		if judge = attest.VerifyJob; o.vsa != "" {
+			return hinted(usage("--vsa sums up builds, and %s is a job's output", path), "leave out --vsa")
+		}
+	}
+	if res.Report, err = judge(ctx, in); err != nil {
 		return err
 	}
 	if o.layout != "" {

@@ -36,6 +36,7 @@ import (
 	"strings"
 	"time"
 
+	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 	"arch.network/runner"
@@ -321,13 +322,8 @@ func IsReal(doc *manifest.Job) bool {
 	return d.Clock == manifest.ClockReal && d.Randomness == manifest.RandomReal
 }
 
-// Deterministic reports whether an execution of doc is a function of the document alone: a module with neither the node's
-// clock, nor its randomness, nor its files.
-func Deterministic(doc *manifest.Job) bool {
-	s := &doc.Spec
-	return s.Runtime == manifest.RuntimeWasm && s.Determinism.Clock != manifest.ClockReal &&
-		s.Determinism.Randomness != manifest.RandomReal && len(s.Capabilities.FS) == 0
-}
+// Deterministic reports whether an execution of doc is a function of the document alone.
+func Deterministic(doc *manifest.Job) bool { return attest.Deterministic(doc) }
 
 // Seed is what a document's random bytes are made of: SHA-256 of a label and the document's id.
 func Seed(id digest.SHA256) [32]byte {
