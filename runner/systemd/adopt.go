@@ -41,6 +41,7 @@ func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
 	}
 	slices.SortFunc(list, func(a, b *Running) int { return strings.Compare(a.Name, b.Name) })
 	r.sweep(list)
+	r.sweepPools()
 	return list, nil
 }
 
@@ -53,6 +54,17 @@ func (r *Runner) sweep(running []*Running) {
 		if err == nil && time.Since(info.ModTime()) > staleSocket &&
 			!slices.ContainsFunc(running, func(j *Running) bool { return j.Name == name }) {
 			os.Remove(path)
+		}
+	}
+}
+
+// sweepPools removes the root directories of pools whose process has gone; their units went with it.
+func (r *Runner) sweepPools() {
+	roots, _ := filepath.Glob(filepath.Join(r.options.State, poolPrefix+"*"))
+	for _, root := range roots {
+		if lock, err := lockRoot(root); err == nil {
+			os.RemoveAll(root)
+			lock.Close()
 		}
 	}
 }

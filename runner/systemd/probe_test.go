@@ -31,9 +31,14 @@ func testProbes(t *testing.T, options systemd.Options) {
 		t.Fatal(err)
 	}
 	for _, e := range weak {
-		if e.Holds && e.Name != "unit-inner" && e.Name != "unit-user" { // those two tell what can be done
-			t.Errorf("%s is seen in a unit without any property: %s", e.Name, e.Seen)
+		if !e.Holds || e.Name == "unit-inner" || e.Name == "unit-user" { // those two tell what can be done
+			continue
 		}
+		if busy, seen := systemd.Burn(); e.Name == "cpu" && busy {
+			t.Logf("the machine is too busy to tell whether there is a CPU quota: without one, %s", seen)
+			continue
+		}
+		t.Errorf("%s is seen in a unit without any property: %s", e.Name, e.Seen)
 	}
 }
 

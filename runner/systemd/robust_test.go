@@ -70,7 +70,7 @@ func withoutCapabilities(t *testing.T, options systemd.Options, private string) 
 	args := []string{"--quiet", "--wait", "--pipe", "--collect", "--unit=broker-like"}
 	for _, p := range []string{
 		"CapabilityBoundingSet=", "NoNewPrivileges=yes", "RestrictAddressFamilies=AF_UNIX", "PrivateNetwork=yes", "ProtectSystem=strict",
-		"ReadWritePaths=/run/arch-jobs /tmp", "ProtectKernelTunables=yes", "ProtectProc=invisible", "PrivateDevices=yes",
+		"ReadWritePaths=/run/arch-jobs /tmp", "ProtectKernelTunables=yes", "ProtectProc=invisible", "PrivateDevices=yes", "UMask=0077",
 	} {
 		args = append(args, "--property="+p)
 	}

@@ -151,15 +151,24 @@ func checkExecutable(name string) error {
 
 // makeState makes the directories of the driver.
 func makeState(dir string) error {
-	if err := os.MkdirAll(filepath.Join(dir, rootName), 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"dev", "proc", "sys", "run", "m"} {
-		if err := os.MkdirAll(filepath.Join(dir, rootName, name), 0o755); err != nil {
+	root := filepath.Join(dir, rootName)
+	for _, name := range []string{"", "dev", "proc", "sys", "run", slots} {
+		if err := makeDirectory(filepath.Join(root, name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// makeDirectory makes a directory that everyone may enter, whatever this process's umask is.
+func makeDirectory(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // rootName is the directory, below the state directory, that is the units' root.

@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -91,34 +92,58 @@ func checkClass(class runner.Spec) error {
 	return nil
 }
 
-// makeRoot makes a root directory with a mount point for each mount of class.
-func makeRoot(root string, class runner.Spec) error {
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return err
+// makeRoot makes a root directory with a mount point for each mount of class, and locks it.
+func makeRoot(root string, class runner.Spec) (lock *os.File, err error) {
+	if err := makeDirectory(root); err != nil {
+		return nil, err
+	}
+	if lock, err = lockRoot(root); err != nil {
+		return nil, fmt.Errorf("a pool of this name is there already: %w", err)
 	}
 	for _, m := range class.Mounts {
-		point := filepath.Join(root, m.Target)
-		file := false
-		if m.Kind == runner.Bind {
-			s, err := lstat(m.Source)
-			if err != nil {
-				return err
-			}
-			if !s.readable() {
-				return &ownerError{m.Source, "it is closed to others"}
-			}
-			file = s.kind() == unix.S_IFREG
+		if err := makePoint(root, m); err != nil {
+			os.RemoveAll(root)
+			lock.Close()
+			return nil, err
 		}
-		if !file {
-			if err := os.MkdirAll(point, 0o755); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := os.MkdirAll(filepath.Dir(point), 0o755); err != nil {
+	}
+	return lock, nil
+}
+
+// lockRoot says that this process uses root, until the file is closed; it fails where another one does.
+func lockRoot(root string) (*os.File, error) {
+	f, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("flock", err)
+	}
+	return f, nil
+}
+
+// makePoint makes the mount point of m.
+func makePoint(root string, m runner.Mount) error {
+	file := false
+	if m.Kind == runner.Bind {
+		s, err := lstat(m.Source)
+		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(point, nil, 0o644); err != nil {
+		if !s.readable() {
+			return &ownerError{m.Source, "it is closed to others"}
+		}
+		file = s.kind() == unix.S_IFREG
+	}
+	at := root
+	names := strings.Split(strings.TrimPrefix(m.Target, "/"), "/")
+	for n, name := range names {
+		at = filepath.Join(at, name)
+		if file && n == len(names)-1 {
+			return os.WriteFile(at, nil, 0o644)
+		}
+		if err := makeDirectory(at); err != nil {
 			return err
 		}
 	}
