@@ -201,9 +201,10 @@ func (i *initProcess) namespaceSteps() []step {
 func (i *initProcess) startWatchdog() {
 	i.watch = watchdog{memory: i.order.WatchMemory, processes: i.order.WatchProcesses}
 	list := others
+	i.watch.sockets = socketMemory
 	i.watch.kill = func() { unix.Kill(-1, unix.SIGKILL) }
 	if i.order.Mode == modeLandlock {
-		list = descendants
+		list, i.watch.sockets = descendants, nil // the sockets are the host's as well
 		i.watch.kill = func() { killDescendants() }
 	}
 	go i.watch.run(list)

@@ -24,6 +24,7 @@ type watchdog struct {
 	memory    int64 // bytes; zero: no limit
 	processes int   // zero: no limit
 	kill      func()
+	sockets   func() (int64, error) // bytes that wait in sockets; nil: not known
 
 	mu       sync.Mutex // guards the rest
 	peak     int64      // bytes
@@ -54,6 +55,11 @@ func (w *watchdog) look(pids []int) bool {
 		memory += privateMemory(pid)
 		if w.processes > 0 {
 			threads += countThreads(pid)
+		}
+	}
+	if w.sockets != nil && w.memory > 0 {
+		if waiting, err := w.sockets(); err == nil {
+			memory += waiting
 		}
 	}
 	w.mu.Lock()
