@@ -84,7 +84,7 @@ func TestFetchAndRun(t *testing.T) {
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	w := newWorld(t)
-	img := busyboxImage(t, w, nil)
+	img := busyboxImage(t, w, busyboxLayers(t), nil)
 	push(t, server.URL, w.dir, img.Digest)
 	built, layout := builtImage(t)
 

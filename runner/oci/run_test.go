@@ -14,8 +14,8 @@ import (
 	"arch.network/tests/guest"
 )
 
-// busyboxImage has a program, a user, a directory behind a link, and a whiteout over two layers.
-func busyboxImage(t testing.TB, w *world, change func(config map[string]any)) oci.Image {
+// busyboxLayers have a program, a user, a directory behind a link, and a whiteout.
+func busyboxLayers(t testing.TB) []layer {
 	t.Helper()
 	entries := []e{
 		{name: "usr/bin/busybox", body: busybox(t), mode: 0o4755},
@@ -28,6 +28,11 @@ func busyboxImage(t testing.TB, w *world, change func(config map[string]any)) oc
 	for _, name := range []string{"sh", "cat", "id", "ls", "env", "stat", "pwd", "touch"} {
 		entries = append(entries, e{name: "bin/" + name, typ: tar.TypeLink, link: "/usr/bin/busybox"})
 	}
+	return []layer{{tarOf(t, entries...), "zstd"}, {tarOf(t, e{name: "etc/.wh.secret"}, e{name: "home/app/y", body: "y\n"}), "gzip"}}
+}
+
+func busyboxImage(t testing.TB, w *world, layers []layer, change func(config map[string]any)) oci.Image {
+	t.Helper()
 	config := map[string]any{
 		"Entrypoint": []string{"sh", "-c"}, "Cmd": []string{"cat x"}, "User": "app", "WorkingDir": "/home/app",
 		"Env": []string{"PATH=/bin", "FROM=image"}, "Volumes": map[string]any{"/data": map[string]any{}},
@@ -35,7 +40,7 @@ func busyboxImage(t testing.TB, w *world, change func(config map[string]any)) oc
 	if change != nil {
 		change(config)
 	}
-	return w.put(w.image(config, layer{tarOf(t, entries...), "zstd"}, layer{tarOf(t, e{name: "etc/.wh.secret"}, e{name: "home/app/y", body: "y\n"}), "gzip"}))
+	return w.put(w.image(config, layers...))
 }
 
 // An image runs in namespaces, as its configuration says, and can change nothing of itself.
@@ -63,7 +68,7 @@ func TestSystemd(t *testing.T) {
 
 func testRun(t *testing.T, driver runner.Runner) {
 	c := openCache(t, oci.Options{})
-	w := newWorld(t)
+	w, layers := newWorld(t), busyboxLayers(t)
 	for _, tt := range []struct {
 		name   string
 		config func(map[string]any)
@@ -84,7 +89,7 @@ func testRun(t *testing.T, driver runner.Runner) {
 		{name: "nothing but the image", run: oci.Run{Program: "/bin/ls", Args: []string{"/"}}, want: "bin\ndata\ndev\netc\nhome\nproc\nusr\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			root, err := c.Root(t.Context(), busyboxImage(t, w, tt.config))
+			root, err := c.Root(t.Context(), busyboxImage(t, w, layers, tt.config))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -72,13 +72,14 @@ func tarOf(t testing.TB, entries ...e) []byte {
 
 // world is a set of blobs, as an OCI layout on disk.
 type world struct {
-	t   testing.TB
-	dir string
+	t      testing.TB
+	dir    string
+	packed map[digest.SHA256][]byte // layers of each hash and compression: packing is slow with -race
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t, t.TempDir()}
+	w := &world{t, t.TempDir(), map[digest.SHA256][]byte{}}
 	if err := os.MkdirAll(filepath.Join(w.dir, "blobs", "sha256"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,11 @@ func (w *world) image(config any, layers ...layer) image {
 	w.t.Helper()
 	var diffs, list []any
 	for _, l := range layers {
-		packed := l.packed(w.t)
+		key := digest.Of([]byte(l.pack + digest.Of(l.tar).String()))
+		if w.packed[key] == nil {
+			w.packed[key] = l.packed(w.t)
+		}
+		packed := w.packed[key]
 		mediaType := "application/vnd.oci.image.layer.v1.tar"
 		if l.pack != "" {
 			mediaType += "+" + l.pack
