@@ -103,7 +103,7 @@ func (c *Client) do(ctx context.Context, q Request, first request) (Response, er
 	e := exchange{ctx: ctx, conn: conn, in: frameReader{r: conn}, q: q, sums: map[string]digest.SHA256{}}
 	resp, err := e.run(first)
 	if e.last && !e.resp.ID.IsZero() && (first.Detach || first.Attach != "") {
-		_ = e.write(appendFrame(nil, kindEnd, nil)) // taken; if that does not arrive, it is kept a while
+		e.taken()
 	}
 	if err != nil && ctx.Err() != nil {
 		return Response{}, ctx.Err()
@@ -119,6 +119,15 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 		if err == nil || i == tries || !errors.Is(err, unix.EAGAIN) || !pause(ctx, wait) {
 			return conn, err
 		}
+	}
+}
+
+// taken says that the result was taken, and waits until the broker has heard it. If it does not, it keeps the result a while.
+func (e *exchange) taken() {
+	const patience = 5 * time.Second
+	e.conn.SetDeadline(time.Now().Add(patience))
+	if e.write(appendFrame(nil, kindEnd, nil)) == nil {
+		e.in.next() // returns when the broker closes the connection
 	}
 }
 
