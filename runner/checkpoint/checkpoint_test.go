@@ -232,3 +232,31 @@ func TestDeepStack(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+// TestRunner stops and resumes by way of the contract of package runner, and runs what is no module.
+func TestRunner(t *testing.T) {
+	module := prepared(t, "c")
+	j := newJob(t, newRunner(t), module)
+	r := &checkpoint.Runner{Wasm: j.runner, Options: checkpoint.Options{Module: digest.Of(module), StopAt: 200_000}}
+	r.Stopped = func(c *checkpoint.Checkpoint) error {
+		r.Options = checkpoint.Options{Module: c.Module, From: c}
+		return nil
+	}
+	var driver runner.Runner = r
+	for _, want := range []runner.Reason{runner.ReasonCancelled, runner.ReasonExit} {
+		result, err := driver.Run(t.Context(), j.spec)
+		if err != nil || result.Reason != want {
+			t.Errorf("got %+v, %v, want %s", result, err, want)
+		}
+	}
+	spec := runner.Spec{
+		Commands: []runner.Command{{Argv: []string{"/worker"}}},
+		Mounts:   []runner.Mount{{Kind: runner.Bind, Source: compile(t, "worker"), Target: "/worker"}},
+	}
+	if result, err := driver.Run(t.Context(), spec); err != nil || result.Exit != 2 {
+		t.Errorf("command: %+v, %v, want exit status 2", result, err)
+	}
+	if _, _, err := checkpoint.Run(t.Context(), j.runner, spec, checkpoint.Options{}); err == nil {
+		t.Error("a command was run to be stopped")
+	}
+}

@@ -131,7 +131,7 @@ func interpreted(tb testing.TB, m *binary.Module, f int, want outcome, gas uint6
 
 // FuzzInstrument generates modules, and checks that instrumented ones are valid, do the same, and count what an interpreter counts.
 func FuzzInstrument(f *testing.F) {
-	for seed := range uint64(40) {
+	for seed := range uint64(20) {
 		f.Add(seed, seed%3 == 0)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, floats bool) {
