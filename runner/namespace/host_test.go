@@ -33,6 +33,7 @@ type helper struct {
 	Limits   runner.Limits
 	Degraded bool
 	Offset   time.Duration
+	Network  runner.Network
 
 	Mask   bool // cover a part of /proc first, as container engines do it
 	Refuse bool // set user.max_user_namespaces to 0 first: in a user namespace of its own, where that may be done
@@ -87,7 +88,7 @@ func help(text string) int {
 		panic(err)
 	}
 	var out bytes.Buffer
-	spec := runner.Spec{Commands: h.Commands, Mounts: h.Mounts, Limits: h.Limits, Degraded: h.Degraded, ClockOffset: h.Offset, Stdout: &out}
+	spec := runner.Spec{Commands: h.Commands, Mounts: h.Mounts, Limits: h.Limits, Degraded: h.Degraded, ClockOffset: h.Offset, Network: h.Network, Stdout: &out}
 	if !h.Refuse && !h.Mask && !h.Tame {
 		spec.Stdout = os.Stdout
 	}
@@ -106,7 +107,7 @@ func help(text string) int {
 func helperCommand(t *testing.T, spec runner.Spec, h helper) *exec.Cmd {
 	t.Helper()
 	h.Commands, h.Mounts, h.Limits, h.Degraded = spec.Commands, spec.Mounts, spec.Limits, spec.Degraded
-	h.Offset = spec.ClockOffset
+	h.Offset, h.Network = spec.ClockOffset, spec.Network
 	text, err := json.Marshal(h)
 	if err != nil {
 		t.Fatal(err)
@@ -235,6 +236,28 @@ func TestDegraded(t *testing.T) {
 		}
 		if _, err := os.Stat(spec.Mounts[1].Target); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the scratch directory is left: %v", err)
+		}
+	})
+	t.Run("data is a file for the time of the run", func(t *testing.T) {
+		spec := samePlace(t)
+		file := filepath.Join(filepath.Dir(spec.Mounts[0].Source), "data")
+		spec.Mounts = append(spec.Mounts, runner.Mount{Kind: runner.Data, Target: file, Content: []byte("given")})
+		spec.Commands = []runner.Command{command(spec, "size", file), command(spec, "write", file)}
+		spec.Degraded = true
+		a := onRefusingHost(t, spec, true)
+		if !a.Result.OK() || !strings.HasPrefix(a.Out, "5\n") || !strings.Contains(a.Out, "data write: EACCES\n") {
+			t.Errorf("got %+v", a)
+		}
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file is left: %v", err)
+		}
+	})
+	t.Run("a network is refused", func(t *testing.T) {
+		spec := samePlace(t, "exit", "0")
+		spec.Degraded = true
+		spec.Network.Egress = []runner.Egress{{Protocol: "tcp", Port: 443}}
+		if a := onRefusingHost(t, spec, true); !a.Setup || !strings.Contains(a.Error, "cannot be limited without a network namespace") {
+			t.Errorf("got %+v", a)
 		}
 	})
 	t.Run("what is left behind is killed", func(t *testing.T) {

@@ -17,6 +17,10 @@
 // as those of files, are the host's, and so are all clocks that do not tell the time of day. If the host refuses to
 // trace, the commands run by the host's clock, and Confinement.Missing says "clock-offset: …".
 //
+// Memory, processes, CPU time, I/O and the use of devices are limited by control groups, of either version, where the caller may
+// make some. Elsewhere memory and processes are counted and the executions that pass a limit killed, and of the other limits
+// Confinement.Missing says that they are not kept. What is limited is also measured, by package meter.
+//
 // A Spec with network access gets /etc/resolv.conf, unless it has its own or its root file system has a symbolic link there.
 //
 // What it never does: fetch, verify, or decide; write outside of what the Spec makes writable; follow a symbolic link
