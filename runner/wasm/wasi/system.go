@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -162,13 +163,18 @@ func (f function) types() []api.ValueType {
 }
 
 func (f function) bind() api.GoModuleFunc {
+	masks := make([]uint64, len(f.params))
+	for i, p := range f.params {
+		masks[i] = math.MaxUint64
+		if p == 'i' {
+			masks[i] = math.MaxUint32 // wazero does not promise what the upper half holds
+		}
+	}
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
 		s, ok := ctx.Value(contextKey{}).(*System)
 		m := memory{Memory: MemoryOf(mod), mod: mod, ctx: ctx}
-		for i, p := range f.params {
-			if p == 'i' {
-				stack[i] = uint64(uint32(stack[i])) // wazero does not promise what the upper half holds
-			}
+		for i, mask := range masks {
+			stack[i] &= mask
 		}
 		e := errNoSystem
 		switch {
