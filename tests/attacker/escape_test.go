@@ -148,7 +148,10 @@ func (s *scene) unharmed(t *testing.T) {
 	if diff := cmp.Diff(s.before, s.state(t)); diff != "" {
 		t.Errorf("the host changed (-before +after):\n%s", diff)
 	}
-	if left := alive("/bin/attack"); len(left) > 0 {
+	if left := s.alive(); len(left) > 0 {
 		t.Errorf("processes are left: %q", left)
+	}
+	if left := groups(); len(left) > 0 {
+		t.Errorf("control groups are left: %q", left)
 	}
 }

@@ -2,6 +2,7 @@ package attacker_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -280,16 +281,35 @@ func hasIPv6() bool {
 	return err == nil
 }
 
-// alive lists the processes whose command line has mark as an argument.
-func alive(mark string) []string {
-	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+// alive lists the processes that were given the scene's targets and are not its victim.
+func (s *scene) alive() []string {
+	names, _ := filepath.Glob("/proc/[0-9]*/environ")
 	var found []string
 	for _, name := range names {
 		pid := filepath.Base(filepath.Dir(name))
-		line, err := os.ReadFile(name)
-		if err == nil && pid != strconv.Itoa(os.Getpid()) && strings.Contains(string(line), mark) {
-			found = append(found, pid+" "+strings.ReplaceAll(string(line), "\x00", " "))
+		env, err := os.ReadFile(name)
+		if err != nil || pid == strconv.Itoa(s.targets.Victim) || !bytes.Contains(env, []byte(s.targets.Token)) {
+			continue
 		}
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
+		found = append(found, pid+" "+strings.ReplaceAll(string(line), "\x00", " "))
 	}
+	return found
+}
+
+// groups lists the control groups that drivers in this process have made. In a guest, all units of jobs are this process's.
+func groups() []string {
+	own := fmt.Sprintf("arch-%d-", os.Getpid())
+	var found []string
+	filepath.WalkDir("/sys/fs/cgroup", func(p string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		inGuest := guest.Inside() != "" && (strings.HasPrefix(d.Name(), "arch-job-") || strings.HasPrefix(d.Name(), "arch-pool-"))
+		if strings.HasPrefix(d.Name(), own) || inGuest {
+			found = append(found, p)
+		}
+		return nil
+	})
 	return found
 }
