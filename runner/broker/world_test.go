@@ -145,6 +145,7 @@ func newWorldIn(t testing.TB, dir string, run runFunc, change ...func(*Options))
 	t.Helper()
 	w := &world{t: t, dir: dir, blobs: map[digest.SHA256][]byte{digest.Of(module): module}}
 	w.socket = filepath.Join(w.dir, "socket")
+	t.Cleanup(func() { nar.RemoveAll(filepath.Join(dir, "state")) }) // its trees are read-only
 	w.write("root.json", sign(t, newRoot(t), "carol"))
 	w.write("policy.json", sign(t, newPolicy(), "carol"))
 	counted := runFunc(func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
