@@ -260,3 +260,22 @@ func TestRunner(t *testing.T) {
 		t.Error("a command was run to be stopped")
 	}
 }
+
+// TestOtherEngine stops in machine code and goes on in the interpreter.
+func TestOtherEngine(t *testing.T) {
+	r := newRunner(t)
+	want := whole(t, newJob(t, r, prepared(t, "c")))
+	j := newJob(t, r, prepared(t, "c"))
+	_, c, said := j.run(t, checkpoint.Options{StopAt: want.Gas / 3})
+	if c == nil || c.Snapshot == nil {
+		t.Fatalf("checkpoint %+v, want a snapshot", c)
+	}
+	j.spec.Module.Interpret = true
+	result, c, rest := j.run(t, checkpoint.Options{From: c})
+	if c != nil {
+		t.Fatal("stopped again")
+	}
+	if diff := cmp.Diff(want, outcome{result.Reason, result.Exit, result.Gas, said + rest, j.files(t)}); diff != "" {
+		t.Errorf("(-unstopped +resumed):\n%s", diff)
+	}
+}
