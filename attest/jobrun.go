@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"arch.network/attest/digest"
@@ -69,6 +70,15 @@ type JobConfinement struct {
 	Driver   string   `json:"driver"`            // such as "systemd" or "namespace"
 	Enforced []string `json:"enforced"`          // sorted
 	Missing  []string `json:"missing,omitempty"` // sorted, each "name: reason"
+}
+
+// Weaknesses returns those of the missing guarantees that a job could abuse. What is left out is what a driver could not
+// count: nobody is safer for a number.
+func Weaknesses(missing []string) []string {
+	return slices.DeleteFunc(slices.Clone(missing), func(m string) bool {
+		name, _, _ := strings.Cut(m, ":")
+		return name == "refused-syscalls"
+	})
 }
 
 // JobAnomaly is one thing that an honest job rarely does, with what shows it.

@@ -102,6 +102,12 @@ func TestVerifyJob(t *testing.T) {
 			r.Add(w.sign(w.account(result, func(run *attest.JobRun) { run.Confinement.Missing = []string{"seccomp: no"} }), w.alice))
 			return r
 		}, want: []string{attest.CheckConfinement}, class: attest.ClassPolicy},
+		{name: "something was not counted", threshold: 1, receipt: func(w *world) *attest.Receipt {
+			r := &attest.Receipt{}
+			r.Add(w.sign(result, w.alice))
+			r.Add(w.sign(w.account(result, func(run *attest.JobRun) { run.Confinement.Missing = []string{"refused-syscalls: no"} }), w.alice))
+			return r
+		}},
 		{name: "weaker confinement, accepted", threshold: 1, receipt: func(w *world) *attest.Receipt {
 			r := &attest.Receipt{}
 			r.Add(w.sign(result, w.alice))

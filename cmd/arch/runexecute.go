@@ -167,7 +167,7 @@ func (e *execution) judge(r runner.Result) error {
 	if e.target.policyID.IsZero() {
 		return nil
 	}
-	for _, m := range r.Confinement.Missing {
+	for _, m := range attest.Weaknesses(r.Confinement.Missing) {
 		name, _, _ := strings.Cut(m, ":")
 		if !slices.Contains(e.target.policy.Spec.Degradations, name) {
 			return hinted(withStatus(exitDenied, fmt.Errorf("job %s: its outputs are withheld: policy %s wants every guarantee, and one was missing: %s",

@@ -94,7 +94,8 @@ func TestDerive(t *testing.T) {
 					Dirs: []runner.Dir{{Path: "/inputs", As: "/inputs"}, {Path: "/outputs", As: "/outputs", Writable: true}, {Path: "/tmp", As: "/tmp", Writable: true}},
 				},
 				Mounts: []runner.Mount{
-					{Kind: runner.Bind, Source: "/store/m", Target: "/module.wasm"}, outputs(1 << 20), tmp(job.DefaultScratch),
+					{Kind: runner.Bind, Source: "/store/m", Target: "/module.wasm"},
+					outputs(1 << 20), tmp(job.DefaultScratch),
 					{Kind: runner.Bind, Source: "/store/t", Target: "/inputs/text"},
 				},
 				Limits: limits(func(l *runner.Limits) {
@@ -149,7 +150,8 @@ func TestDerive(t *testing.T) {
 			want: runner.Spec{
 				Commands: []runner.Command{{Argv: []string{"/bin/sort", "-r"}, Env: append([]string{"A=1", "B=3"}, env()[:1]...), Dir: "/"}},
 				Mounts: []runner.Mount{
-					{Kind: runner.Bind, Source: "/r", Target: "/"}, outputs(job.DefaultOutput), tmp(job.DefaultScratch),
+					{Kind: runner.Bind, Source: "/r", Target: "/"},
+					outputs(job.DefaultOutput), tmp(job.DefaultScratch),
 					{Kind: runner.Bind, Source: "/lib/x", Target: "/lib/x"},
 				},
 				Network: runner.Network{Egress: []runner.Egress{{Protocol: "tcp", Port: 443}, {Protocol: "udp", Host: "example.org", Port: 53}}},

@@ -110,9 +110,13 @@ func TestResultIsTheSameElsewhere(t *testing.T) {
 func TestStatementsOfRunsThatWereStopped(t *testing.T) {
 	doc := read(t, wordcount)
 	for _, r := range []runner.Result{
-		{Reason: runner.ReasonTimeout, Detail: "1s"}, {Reason: runner.ReasonSignal, Signal: "SIGSEGV"},
-		{Reason: runner.ReasonOutOfMemory}, {Reason: runner.ReasonLimit, Detail: "gas"}, {Reason: runner.ReasonRefused, Detail: "no module"},
-		{Reason: runner.ReasonCancelled}, {Reason: runner.ReasonNotFound},
+		{Reason: runner.ReasonTimeout, Detail: "1s"},
+		{Reason: runner.ReasonSignal, Signal: "SIGSEGV"},
+		{Reason: runner.ReasonOutOfMemory},
+		{Reason: runner.ReasonLimit, Detail: "gas"},
+		{Reason: runner.ReasonRefused, Detail: "no module"},
+		{Reason: runner.ReasonCancelled},
+		{Reason: runner.ReasonNotFound},
 	} {
 		t.Run(string(r.Reason), func(t *testing.T) {
 			o := outcome(doc)
