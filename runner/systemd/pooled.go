@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +27,9 @@ type Worker struct {
 	limits  runner.Limits
 
 	taken    time.Time
-	meter    *meter.Meter
-	wall     *time.Timer // nil: no limit
+	source   meter.Source // nil: not found yet
+	meter    *meter.Meter // nil: not taken yet
+	wall     *time.Timer  // nil: no limit
 	kills    *kills
 	enforced []string
 	missing  []string
@@ -37,7 +39,7 @@ type Worker struct {
 	stop *ending
 }
 
-// find learns where the unit's control groups are.
+// find learns where the unit's control groups are, and prepares to measure, so that Take need not.
 func (w *Worker) find(ctx context.Context) error {
 	p, err := w.link.GetUnitTypePropertyContext(ctx, w.unit, "Service", "ControlGroup")
 	if err != nil {
@@ -47,14 +49,20 @@ func (w *Worker) find(ctx context.Context) error {
 	if path == "" {
 		return errors.New("it has no process")
 	}
-	w.groups, err = groupsAt(path)
-	return err
+	if w.groups, err = groupsAt(path); err != nil {
+		return err
+	}
+	if w.source, err = meter.Cgroup(w.groups.meterPaths()); err != nil {
+		return err
+	}
+	w.kills = watchKills(w.groups["memory"], func() { w.kill(ending{reason: runner.ReasonOutOfMemory}) })
+	return nil
 }
 
 // begin sets the limits and starts to measure.
 func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
+	props := changes(w.limits, l)
 	w.limits = merge(w.limits, l)
-	props := limits(l, true)
 	if l.IORead > 0 || l.IOWrite > 0 {
 		props = append(props, bandwidth(l, disks())...)
 	}
@@ -71,12 +79,7 @@ func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
 		}
 		w.missing = append(w.missing, name+": "+why)
 	}
-	source, err := meter.Cgroup(w.groups.meterPaths())
-	if err != nil {
-		return &runner.SetupError{Act: "account for worker " + w.unit, Err: err, Cure: cureGroups}
-	}
-	w.meter = meter.Start(source, meter.Options{Limits: w.limits, Relative: true, Power: w.setQuota})
-	w.kills = watchKills(w.groups["memory"], func() { w.kill(ending{runner.ReasonOutOfMemory, memoryDetail(w.limits)}) })
+	w.meter = meter.Start(w.source, meter.Options{Limits: w.limits, Relative: true, Power: w.setQuota})
 	w.taken = time.Now()
 	if w.limits.Wall > 0 {
 		w.wall = time.AfterFunc(w.limits.Wall, func() {
@@ -88,6 +91,21 @@ func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
 
 func (w *Worker) setQuota(milli int64) error {
 	return setQuota(w.pool.runner.bus, w.current(), w.unit, milli, w.limits.CPU)
+}
+
+// changes returns the properties for those limits of l that are others than the class's: each costs systemd a file.
+func changes(class, l runner.Limits) []Property {
+	same := func(v *int64, c int64) {
+		if *v == c {
+			*v = 0
+		}
+	}
+	same(&l.CPU, class.CPU)
+	same(&l.Memory, class.Memory)
+	if l.Processes == class.Processes {
+		l.Processes = 0
+	}
+	return slices.DeleteFunc(limits(l, true), func(p Property) bool { return p.Name == "MemorySwapMax" }) // which every worker has
 }
 
 // merge returns l, with base's values for its zeros.
@@ -175,7 +193,7 @@ func (w *Worker) result(service map[string]any, report meter.Report, finished ti
 	status, _ := service["ExecMainStatus"].(int32)
 	stop := w.killed()
 	switch {
-	case name == "oom-kill" || report.Last.Killed > 0 || stop == nil && code == cldKilled && status == int32(unix.SIGKILL) && w.kills.after():
+	case name == "oom-kill" || report.Last.Killed > 0 || stop != nil && stop.reason == runner.ReasonOutOfMemory || stop == nil && code == cldKilled && status == int32(unix.SIGKILL) && w.kills.after():
 		r.Reason, r.Detail = runner.ReasonOutOfMemory, memoryDetail(w.limits)
 		r.MemoryPeak = max(r.MemoryPeak, w.limits.Memory)
 	case stop != nil:
@@ -232,7 +250,9 @@ func (w *Worker) discard() {
 			w.wall.Stop()
 		}
 		if w.meter != nil {
-			w.meter.Stop()
+			w.meter.Stop() // which closes the source
+		} else if w.source != nil {
+			w.source.Close()
 		}
 		w.kills.end()
 		ctx, cancel := context.WithTimeout(context.Background(), busTimeout)

@@ -301,3 +301,20 @@ func TestRequire(t *testing.T) {
 		})
 	}
 }
+
+func TestChangesOfWorker(t *testing.T) {
+	class := runner.Limits{Memory: 1, Processes: 2, CPU: 3, Wall: 4}
+	for name, c := range map[string]struct {
+		limits runner.Limits
+		want   []Property
+	}{
+		"none":   {runner.Limits{}, []Property{}},
+		"same":   {class, []Property{}},
+		"others": {runner.Limits{Memory: 10, Processes: 20, CPU: 3}, []Property{{"MemoryMax", uint64(10 + ownMemory)}, {"TasksMax", uint64(20 + ownTasks)}}},
+	} {
+		got := changes(class, c.limits)
+		if diff := cmp.Diff(c.want, append([]Property{}, got...)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}

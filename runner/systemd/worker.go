@@ -52,6 +52,9 @@ func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Proper
 		p = append(p, Property{"TemporaryFileSystem", empty})
 	}
 	p = append(append(p, Property{"DeviceAllow", memoryDevices}), isolated...)
+	if class.Limits.Memory == 0 {
+		p = append(p, Property{"MemorySwapMax", uint64(0)}) // for the limit that Take sets
+	}
 	return append(append(p, o.common(class)...), limits(class.Limits, true)...)
 }
 
