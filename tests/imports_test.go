@@ -30,7 +30,7 @@ const importRules = `
 	# Confined execution: documents and verification, but no keys, no network, no store.
 	attest, attest/digest/nar < runner < runner/meter < runner/namespace < runner/runnertest;
 	attest/digest < runner/wasm/binary < runner/gas;
-	runner, runner/gas < runner/wasm/wasi < runner/wasm < runner/checkpoint;
+	runner, runner/gas, runner/program < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
 	runner/egress < runner/namespace, runner/systemd;
 	runner/namespace < runner/namespace/first;

@@ -2,15 +2,14 @@ package wasm
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
 	"arch.network/runner"
+	"arch.network/runner/program"
 )
 
 // Options say what a Runner works with.
@@ -20,7 +19,7 @@ type Options struct {
 	// Pool hands out workers that were started beforehand, by PoolCommand; nil: there are none. What cannot run in one of
 	// them runs by Driver: see Runner.Run.
 	Pool runner.Pool
-	// Worker is a static program whose main calls Main. Empty: the running one.
+	// Worker is a static program whose main calls Main. Empty: the running one, with its libraries if it has any.
 	Worker string
 	// Cache is a directory for machine code, which nobody but the caller may write to. It is made if it is not there.
 	// Empty: modules are compiled for each run.
@@ -35,6 +34,7 @@ type Options struct {
 // Runner runs modules, and hands everything else to its driver. It may be used by several goroutines at once.
 type Runner struct {
 	options Options
+	worker  program.Program
 	cache   *cache // nil: none
 
 	mu   sync.Mutex // guards warm and closed
@@ -47,14 +47,14 @@ func New(o Options) (*Runner, error) {
 	if o.Driver == nil {
 		return nil, errors.New("make wasm runner: it has no driver")
 	}
+	worker := program.Program{Path: o.Worker}
 	if o.Worker == "" {
-		self, err := os.Readlink("/proc/self/exe")
-		if err != nil {
-			return nil, &runner.SetupError{Act: "find worker program", Err: err, Cure: "mount /proc, or name the program"}
+		var err error
+		if worker, err = program.Self(); err != nil {
+			return nil, err
 		}
-		o.Worker = self
 	}
-	r := &Runner{options: o, warm: map[warmKey][]*readyWorker{}}
+	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}}
 	if o.Cache != "" {
 		var err error
 		if r.cache, err = openCache(o.Cache, o.CacheSize); err != nil {
@@ -118,20 +118,21 @@ func (r *Runner) run(ctx context.Context, spec runner.Spec, extra Extra) (runner
 	return r.runDriven(ctx, spec, module, entry, extra)
 }
 
-// checkWorker refuses a program that needs others to start, since there are none in a confinement.
+// checkWorker refuses a named program that needs others to start, since there are none in a confinement; "" is the running one,
+// which brings its own.
 func checkWorker(path string) error {
+	if path == "" {
+		return nil
+	}
 	refuse := func(err error, cure string) error {
 		return &runner.SetupError{Act: fmt.Sprintf("use %q as worker", path), Err: err, Cure: cure}
 	}
-	f, err := elf.Open(path)
+	static, err := program.Static(path)
 	if err != nil {
 		return refuse(err, "name the arch program, or let it run where it can read itself")
 	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return refuse(errors.New("it is dynamically linked"), "build it with CGO_ENABLED=0")
-		}
+	if !static {
+		return refuse(errors.New("it is dynamically linked"), "build it with CGO_ENABLED=0")
 	}
 	return nil
 }
@@ -207,13 +208,16 @@ func (r *Runner) timing(s *session) {
 func (r *Runner) workerSpec(spec runner.Spec) runner.Spec {
 	inner := spec
 	inner.Module = nil
-	inner.Commands = []runner.Command{workerCommand(insideWorker)}
+	start := workerCommand(insideWorker)
+	start.Env = append(start.Env, r.worker.Env...)
+	inner.Commands = []runner.Command{start}
 	if n := inner.Limits.Processes; n > 0 {
 		inner.Limits.Processes = max(n, workerThreads)
 	}
 	inner.Mounts = append([]runner.Mount(nil), spec.Mounts...)
+	inner.Mounts = append(inner.Mounts, r.worker.Mounts...)
 	inner.Mounts = append(inner.Mounts,
-		runner.Mount{Kind: runner.Bind, Source: r.options.Worker, Target: insideWorker},
+		runner.Mount{Kind: runner.Bind, Source: r.worker.Path, Target: insideWorker},
 		runner.Mount{Kind: runner.Tmpfs, Target: insideScratch, Size: scratchSize})
 	return inner
 }
