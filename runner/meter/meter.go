@@ -146,7 +146,8 @@ func (m *Meter) sample() {
 	now.count(RefusedNetwork, m.o.RefusedNetwork)
 	now.after(m.last)
 	if m.out.Samples == 0 && m.o.Relative {
-		m.first = now
+		m.first, m.last = now, now
+		m.window.cpu = now.CPU
 	}
 	m.energy.Add(m.last, now)
 	m.last = now

@@ -84,11 +84,12 @@ func TestMeterOfAWorkerThatRanBefore(t *testing.T) {
 		src := &fakeSource{at: func(n int) (Sample, error) {
 			return Sample{CPU: time.Second + time.Duration(n)*time.Millisecond, IORead: 100, Known: CPU | IO}, nil
 		}}
-		m := Start(src, Options{Relative: true})
+		m := Start(src, Options{Relative: true, Energy: &Model{CoreWatts: 1000}})
 		time.Sleep(5 * time.Millisecond)
 		synctest.Wait()
-		if got := m.Stop().Usage; got.CPU != 2*time.Millisecond || got.IORead != 0 {
-			t.Errorf("got CPU %v, read %d; want 2ms, 0", got.CPU, got.IORead)
+		got := m.Stop().Usage
+		if got.CPU != 2*time.Millisecond || got.IORead != 0 || got.Energy.Joules < 1.99 || got.Energy.Joules > 2.01 {
+			t.Errorf("got CPU %v, read %d, %v J; want 2ms, 0, 2 J", got.CPU, got.IORead, got.Energy.Joules)
 		}
 	})
 }
