@@ -121,7 +121,7 @@ func TestGoModule(t *testing.T) {
 		if diff := cmp.Diff("a/b: text\n", files); diff != "" {
 			t.Errorf("%s: outputs (-want +got):\n%s", name, diff)
 		}
-		if diff := cmp.Diff("[tool one two]\nLANG=C\n2026-01-02\n[text]\n", out); diff != "" {
+		if diff := cmp.Diff("[tool one two]\nLANG=C\n2026-01-02\n[text]\n20 <nil>\n", out); diff != "" {
 			t.Errorf("%s: output (-want +got):\n%s", name, diff)
 		}
 	}

@@ -19,7 +19,7 @@ func (s *System) pathOpen(m memory, p []uint64) errno {
 	}
 	asked := rights(p[5])
 	how := opening{
-		read: asked&rightRead != 0, write: asked&(rightWrite|rightAllocate|rightSetSize) != 0, follow: p[1]&lookupFollow != 0,
+		read: asked&rightRead != 0, write: asked&rightWrite != 0, follow: p[1]&lookupFollow != 0,
 		create: p[4]&openCreate != 0, directory: p[4]&openDirectory != 0,
 		exclusive: p[4]&openExclusive != 0, truncate: p[4]&openTruncate != 0,
 	}
@@ -39,11 +39,14 @@ func (s *System) pathOpen(m memory, p []uint64) errno {
 	}
 	d := &descriptor{kind: kindFile, dir: dir.dir, path: path, file: f, flags: uint16(p[7])}
 	d.rights, d.inheriting = asked&dir.inheriting, rights(p[6])&dir.inheriting
-	if st.kind == typeDirectory {
+	switch {
+	case st.kind == typeDirectory:
 		d.kind = kindDirectory
 		d.rights &= readDirRights | writeDirRights
-	} else {
+	case how.write:
 		d.rights &= readFileRights | writeFileRights
+	default: // many, Go among them, ask for the right to set the size of what they read
+		d.rights &= readFileRights | rightDatasync | rightSync
 	}
 	fd, e := s.add(d)
 	if e != success {

@@ -79,6 +79,17 @@ func TestFiles(t *testing.T) {
 			t.Errorf("closed twice: %d", e)
 		}
 
+		fd = c.mustOpen(in, "hello.txt", 0, readRights|rightSetSize|rightAllocate) // as Go does to read
+		if got, e := c.read(fd); got != "hello" || e != success {
+			t.Errorf("read %q, error %d", got, e)
+		}
+		for _, size := range []uint64{0, 100} {
+			if e := c.call("fd_filestat_set_size", fd, size); e != errNotCap {
+				t.Errorf("cut a file open for reading: %d", e)
+			}
+		}
+		c.ok("fd_close", fd)
+
 		fd = c.mustOpen(out, "sub/new", openCreate|openExclusive, readRights|writeRights)
 		if e := c.write(fd, "one "); e != success {
 			t.Errorf("write: %d", e)

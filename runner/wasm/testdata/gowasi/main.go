@@ -18,6 +18,8 @@ func main() {
 		fmt.Println(err)
 	}
 	fmt.Println(names(entries))
+	text, err := os.ReadFile("/inputs/text")
+	fmt.Println(len(text), err)
 	if err := os.MkdirAll("/outputs/a", 0o755); err != nil {
 		fmt.Println(err)
 	}
