@@ -41,6 +41,7 @@ type options struct {
 	users, names  []string
 	driver        string
 	jobs          int
+	pool          int
 	connections   int
 	content       int64
 	cache         int64
@@ -81,6 +82,7 @@ func newCommand() *cobra.Command {
 	f.StringArrayVar(&o.names, "name", nil, "name of this node in a job's audience: its identity, or a pool (repeatable)")
 	f.StringVar(&o.driver, "driver", "systemd", "what confines jobs: systemd or namespace")
 	f.IntVar(&o.jobs, "jobs", 16, "jobs at one time")
+	f.IntVar(&o.pool, "pool", 2, "units that are kept ready for modules; 0: each module gets a unit of its own")
 	f.IntVar(&o.connections, "connections", 64, "connections at one time")
 	f.Int64Var(&o.content, "content", 16<<30, "bytes that may be sent for one job")
 	f.Int64Var(&o.cache, "cache", 16<<30, "bytes of content to keep that no job uses")
@@ -103,6 +105,8 @@ func (o options) validate() error {
 	switch {
 	case o.jobs < 1 || o.connections < 1 || o.content < 1 || o.cache < 1:
 		return usage("--jobs, --connections, --content and --cache must be above zero")
+	case o.pool < 0 || o.pool > 1024:
+		return usage("--pool must be from 0 to 1024")
 	case o.drain < 0:
 		return usage("--drain must not be negative")
 	case o.driver != "systemd" && o.driver != "namespace":
@@ -197,9 +201,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.survivors == nil {
-		defer func() { err = errors.Join(err, r.close()) }()
-	} // else the end of the process closes it, at the same instant for all jobs: an error now would look like theirs
+	defer func() { err = errors.Join(err, r.close()) }()
 	s, err := broker.New(ctx, broker.Options{
 		Runner: r.runner, Survivors: r.survivors, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
 		Content: o.content, Cache: o.cache, Drain: o.drain, Log: log, Store: openStore, Devices: devices,

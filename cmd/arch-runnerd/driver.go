@@ -27,30 +27,64 @@ type confinement struct {
 
 // open makes the driver, and the engine for modules around it.
 func open(ctx context.Context, o options) (confinement, error) {
-	c, err := openDriver(ctx, o)
+	if o.driver == "systemd" {
+		return openSystemd(ctx, o)
+	}
+	r, err := namespace.New(namespace.Options{})
 	if err != nil {
 		return confinement{}, err
 	}
-	m, err := wasm.New(wasm.Options{Driver: c.runner, Cache: filepath.Join(o.state, "wasm")})
+	m, err := wasm.New(wasm.Options{Driver: r, Cache: o.wasmCache()})
 	if err != nil {
-		return confinement{}, errors.Join(err, c.close())
+		return confinement{}, err
 	}
-	driver := c.close
-	c.runner, c.close = m, func() error { return errors.Join(m.Close(), driver()) }
-	return c, nil
+	return confinement{m, nil, m.Close}, nil
 }
 
-func openDriver(ctx context.Context, o options) (confinement, error) {
-	if o.driver == "systemd" {
-		r, err := systemd.New(ctx, systemd.Options{})
-		if err != nil {
-			return confinement{}, err
-		}
-		return confinement{r, func(ctx context.Context) (map[string]broker.Survivor, error) { return survivors(ctx, r) }, r.Close}, nil
+// openSystemd makes units for jobs, and keeps some ready for modules. The connection to systemd is closed by the end of the process, at
+// the same instant for all jobs: an error before that would look like theirs.
+func openSystemd(ctx context.Context, o options) (confinement, error) {
+	r, err := systemd.New(ctx, systemd.Options{})
+	if err != nil {
+		return confinement{}, err
 	}
-	r, err := namespace.New(namespace.Options{})
-	return confinement{r, nil, func() error { return nil }}, err
+	engine := wasm.Options{Driver: r, Cache: o.wasmCache()}
+	closePool := func() error { return nil }
+	if o.pool > 0 {
+		p, err := openPool(ctx, r, o.pool)
+		if err != nil {
+			return confinement{}, errors.Join(err, r.Close())
+		}
+		engine.Pool, closePool = p, p.Close
+	}
+	m, err := wasm.New(engine)
+	if err != nil {
+		return confinement{}, errors.Join(err, closePool(), r.Close())
+	}
+	stop := func() error { return errors.Join(m.Close(), closePool()) }
+	return confinement{m, func(ctx context.Context) (map[string]broker.Survivor, error) { return survivors(ctx, r) }, stop}, nil
 }
+
+// poolScratch is the size of what a module in the pool finds at /tmp besides what its own limits allow it in memory.
+const poolScratch = 128 << 20
+
+// openPool starts workers for modules.
+func openPool(ctx context.Context, r *systemd.Runner, size int) (*systemd.Pool, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return r.NewPool(ctx, systemd.PoolOptions{Size: size, Compile: true, Class: runner.Spec{
+		Commands: []runner.Command{wasm.PoolCommand("/bin/worker")},
+		Mounts: []runner.Mount{
+			{Kind: runner.Bind, Source: self, Target: "/bin/worker"},
+			{Kind: runner.Tmpfs, Target: "/tmp", Size: poolScratch},
+		},
+	}})
+}
+
+// wasmCache is where machine code of modules is kept.
+func (o options) wasmCache() string { return filepath.Join(o.state, "wasm") }
 
 // survivors lists the units that still run.
 func survivors(ctx context.Context, r *systemd.Runner) (map[string]broker.Survivor, error) {

@@ -288,7 +288,7 @@ func testJob(t *testing.T) {
 			t.Errorf("the output is %q, %v", data, err)
 		}
 		r := resp.Result
-		if r.Confinement.Driver != "systemd" || len(r.Confinement.Enforced) == 0 || r.Gas == 0 || r.Engine == "" || len(r.Outputs) != 1 {
+		if r.Confinement.Driver != "systemd-pool" || len(r.Confinement.Enforced) == 0 || r.Gas == 0 || r.Engine == "" || len(r.Outputs) != 1 {
 			text, _ := json.MarshalIndent(r, "", " ")
 			t.Errorf("result %s", text)
 		}
