@@ -36,6 +36,12 @@ func bomb(kind string) int {
 		return bombSockets()
 	case "pipes":
 		return bombPipes()
+	case "memory-files":
+		return bombMemoryFiles()
+	case "segments":
+		return bombSegments()
+	case "messages":
+		return bombMessages()
 	case "log":
 		line := make([]byte, 64<<10)
 		for i := range line {
@@ -112,7 +118,7 @@ func bombFile(name string, limit int64) int {
 
 // enough is how much of the kernel's memory a bomb takes at most, so that it is no harm to the machine where nothing stops it: it ends
 // with status 4 then.
-const enough = 512 << 20
+const enough = 1 << 30
 
 // bombSockets fills the buffers of sockets, which hold memory of the kernel.
 func bombSockets() int {
@@ -156,6 +162,76 @@ func bombPipes() int {
 				break
 			}
 			held += int64(got)
+		}
+	}
+	fmt.Printf("%d MiB and more\n", held>>20)
+	return 4
+}
+
+// bombMemoryFiles writes to files without a name, which no file system of the job's bounds, and which are mapped by nobody.
+func bombMemoryFiles() int {
+	block := make([]byte, 1<<20)
+	held := int64(0)
+	for held < enough {
+		fd, err := unix.MemfdCreate("bomb", 0)
+		if err != nil {
+			fmt.Printf("after %d MiB: %v\n", held>>20, err)
+			return 3
+		}
+		for range 64 {
+			n, err := unix.Write(fd, block)
+			if err != nil {
+				fmt.Printf("after %d MiB: %v\n", held>>20, err)
+				return 3
+			}
+			held += int64(n)
+		}
+	}
+	fmt.Printf("%d MiB and more\n", held>>20)
+	return 4
+}
+
+// bombSegments fills System V shared memory, which stays when it is attached nowhere.
+func bombSegments() int {
+	const size = 32 << 20
+	held := 0
+	for held < enough {
+		id, err := unix.SysvShmGet(0, size, unix.IPC_CREAT|0o600)
+		if err != nil {
+			fmt.Printf("after %d MiB: %v\n", held>>20, err)
+			return 3
+		}
+		memory, err := unix.SysvShmAttach(id, 0, 0)
+		if err != nil {
+			fmt.Printf("after %d MiB: %v\n", held>>20, err)
+			return 3
+		}
+		for i := 0; i < size; i += os.Getpagesize() {
+			memory[i] = 1
+		}
+		unix.SysvShmDetach(memory)
+		held += size
+	}
+	fmt.Printf("%d MiB and more\n", held>>20)
+	return 4
+}
+
+// bombMessages fills System V message queues.
+func bombMessages() int {
+	message := make([]byte, 8+8192) // a type, and the largest text
+	message[0] = 1
+	held := 0
+	for n := 0; held < enough; n++ {
+		queue, err := call(unix.SYS_MSGGET, 0, unix.IPC_CREAT|0o600)
+		if err != nil {
+			fmt.Printf("after %d queues with %d MiB: %v\n", n, held>>20, err)
+			return 3
+		}
+		for {
+			if _, err := call(unix.SYS_MSGSND, queue, addressOf(message), 8192, unix.IPC_NOWAIT); err != nil {
+				break
+			}
+			held += 8192
 		}
 	}
 	fmt.Printf("%d MiB and more\n", held>>20)

@@ -9,7 +9,8 @@
 //	attack collude NAME FILE    makes one half of a conspiracy of two jobs
 //	attack race PATH            leaves a process behind that goes on swapping PATH
 //	attack output KIND PATH     makes an output that a collector must not trust
-//	attack bomb KIND            fork, threads, memory, shared, disk, inodes, sockets, pipes, log or time: uses up what there is of it
+//	attack bomb KIND            fork, threads, memory, shared, disk, inodes, sockets, pipes, memory-files, segments, messages,
+//	                            log or time: uses up what there is of it
 //	attack echo ARGUMENT...     writes its arguments and its environment, as a JSON list
 //	attack whoami               tells its privileges: for set-id programs
 //
