@@ -215,13 +215,15 @@ type layout struct {
 func (l *layout) add(n int, m runner.Mount, link bool) {
 	place := slot(n)
 	source := m.Source
-	if link { // a link cannot be bound: its directory is
+	flags := recursive
+	if link { // a link cannot be bound: its directory is, without the mounts below, which may be all of the host's
+		flags = 0
 		source = path.Dir(m.Source)
 		m.Source = path.Join(place, path.Base(m.Source))
 	} else {
 		m.Source = place
 	}
-	b := bindPath{source, place, false, recursive}
+	b := bindPath{source, place, false, flags}
 	if m.Writable && m.Kind == runner.Bind {
 		l.writable = append(l.writable, b)
 	} else {

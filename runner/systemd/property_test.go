@@ -101,7 +101,7 @@ func TestUnitOfSpec(t *testing.T) {
 				{Kind: runner.Copy, Source: "/store/file", Target: "/tmp/copy"}, {Kind: runner.Data, Target: "/etc/x", Content: []byte("x")},
 			}},
 			map[string]any{
-				"BindReadOnlyPaths": []bindPath{program, {"/store/tree", "/m/0", false, recursive}, {"/store", "/m/3", false, recursive}, {"/store/file", "/m/4", false, recursive}},
+				"BindReadOnlyPaths": []bindPath{program, {"/store/tree", "/m/0", false, recursive}, {"/store", "/m/3", false, 0}, {"/store/file", "/m/4", false, recursive}},
 				"BindPaths":         []bindPath{{"/shared", "/m/2", false, recursive}},
 			},
 		},
