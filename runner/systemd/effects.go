@@ -97,12 +97,9 @@ func refused(want error, err error) (bool, string) {
 	return errors.Is(err, want), err.Error()
 }
 
+
 func hasOwnRoot() (bool, string) {
-	list, err := os.ReadDir("/")
-	if err != nil {
-		return false, err.Error()
-	}
-	if list, err = os.ReadDir("/usr"); err == nil && len(list) > 0 {
+	if list, err := os.ReadDir("/usr"); err == nil && len(list) > 0 {
 		return false, "the host's /usr is there"
 	}
 	return true, "the host's /usr is not there"

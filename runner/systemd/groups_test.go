@@ -52,18 +52,21 @@ func TestApplied(t *testing.T) {
 	}{
 		"version 2": {
 			map[string]string{"/memory.max": "26214400", "/pids.max": "58", "/cpu.max": "50000 100000", "/io.max": "8:0 rbps=1000 wbps=2000"},
-			[]string{"cpu:cgroup-v2", "io-read:cgroup-v2", "io-write:cgroup-v2", "memory:cgroup-v2", "processes:cgroup-v2"}, nil,
+			[]string{"cpu:cgroup-v2", "io-read:cgroup-v2", "io-write:cgroup-v2", "memory:cgroup-v2", "processes:cgroup-v2"},
+			nil,
 		},
 		"version 1": {
 			map[string]string{
 				"memory/memory.limit_in_bytes": "26214400", "pids/pids.max": "58", "cpu/cpu.cfs_quota_us": "50000",
 				"blkio/blkio.throttle.read_bps_device": "8:0 1000", "blkio/blkio.throttle.write_bps_device": "8:0 2000",
 			},
-			[]string{"cpu:cgroup-v1", "io-read:cgroup-v1", "memory:cgroup-v1", "processes:cgroup-v1"}, []string{"io-write"},
+			[]string{"cpu:cgroup-v1", "io-read:cgroup-v1", "memory:cgroup-v1", "processes:cgroup-v1"},
+			[]string{"io-write"},
 		},
 		"ignored": {
 			map[string]string{"/memory.max": "max", "/pids.max": "max", "/cpu.max": "max 100000", "/io.max": ""},
-			nil, []string{"cpu", "io-read", "io-write", "memory", "processes"},
+			nil,
+			[]string{"cpu", "io-read", "io-write", "memory", "processes"},
 		},
 		"no controllers": {nil, nil, []string{"cpu", "io-read", "io-write", "memory", "processes"}},
 	} {

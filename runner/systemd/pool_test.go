@@ -70,8 +70,10 @@ func testPool(t *testing.T, options systemd.Options) {
 	}{
 		"one job each": {"echo", runner.Limits{}, "echo\n", runner.Result{Reason: runner.ReasonExit}},
 		"sees only its mounts": {
-			"look", runner.Limits{Memory: 64 << 20, Processes: 20, CPU: 800},
-			"/: bin dev etc proc root run sys tmp usr var\n/bin: worker\n/dev:\n/proc:\n/usr:\n/run: systemd\nnetwork: true\nwrite: false true\nenvironment: 1 false\n", runner.Result{Reason: runner.ReasonExit},
+			"look",
+			runner.Limits{Memory: 64 << 20, Processes: 20, CPU: 800},
+			"/: bin dev etc proc root run sys tmp usr var\n/bin: worker\n/dev:\n/proc:\n/usr:\n/run: systemd\nnetwork: true\nwrite: false true\nenvironment: 1 false\n",
+			runner.Result{Reason: runner.ReasonExit},
 		},
 		"memory":    {"eat", runner.Limits{Memory: 64 << 20}, "", runner.Result{Reason: runner.ReasonOutOfMemory, Detail: "memory: more than 67108864 bytes"}},
 		"exit":      {"fail", runner.Limits{}, "", runner.Result{Reason: runner.ReasonExit, Exit: 7}},

@@ -97,8 +97,11 @@ func TestUnitOfSpec(t *testing.T) {
 		},
 		"mounts": {
 			runner.Spec{Mounts: []runner.Mount{
-				bind("/store/tree", "/in"), {Kind: runner.Tmpfs, Target: "/tmp"}, writable, bind("/store/link", "/link"),
-				{Kind: runner.Copy, Source: "/store/file", Target: "/tmp/copy"}, {Kind: runner.Data, Target: "/etc/x", Content: []byte("x")},
+				bind("/store/tree", "/in"),
+				{Kind: runner.Tmpfs, Target: "/tmp"},
+				writable, bind("/store/link", "/link"),
+				{Kind: runner.Copy, Source: "/store/file", Target: "/tmp/copy"},
+				{Kind: runner.Data, Target: "/etc/x", Content: []byte("x")},
 			}},
 			map[string]any{
 				"BindReadOnlyPaths": []bindPath{program, {"/store/tree", "/m/0", false, recursive}, {"/store", "/m/3", false, 0}, {"/store/file", "/m/4", false, recursive}},

@@ -9,6 +9,14 @@
 // and user namespaces and a second filter. So commands see the same, and end the same way, as under that driver alone.
 // Units of a Pool have no inner layer: one static program, every property that systemd has to offer.
 //
+// A unit works on the host as a user that no other unit and nobody else is. Where a source of the Spec is closed to such a
+// stranger, it works as that source's owner: as root, but without root's power, if that is the owner. A unit whose Spec has a
+// Network is in the network namespace of the host, in which the gateway of the inner layer works; the commands are in one of their own.
+//
+// Limits of memory and processes are for the commands: units have 24 MiB and 48 threads more, for the first two processes.
+// Result.Usage counts those processes as well, some 15 MiB and 20 ms. Refused system calls are not counted, as
+// Confinement.Missing says, since some are refused by systemd's filter and some by the inner layer's.
+//
 // What it promises: the limits are kept by control groups, and what was applied is read back from the kernel for each
 // unit, never assumed, since systemd accepts and ignores what it cannot do; a Spec that needs something that has no
 // effect here is refused with the cure, unless it is Degraded. Everything that a command starts is dead when Run
