@@ -64,6 +64,11 @@ func TestRoot(t *testing.T) {
 	if diff := cmp.Diff(threeLayersTree, list(t, root.Dir)); diff != "" {
 		t.Errorf("tree (-want +got):\n%s", diff)
 	}
+	for _, name := range []string{"dev", "inputs", "outputs", "proc", "tmp"} {
+		if entries, err := os.ReadDir(filepath.Join(root.Dir, name)); err != nil || len(entries) > 0 {
+			t.Errorf("mount point %s: %v, %v", name, entries, err)
+		}
+	}
 	if root.Manifest != img.Digest || root.Config.Entrypoint[0] != "/bin/x" || root.WorkDir != "/" || root.User.Home != "/" {
 		t.Errorf("root is %+v", root)
 	}

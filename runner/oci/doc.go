@@ -7,7 +7,8 @@
 // unpack: see there for what a hostile layer cannot do. The root file system of an image is put together from its layers by hard links, whiteouts
 // applied, under the image's chain id (image-spec config.md, "Layer ChainID"). Nothing is mounted: a root is a directory that a
 // runner binds read-only at "/", so it works without privileges. Files have mode 0644 or 0755, directories 0755; there are no owners,
-// set-id bits, devices, extended attributes or times of the image.
+// set-id bits, devices, extended attributes or times of the image. Where it lacks them, it has the empty directories dev, inputs, outputs,
+// proc and tmp, to mount on.
 //
 // Every blob is hashed before any of it is parsed or decompressed, wherever it comes from; the uncompressed bytes of each layer are compared with the
 // configuration. An image for another platform than the one that was asked for is refused, also when the digest names it.

@@ -22,6 +22,10 @@ import (
 
 const rootName = "root"
 
+// mountPoints are empty directories that every root has, unless the image has something of that name: a runner that mounts something
+// in a read-only directory which lacks the mount point has to put another in its place, for each run.
+var mountPoints = []string{"dev", "inputs", "outputs", "proc", "tmp"}
+
 // maxVolumes bounds an image's volumes; images have one or two.
 const maxVolumes = 64
 
@@ -85,6 +89,13 @@ func (c *Cache) merge(ctx context.Context, img Image, docs documents, dir string
 		}
 		if err := applyLayer(ctx, tree, layer); err != nil {
 			return nil, img.fail("layer "+desc.Digest.String(), err)
+		}
+	}
+	for _, name := range mountPoints {
+		if !tree.Has(name) {
+			if err := tree.Dir(name); err != nil {
+				return nil, img.fail("", err)
+			}
 		}
 	}
 	index := newIndexWriter()

@@ -86,7 +86,7 @@ func testRun(t *testing.T, driver runner.Runner) {
 		{name: "volumes are writable and empty", run: oci.Run{Args: []string{"touch /data/x && ls /data"}}, want: "x\n"},
 		{name: "writable", run: oci.Run{Args: []string{"touch /tmp/x /var/cache/y && ls /tmp /var/cache"}, Writable: []string{"/tmp", "/var/cache"}}, want: "/tmp:\nx\n\n/var/cache:\ny\n"},
 		{name: "missing working directory", config: func(c map[string]any) { c["WorkingDir"] = "/work/here" }, run: oci.Run{Args: []string{"pwd; touch z && ls"}}, want: "/work/here\nz\n"},
-		{name: "nothing but the image", run: oci.Run{Program: "/bin/ls", Args: []string{"/"}}, want: "bin\ndata\ndev\netc\nhome\nproc\nusr\n"},
+		{name: "nothing but the image", run: oci.Run{Program: "/bin/ls", Args: []string{"/"}}, want: "bin\ndata\ndev\netc\nhome\ninputs\noutputs\nproc\ntmp\nusr\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			root, err := c.Root(t.Context(), busyboxImage(t, w, layers, tt.config))

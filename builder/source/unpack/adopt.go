@@ -48,6 +48,9 @@ func (t *Tree) duplicate(name string, executable bool, size int64, from *os.File
 	return t.write(t.parent, name, to, executable, size, src)
 }
 
+// Has reports whether the root of the tree has an entry of that name, of any kind.
+func (t *Tree) Has(name string) bool { return t.model.children[name] != nil }
+
 // Node is an entry of the tree as it is now.
 type Node struct {
 	Path       string // relative to the root, without a leading slash
