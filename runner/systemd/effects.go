@@ -97,7 +97,6 @@ func refused(want error, err error) (bool, string) {
 	return errors.Is(err, want), err.Error()
 }
 
-
 func hasOwnRoot() (bool, string) {
 	if list, err := os.ReadDir("/usr"); err == nil && len(list) > 0 {
 		return false, "the host's /usr is there"

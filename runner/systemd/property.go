@@ -72,7 +72,7 @@ func deviceSlot(n int) string { return slots + "/d" + strconv.Itoa(n) }
 // ownTasks is how many threads of the unit's first two processes the limit of processes does not count.
 const ownTasks = 48
 
-// ownMemory is how much memory the unit's first two processes may need beside what a Spec allows to its commands: measured 14 MiB.
+// ownMemory is how much memory the unit's first two processes may need beside what a Spec allows to its commands: measured 5 to 7 MiB.
 const ownMemory = 24 << 20
 
 // common are the properties of every unit: what limits it, and what it never has.

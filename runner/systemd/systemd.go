@@ -14,7 +14,7 @@
 // Network is in the network namespace of the host, in which the gateway of the inner layer works; the commands are in one of their own.
 //
 // Limits of memory and processes are for the commands: units have 24 MiB and 48 threads more, for the first two processes.
-// Result.Usage counts those processes as well, some 15 MiB and 20 ms. Refused system calls are not counted, as
+// Result.Usage counts those processes as well, some 6 MiB and 20 ms. Refused system calls are not counted, as
 // Confinement.Missing says, since some are refused by systemd's filter and some by the inner layer's.
 //
 // What it promises: the limits are kept by control groups, and what was applied is read back from the kernel for each
