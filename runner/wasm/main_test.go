@@ -43,12 +43,18 @@ func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoC
 // built is the directory of what tests build once; empty: nothing yet.
 var built string
 
-// programsVariable names the environment variable that holds a directory with worker and gowasi, already built: for tests run as
+// programsVariable names the environment variable that holds a directory with the programs of testdata, already built: for tests run as
 // a user who has no Go toolchain.
 const programsVariable = "ARCH_TEST_WASM_PROGRAMS"
 
 // build builds a program of testdata, which may be a module.
 func build(t testing.TB, name string, env ...string) string {
+	t.Helper()
+	return buildAs(t, name, name, env...)
+}
+
+// buildAs is build of a program that there is more than one of.
+func buildAs(t testing.TB, source, name string, env ...string) string {
 	t.Helper()
 	if dir := os.Getenv(programsVariable); dir != "" {
 		return filepath.Join(dir, name)
@@ -67,7 +73,7 @@ func build(t testing.TB, name string, env ...string) string {
 	if _, err := os.Stat(out); err == nil {
 		return out
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/"+name)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/"+source)
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, text)

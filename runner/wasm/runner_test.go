@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -278,4 +279,21 @@ type recorder struct{ spec runner.Spec }
 func (r *recorder) Run(_ context.Context, spec runner.Spec) (runner.Result, error) {
 	r.spec = spec
 	return runner.Result{}, nil
+}
+
+// A program does the same to files as a module as it does as a program of the host.
+func TestGoFiles(t *testing.T) {
+	native, err := exec.Command(build(t, "gofs"), t.TempDir()).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := buildAs(t, "gofs", "gofs.wasm", "GOOS=wasip1", "GOARCH=wasm")
+	for name, o := range map[string]wasm.Options{"driven": {}, "pooled": {Pool: newPool(t)}} {
+		spec := tool("/outputs")
+		spec.Mounts[0].Source = compiled
+		result, out := execute(t, newRunner(t, o), spec)
+		if diff := cmp.Diff(string(native), out); diff != "" || !result.OK() {
+			t.Errorf("%s: %+v (-host +module):\n%s", name, result, diff)
+		}
+	}
 }
