@@ -29,6 +29,7 @@ type execution struct {
 	spec    runner.Spec
 	mode    mode
 	refused error // why a stronger mode was not had; nil if none was tried
+	pick    func(variant) (program, error)
 	filter  program
 	group   *group
 	cmd     *exec.Cmd
@@ -68,6 +69,9 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 		e.group = newGroup(e.spec)
 		defer e.group.remove()
 	}
+	if err := e.pickFilter(); err != nil {
+		return runner.Result{}, err
+	}
 	if err := e.start(); err != nil {
 		return runner.Result{}, err
 	}
@@ -94,6 +98,15 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	e.way.close()
 	e.denied.close()
 	return e.result(err)
+}
+
+// pickFilter chooses the filter of system calls, for which the groups must have been made.
+func (e *execution) pickFilter() (err error) {
+	counted := e.spec.Limits.Memory > 0 && !e.group.limitsMemory()
+	if e.filter, err = e.pick(variantOf(e.spec, e.mode, counted)); err != nil {
+		return &runner.SetupError{Act: "confine system calls", Err: err}
+	}
+	return nil
 }
 
 // start starts the first process, puts it into its group and sends the order.

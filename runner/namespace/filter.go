@@ -55,13 +55,19 @@ type variant struct {
 	// setID lets a file be made that gives its owner's rights to whoever executes it. In a mount of the host that is writable
 	// it would be one of the caller's.
 	setID bool
+	// counted takes away the calls by which a process holds memory that no counting of processes and sockets finds.
+	counted bool
 }
 
-// variantOf returns the filter that spec needs in mode m.
-func variantOf(spec runner.Spec, m mode) variant {
+// uncounted are those calls: files and segments of memory, which stay whether they are mapped or not. A program that does without
+// them takes files in /dev/shm.
+var uncounted = []string{"memfd_create", "memfd_secret", "shmget"}
+
+// variantOf returns the filter that spec needs in mode m. counted says that its limit of memory is kept by counting.
+func variantOf(spec runner.Spec, m mode, counted bool) variant {
 	writable := func(b runner.Mount) bool { return b.Kind == runner.Bind && b.Writable }
 	inside := m != modeLandlock
-	return variant{network: inside, setID: inside && !slices.ContainsFunc(spec.Mounts, writable)}
+	return variant{network: inside, setID: inside && !slices.ContainsFunc(spec.Mounts, writable), counted: counted}
 }
 
 // setID are the bits of a file's mode by which a program gets its owner's rights.
@@ -102,6 +108,9 @@ func policy(v variant) (seccomp.Policy, error) {
 		allowed = families[:1]
 	}
 	gone := absent
+	if v.counted {
+		gone = slices.Concat(gone, uncounted)
+	}
 	var conditions []seccomp.NameWithConditions
 	if !v.setID {
 		gone = append(slices.Clone(gone), "openat2")

@@ -188,7 +188,7 @@ func (i *initProcess) namespaceSteps() []step {
 		{"set host name", func() error { return setNames(o.Hostname) }},
 		{"make file system", i.makeRoot},
 		{"open descriptor 0", i.openStdin},
-		{"set resource limits", setLimits},
+		{"set resource limits", func() error { return setLimits(i.order.WatchMemory) }},
 		{"open network", i.openNetwork},
 		{"prepare clock", i.prepareClock},
 		{"watch driver", i.watchDriver},

@@ -101,7 +101,7 @@ func (i *initProcess) landlockSteps() []step {
 		{"adopt orphans", func() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }},
 		{"copy inputs", i.copyInputs},
 		{"open descriptor 0", i.openStdin},
-		{"set resource limits", setLimits},
+		{"set resource limits", func() error { return setLimits(i.order.WatchMemory) }},
 		{"restrict files", func() error { return restrictFiles(i.order.Mounts, i.order.Devices) }},
 		{"prepare clock", i.prepareClock},
 		{"watch driver", i.watchDriver},

@@ -3,6 +3,7 @@ package namespace
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"arch.network/runner"
 	"arch.network/runner/meter"
@@ -58,7 +59,7 @@ func (e *execution) addMeasured(r *runner.Result) {
 	u := e.measured.Usage
 	r.MemoryPeak = max(r.MemoryPeak, u.MemoryPeak)
 	r.IORead, r.IOWrite, r.Energy = u.IORead, u.IOWrite, u.Energy
-	if u.Accounting != r.Accounting {
+	if !slices.Contains(strings.Split(r.Accounting, "+"), u.Accounting) {
 		r.Accounting = u.Accounting + "+" + r.Accounting
 	}
 	r.Anomalies = append(r.Anomalies, e.measured.Anomalies...)

@@ -91,10 +91,7 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 	}
 	var refused error // why the stronger mode could not be had
 	for {
-		e, err := r.execution(spec, m, refused)
-		if err != nil {
-			return runner.Result{}, err
-		}
+		e := &execution{options: r.options, spec: spec, mode: m, refused: refused, pick: r.filter}
 		result, err := e.run(ctx)
 		refused = err
 		h, ok := errors.AsType[*hostError](err)
@@ -107,15 +104,6 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 		}
 		m = next
 	}
-}
-
-// execution prepares one in mode m.
-func (r *Runner) execution(spec runner.Spec, m mode, refused error) (*execution, error) {
-	filter, err := r.filter(variantOf(spec, m))
-	if err != nil {
-		return nil, &runner.SetupError{Act: "confine system calls", Err: err}
-	}
-	return &execution{options: r.options, spec: spec, mode: m, refused: refused, filter: filter}, nil
 }
 
 // filter returns the filter of system calls, which is made once.

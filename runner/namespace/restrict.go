@@ -125,9 +125,21 @@ var rlimits = []struct {
 	{unix.RLIMIT_CPU, unix.RLIM_INFINITY, unix.RLIM_INFINITY},
 }
 
-// setLimits sets rlimits on the whole process, each as far as the host's hard limit permits.
-func setLimits() error {
+// Where memory is only counted, files are fewer: each may be a socket, in which the kernel holds up to a buffer of data. The
+// buffer is 208 KiB unless a program changes that (net.core.wmem_default, socket(7)).
+const (
+	socketBuffer = 256 << 10 // bytes
+	fewestFiles  = 64
+)
+
+// setLimits sets rlimits on the whole process, each as far as the host's hard limit permits. counted is the limit of memory if that
+// is kept by counting, and zero otherwise.
+func setLimits(counted int64) error {
 	for _, l := range rlimits {
+		if l.resource == unix.RLIMIT_NOFILE && counted > 0 {
+			l.max = min(l.max, max(uint64(counted/socketBuffer), fewestFiles))
+			l.soft = min(l.soft, l.max)
+		}
 		var have unix.Rlimit
 		if err := unix.Getrlimit(l.resource, &have); err != nil {
 			return fmt.Errorf("get resource limit %d: %w", l.resource, err)
