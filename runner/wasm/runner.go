@@ -243,10 +243,12 @@ func (r *Runner) Close() error {
 	return nil
 }
 
-var _ runner.Runner = (*Runner)(nil)
-var _ io.Closer = (*Runner)(nil)
+var (
+	_ runner.Runner = (*Runner)(nil)
+	_ io.Closer     = (*Runner)(nil)
+)
 
-// wallReason is what ends a pooled run by Limits.Wall.
+// errWall is what ends a pooled run by Limits.Wall.
 var errWall = errors.New("wall-clock limit")
 
 // withWall returns ctx that ends when the limit does.

@@ -28,15 +28,24 @@ func TestRun(t *testing.T) {
 		{"echo", tool("echo", "hello", "warn", "you"), "hello\nyou\n", runner.Result{Reason: runner.ReasonExit}},
 		{"status", tool("exit", "7"), "", runner.Result{Reason: runner.ReasonExit, Exit: 7}},
 		{"environment", tool("env"), "LANG=C\n", runner.Result{Reason: runner.ReasonExit}},
-		{"clock", tool("time", "time", "sleep", "100", "time"),
-			"1767323045.000000000\n1767323045.000001000\n1767323145.000002000\n", runner.Result{Reason: runner.ReasonExit}},
+		{
+			"clock", tool("time", "time", "sleep", "100", "time"),
+			"1767323045.000000000\n1767323045.000001000\n1767323145.000002000\n",
+			runner.Result{Reason: runner.ReasonExit},
+		},
 		{"trap", tool("abort"), "", runner.Result{Reason: runner.ReasonExit, Exit: 134, Detail: "trap: unreachable"}},
 		{"stack", tool("deep"), "", runner.Result{Reason: runner.ReasonExit, Exit: 134, Detail: "trap: out of bounds memory access"}},
-		{"files", tool("list", "/", "list", "/inputs", "show", "/inputs/text", "put", "/inputs/text", "x", "show", "/worker"),
-			"/: errno 76\n. 1\n.. 1\ntext 0\none two  three\nfour\n/inputs/text: errno 69\n/worker: errno 76\n", runner.Result{Reason: runner.ReasonExit}},
-		{"outputs", tool("mkdir", "/outputs/d", "put", "/outputs/d/f", "content", "symlink", "../../../etc/passwd", "/outputs/l", "show", "/outputs/l",
-			"rename", "/outputs/d/f", "/outputs/g", "show", "/outputs/g", "rmdir", "/outputs/d"),
-			"/outputs/l: errno 63\ncontent", runner.Result{Reason: runner.ReasonExit}},
+		{
+			"files", tool("list", "/", "list", "/inputs", "show", "/inputs/text", "put", "/inputs/text", "x", "show", "/worker"),
+			"/: errno 76\n. 1\n.. 1\ntext 0\none two  three\nfour\n/inputs/text: errno 69\n/worker: errno 76\n",
+			runner.Result{Reason: runner.ReasonExit},
+		},
+		{
+			"outputs", tool("mkdir", "/outputs/d", "put", "/outputs/d/f", "content", "symlink", "../../../etc/passwd", "/outputs/l", "show", "/outputs/l",
+				"rename", "/outputs/d/f", "/outputs/g", "show", "/outputs/g", "rmdir", "/outputs/d"),
+			"/outputs/l: errno 63\ncontent",
+			runner.Result{Reason: runner.ReasonExit},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, out := execute(t, r, test.spec)

@@ -51,7 +51,7 @@ func (s *System) sync(fd uint64, need rights) errno {
 	return d.file.sync()
 }
 
-// kindOf returns what a descriptor is to a module.
+// fileType returns what a descriptor is to a module.
 func (d *descriptor) fileType() fileType {
 	switch {
 	case d.isDirectory():

@@ -30,8 +30,10 @@ func FuzzCalls(f *testing.F) {
 		f.Fatal(err)
 	}
 	// Numbers that mean something: descriptors, addresses, lengths, flags, and what overflows.
-	numbers := []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 15, atVector, atPath, atTarget, atData, 100, 4096, 65535, 65536, 1 << 20, 1 << 28,
-		5, 7, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 40, 1<<63 - 1, 1 << 63, 1<<64 - 1, uint64(readRights | writeRights), uint64(rightRead)}
+	numbers := []uint64{
+		0, 1, 2, 3, 4, 5, 6, 7, 8, 15, atVector, atPath, atTarget, atData, 100, 4096, 65535, 65536, 1 << 20, 1 << 28,
+		5, 7, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 40, 1<<63 - 1, 1 << 63, 1<<64 - 1, uint64(readRights | writeRights), uint64(rightRead),
+	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) > 200 {
 			return
