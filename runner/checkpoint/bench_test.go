@@ -47,7 +47,7 @@ func (b *bench) wasiState() ([]byte, error)     { return []byte("{}"), nil }
 func (b *bench) restoreWASI(state []byte) error { return nil }
 
 // BenchmarkSnapshot stops a module with 900 KiB of memory that is not zero, nine calls deep, and resumes it in a new
-// instance of the compiled module: what happens between the hook and the encoded bytes, and between the encoded bytes and the
+// instance of the compiled module: the time between the hook and the encoded bytes, and between the encoded bytes (checked) and the
 // return to where it was.
 func BenchmarkSnapshot(b *testing.B) {
 	module, _, err := Instrument(b.Context(), assemble(b, `(module (memory (export "memory") 15)

@@ -31,7 +31,7 @@ const fullWAT = `(module (memory (export "memory") 15)
 //
 //	unstopped   all of the module's work
 //	stop        half of it, and taking, hashing, encoding and sending the state
-//	restore     checking the state, putting it in place, getting back to the place, and the rest of the work
+//	restore     receiving the state, putting it in place, getting back to the place, and the rest of the work
 func BenchmarkCheckpoint(b *testing.B) {
 	module, spec := fullModule(b)
 	driver, err := namespace.New(namespace.Options{})
