@@ -28,11 +28,12 @@ func families(spec runner.Spec) []string {
 }
 
 // workerCalls are for the units of a Pool: one static program that computes, reads files and talks over the sockets it
-// was given. It can neither execute a program, nor start a process, nor make a socket of the internet, nor send signals
+// was given. There is no other program, and it can neither make a socket of the internet, nor send signals
 // to other units (whose user ids differ anyway).
 var workerCalls = []string{
 	"@default", "@basic-io", "@io-event", "@file-system", "@sync", "@timer",
-	"clone", "clone3", "execve", // the first by the runtime's threads; the last by systemd, for the program itself
+	"clone", "clone3", // by the runtime's threads
+	"execve", "setgroups", "setresgid", "setresuid", // by the first process, to become the unit's user and then the program
 	"tgkill", "gettid", "getpid", "mprotect", "madvise", "mlock", "munlock", "mincore", "mremap", "msync",
 	"sched_getaffinity", "sched_yield", "sigaltstack", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
 	"prctl", "arch_prctl", "set_robust_list", "rseq", "uname", "getrlimit", "setrlimit", "prlimit64", "getrusage", "getrandom",

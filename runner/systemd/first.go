@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +25,7 @@ const (
 	modeRun     = "run"
 	modeProbe   = "probe"
 	modeNothing = "nothing"
+	modeWorker  = "worker"
 )
 
 // Main runs the first process of a unit if args, which are os.Args, say so. Each binary that uses the driver calls it
@@ -42,6 +44,8 @@ func Main(args []string, inner func() (runner.Runner, error)) (handled bool, cod
 	case modeRun:
 		err = first(inner)
 	case modeNothing:
+	case modeWorker:
+		err = becomeWorker(args[2:])
 	case modeProbe:
 		err = probeEffects(args[2:])
 	default:
@@ -104,6 +108,27 @@ func become(uid, gid int) error {
 		return &runner.SetupError{Act: fmt.Sprintf("become user %d", uid), Err: err}
 	}
 	return nil
+}
+
+// workerArguments are the arguments of the first process of a Pool's unit: it drops root and executes the class's command.
+func workerArguments(c runner.Command) []string {
+	return slices.Concat([]string{argument0, modeWorker, strconv.Itoa(len(c.Env))}, c.Env, c.Argv)
+}
+
+// becomeWorker does what workerArguments say. It returns only if it cannot.
+func becomeWorker(args []string) error {
+	if len(args) == 0 {
+		return errors.New("a worker has arguments")
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 0 || len(args) < n+2 {
+		return errors.New("a worker has an environment and a program")
+	}
+	env, argv := args[1:n+1], args[n+1:]
+	if err := become(0, 0); err != nil {
+		return err
+	}
+	return fmt.Errorf("execute %q: %w", argv[0], syscall.Exec(argv[0], argv, env))
 }
 
 // run has the inner layer run the order.

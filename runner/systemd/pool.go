@@ -73,7 +73,7 @@ func (r *Runner) NewPool(ctx context.Context, o PoolOptions) (*Pool, error) {
 		o.Class.Name = randomName()
 	}
 	root := filepath.Join(r.options.State, poolPrefix+o.Class.Name)
-	lock, err := makeRoot(root, o.Class)
+	lock, err := makeRoot(root, r.options.Executable, o.Class)
 	if err != nil {
 		return nil, &runner.SetupError{Act: "make root directory of pool", Err: err}
 	}

@@ -72,7 +72,7 @@ func testPool(t *testing.T, options systemd.Options) {
 		"sees only its mounts": {
 			"look",
 			runner.Limits{Memory: 64 << 20, Processes: 20, CPU: 800},
-			"/: bin dev etc proc root run sys tmp usr var\n/bin: worker\n/dev:\n/proc:\n/usr:\n/run: systemd\nnetwork: true\nwrite: false true\nenvironment: 1 false\n",
+			"/: bin dev etc m proc root run sys tmp usr var\n/bin: worker\n/dev:\n/proc:\n/usr:\n/run: systemd\n/var:\nnetwork: true\nwrite: false true\nsize of /tmp: 1048576 <nil>\nenvironment: [A=1]\nown user: true\n",
 			runner.Result{Reason: runner.ReasonExit},
 		},
 		"memory":    {"eat", runner.Limits{Memory: 64 << 20}, "", runner.Result{Reason: runner.ReasonOutOfMemory, Detail: "memory: more than 67108864 bytes"}},

@@ -217,7 +217,7 @@ const (
 )
 
 func (w *Worker) confinement() runner.Confinement {
-	c := runner.Confinement{Driver: "systemd-pool", Missing: w.missing}
+	c := runner.Confinement{Driver: "systemd-pool", Missing: w.missing, Enforced: []string{"own-user"}}
 	for _, e := range w.pool.runner.report.Effects {
 		d := effects[e.Name]
 		if e.Holds && (d.worker && (e.Name != "worker-executable" || hasProperty(w.pool.props, "MemoryDenyWriteExecute")) || d.alone) {

@@ -138,10 +138,7 @@ func (o Options) probeProperties(kind string) []Property {
 
 // probeWorkerUnit is a unit of a Pool, but with the root directory of a Run, in which there are mount points.
 func (o Options) probeWorkerUnit() []Property {
-	class := runner.Spec{
-		Commands: []runner.Command{{Argv: []string{programSlot}}},
-		Mounts:   []runner.Mount{{Kind: runner.Bind, Source: o.Executable, Target: programSlot}},
-	}
+	class := runner.Spec{Commands: []runner.Command{{Argv: []string{programSlot}}}}
 	p := o.poolUnit(class, o.root(), false)
 	p = append(p, Property{"TemporaryFileSystem", []tmpfs{{slots, "ro,nosuid,nodev,mode=0755,size=64k"}}})
 	return replace(p, "ExecStart", o.probeCommand(programSlot, probeWorker))

@@ -176,10 +176,10 @@ func TestUnitOfPool(t *testing.T) {
 		delete(got, p.Name)
 	}
 	want := map[string]any{
-		"Description": "arch pool wasm", "ExecStart": []command{{"/w", []string{"/w", "arg"}, false}}, "Environment": []string{"A=1"},
-		"RootDirectory": "/state/pool", "MountAPIVFS": false, "DynamicUser": true, "CapabilityBoundingSet": uint64(0), "RestrictNamespaces": uint64(0),
+		"Description": "arch pool wasm", "ExecStart": []command{{"/m/init", []string{argument0, modeWorker, "1", "A=1", "/w", "arg"}, false}},
+		"RootDirectory": "/state/pool", "MountAPIVFS": false, "CapabilityBoundingSet": uint64(setIDs), "RestrictNamespaces": uint64(0),
 		"RestrictSUIDSGID": true, "SystemCallFilter": list{true, workerCalls}, "RestrictAddressFamilies": list{true, workerFamilies},
-		"MemoryDenyWriteExecute": true, "BindReadOnlyPaths": []bindPath{{"/store/file", "/w", false, recursive}},
+		"MemoryDenyWriteExecute": true, "BindReadOnlyPaths": []bindPath{{"/usr/bin/arch", "/m/init", false, 0}, {"/store/file", "/w", false, recursive}},
 		"TemporaryFileSystem": []tmpfs{{"/tmp", "nosuid,nodev,mode=1777,size=67108864"}}, "DeviceAllow": memoryDevices,
 		"PrivateNetwork": true, "IPAddressDeny": anyAddress, "MemoryMax": uint64(1<<20 + ownMemory), "MemorySwapMax": uint64(0),
 	}
@@ -289,7 +289,7 @@ func TestRequire(t *testing.T) {
 		"always needed":              {without("unit-root"), runner.Spec{}, "", true},
 		"good to have":               {without("unit-addresses"), runner.Spec{}, "unit-addresses: IPAddressDeny= has no effect here: seen", false},
 		"not of a unit with network": {without("unit-addresses", "unit-network"), network, "", false},
-		"only of workers":            {without("worker-user"), runner.Spec{}, "", false},
+		"only of workers":            {without("worker-families"), runner.Spec{}, "", false},
 		"permissions of devices":     {without("unit-devices"), runner.Spec{Devices: []runner.Device{{}}}, "", true},
 		"devices, if there are none": {without("unit-devices"), runner.Spec{}, "unit-devices: DevicePolicy=strict has no effect here: seen", false},
 	} {

@@ -2,7 +2,6 @@ package systemd
 
 import (
 	"fmt"
-	"strings"
 
 	"arch.network/runner"
 )
@@ -59,7 +58,6 @@ var effects = map[string]effect{
 	"cpu":                 {"CPUQuota=", cureGroups, func(s runner.Spec) bool { return s.Limits.CPU > 0 }, false, false},
 	"worker-namespaces":   {"RestrictNamespaces=", cureSeccomp, nil, false, true},
 	"worker-families":     {"RestrictAddressFamilies=AF_UNIX", cureSeccomp, nil, false, true},
-	"worker-user":         {"DynamicUser=", "use systemd 252 or later", nil, false, true},
 	"worker-executable":   {"MemoryDenyWriteExecute=", cureSeccomp, nil, false, true},
 	"worker-system-calls": {"SystemCallFilter=", cureSeccomp, nil, false, true},
 }
@@ -122,11 +120,8 @@ func (r Report) require(spec runner.Spec) (missing []string, err error) {
 func (r Report) requireWorker(class runner.Spec) error {
 	for _, e := range r.Effects {
 		d := effects[e.Name]
-		if e.Name == "worker-executable" || e.Holds || !d.worker && (d.need == nil || !d.need(class)) || class.Degraded {
+		if e.Name == "worker-executable" || e.Name == "unit-inner" || e.Holds || !d.worker && (d.need == nil || !d.need(class)) || class.Degraded {
 			continue
-		}
-		if strings.HasPrefix(e.Name, "unit-") && (e.Name == "unit-user" || e.Name == "unit-inner") {
-			continue // a worker has neither
 		}
 		return e.refusal()
 	}

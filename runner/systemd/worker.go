@@ -17,26 +17,23 @@ import (
 // poolUnit returns the properties of the units of a Pool but for their descriptors: one static program, in a root
 // directory that holds nothing but what the class mounts. There is no /proc and no /dev. compile lets it make machine code.
 func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Property {
-	c := class.Commands[0]
 	p := []Property{
 		{"Description", "arch pool " + class.Name},
-		{"ExecStart", []command{{c.Argv[0], c.Argv, false}}},
+		{"ExecStart", []command{{programSlot, workerArguments(class.Commands[0]), false}}},
 		{"RootDirectory", root},
-		{"MountAPIVFS", false}, // so no PrivateUsers=, for which systemd needs a /proc there: DynamicUser= has no power to take away
-		{"DynamicUser", true},
-		{"CapabilityBoundingSet", uint64(0)},
+		{"MountAPIVFS", false},
+		// No DynamicUser=: it brings a /tmp and a /var/tmp on the host's disk, whose size nothing limits. The unit's first process
+		// becomes a user of its own instead, and has no capability any more when it executes the program.
+		{"CapabilityBoundingSet", uint64(setIDs)},
 		{"RestrictNamespaces", uint64(0)},
 		{"RestrictSUIDSGID", true},
 		{"SystemCallFilter", list{true, workerCalls}},
 		{"RestrictAddressFamilies", list{true, workerFamilies}},
 	}
-	if len(c.Env) > 0 {
-		p = append(p, Property{"Environment", c.Env})
-	}
 	if !compile {
 		p = append(p, Property{"MemoryDenyWriteExecute", true})
 	}
-	var binds []bindPath
+	binds := []bindPath{{o.Executable, programSlot, false, 0}}
 	var empty []tmpfs
 	for _, m := range class.Mounts {
 		if m.Kind == runner.Bind {
@@ -45,9 +42,7 @@ func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Proper
 			empty = append(empty, tmpfs{m.Target, "nosuid,nodev,mode=1777,size=" + strconv.FormatInt(scratch(m, class.Limits), 10)})
 		}
 	}
-	if len(binds) > 0 {
-		p = append(p, Property{"BindReadOnlyPaths", binds})
-	}
+	p = append(p, Property{"BindReadOnlyPaths", binds})
 	if len(empty) > 0 {
 		p = append(p, Property{"TemporaryFileSystem", empty})
 	}
@@ -96,14 +91,15 @@ func checkClass(class runner.Spec) error {
 }
 
 // makeRoot makes a root directory with a mount point for each mount of class, and locks it.
-func makeRoot(root string, class runner.Spec) (lock *os.File, err error) {
+func makeRoot(root, executable string, class runner.Spec) (lock *os.File, err error) {
 	if err := makeDirectory(root); err != nil {
 		return nil, err
 	}
 	if lock, err = lockRoot(root); err != nil {
 		return nil, fmt.Errorf("a pool of this name is there already: %w", err)
 	}
-	for _, m := range class.Mounts {
+	program := runner.Mount{Kind: runner.Bind, Source: executable, Target: programSlot}
+	for _, m := range append([]runner.Mount{program}, class.Mounts...) {
 		if err := makePoint(root, m); err != nil {
 			os.RemoveAll(root)
 			lock.Close()
