@@ -180,13 +180,15 @@ func (w *runshop) offer(ctx context.Context, ref manifest.Ref, dirs []string) er
 	base := filepath.Base(ref.Location)
 	switch ref.Scheme {
 	case manifest.RefTree, manifest.RefURL, manifest.RefModel:
+	case manifest.RefStore: // HASH-NAME is looked for as NAME
+		_, base, _ = strings.Cut(base, "-")
 	case manifest.RefOCI:
 		w.offerLayout(base, dirs)
 		return nil
 	default:
 		return nil
 	}
-	if base == "." || base == "/" || strings.ContainsAny(base, "?&") {
+	if base == "" || base == "." || base == ".." || base == "/" || strings.ContainsAny(base, "?&") {
 		return nil
 	}
 	for _, dir := range dirs {
@@ -217,7 +219,7 @@ func (w *runshop) offerLayout(base string, dirs []string) {
 
 // take puts what is at path into the store, if it is what ref pins.
 func (w *runshop) take(ctx context.Context, ref manifest.Ref, path string, info fs.FileInfo) (bool, error) {
-	if ref.Scheme == manifest.RefTree {
+	if ref.Scheme == manifest.RefTree || ref.Scheme == manifest.RefStore {
 		if !info.Mode().IsRegular() && !info.IsDir() {
 			return false, nil
 		}
