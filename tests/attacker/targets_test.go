@@ -264,6 +264,9 @@ func makePrivileged(t *testing.T, attack, dir string) {
 // makeMetadata gives a guest's loopback interface the addresses that clouds have for their metadata.
 func makeMetadata(t *testing.T) {
 	t.Helper()
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("cannot run here: " + err.Error() + ": apt-get install iproute2")
+	}
 	addresses := []string{"addr add 169.254.169.254/32 dev lo"}
 	if hasIPv6() {
 		addresses = append(addresses, "addr add fd00:ec2::254/128 dev lo nodad")

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // hierarchy is one tree of control groups of the host (cgroups(7)).
@@ -91,7 +92,7 @@ func makeGroups(hierarchies []hierarchy, name, file string) ([]string, error) {
 	var made []string
 	for i, dir := range groups {
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			if hierarchies[i].controllers == "" || errors.Is(err, os.ErrPermission) {
+			if hierarchies[i].controllers == "" || errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
 				continue // read-only here: the guest does without
 			}
 			return nil, fmt.Errorf("make control group: %w", err)

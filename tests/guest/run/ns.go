@@ -84,7 +84,9 @@ func startGuest(st *state, j job, groups []string) (*guest, error) {
 		defer slave.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, slave)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := cmd.Start(); errors.Is(err, syscall.EPERM) {
+		return nil, &unableError{"this root may not make namespaces: in a container, start that with --privileged"}
+	} else if err != nil {
 		return nil, err
 	}
 	go func() { g.gone <- cmd.Wait() }()

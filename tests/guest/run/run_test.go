@@ -345,6 +345,21 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
+// TestWeakRoot runs as a root without the capability to make namespaces, as in an ordinary container.
+func TestWeakRoot(t *testing.T) {
+	h := newHost(t)
+	cmd := h.command("--bounding-set=-sys_admin", "--inh-caps=-sys_admin", h.launcher, modeNamespaces, "true")
+	var err error
+	if cmd.Path, err = exec.LookPath("setpriv"); err != nil {
+		t.Skip("cannot run here: " + err.Error() + ": apt-get install util-linux")
+	}
+	out, _ := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != exitUnable || !strings.Contains(string(out), "--privileged") {
+		t.Errorf("exit status %d: %q", cmd.ProcessState.ExitCode(), out)
+	}
+	h.clean(t)
+}
+
 func TestParseCommandLine(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
