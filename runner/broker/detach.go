@@ -204,12 +204,12 @@ func (c *session) copyFrames(ctx context.Context, f *os.File, t *task) error {
 }
 
 // detached runs an admitted job apart from its connection, which then follows it.
-func (c *session) detached(ctx context.Context, a *admitted, t *task, spec runner.Spec, held func()) error {
+func (c *session) detached(ctx context.Context, a *admitted, t *task, spec runner.Spec, hold *holding) error {
 	s := c.server
 	jobCtx, cancel := context.WithCancelCause(s.lasting)
 	t.setCancel(cancel)
 	s.running.Go(func() {
-		defer held()
+		defer hold.release()
 		defer cancel(nil)
 		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, s.o.Runner.Run) })
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,7 +37,6 @@ func newSession(s *Server, conn *net.UnixConn, user uint32) *session {
 func (c *session) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	o := c.server.o
 	q, err := c.request()
 	if err != nil {
 		return err
@@ -44,15 +44,7 @@ func (c *session) run(ctx context.Context) error {
 	if q.Attach != "" {
 		return c.attach(ctx, q)
 	}
-	now := o.Now()
-	t, err := o.Files.load(now)
-	if err == nil {
-		err = c.server.ledger.noOlder(t)
-	}
-	if err != nil {
-		return refuse(CodeTrust, refusalOf(err).Cure, "%v", err)
-	}
-	a, err := admit(q.Envelope, t, o.Names, now)
+	a, err := c.server.judge(q)
 	if err != nil {
 		return err
 	}
@@ -60,57 +52,98 @@ func (c *session) run(ctx context.Context) error {
 	select {
 	case c.server.jobs <- struct{}{}:
 	default:
-		return refuse(CodeBusy, "try again when one has ended", "%d jobs are running, the most that the broker runs", o.Jobs)
+		return refuse(CodeBusy, "try again when one has ended", "%d jobs are running, the most that the broker runs", c.server.o.Jobs)
 	}
-	g := &gatherer{server: c.server, left: o.Content, fetch: c.ask}
-	unload := func() {}
-	release := sync.OnceFunc(func() {
-		unload()
-		g.release()
-		<-c.server.jobs
-	})
-	kept := false // by a detached job
-	defer func() {
-		if !kept {
-			release()
-		}
-	}()
-	content, err := g.gather(ctx, a.doc)
+	hold := &holding{give: []func(){func() { <-c.server.jobs }}}
+	defer hold.release()
+	spec, err := c.prepare(ctx, a, q, hold)
 	if err != nil {
 		return err
+	}
+	return c.start(ctx, a, q, spec, hold)
+}
+
+// holding is what a job has of the broker: a place among the running, content, a share of what all may use. A detached job
+// takes it along.
+type holding struct{ give []func() }
+
+func (h *holding) add(f func()) { h.give = append(h.give, f) }
+
+// release gives everything back, once: what was taken last first.
+func (h *holding) release() {
+	for _, f := range slices.Backward(h.give) {
+		f()
+	}
+	h.give = nil
+}
+
+// pass hands everything to another holding.
+func (h *holding) pass() *holding {
+	other := &holding{give: h.give}
+	h.give = nil
+	return other
+}
+
+// judge reads what is trusted, as it is now, and admits the request's job or refuses it.
+func (s *Server) judge(q request) (*admitted, error) {
+	now := s.o.Now()
+	t, err := s.o.Files.load(now)
+	if err == nil {
+		err = s.ledger.noOlder(t)
+	}
+	if err != nil {
+		return nil, refuse(CodeTrust, refusalOf(err).Cure, "%v", err)
+	}
+	return admit(q.Envelope, t, s.o.Names, now)
+}
+
+// prepare gathers what the job pins, derives its confinement, and sees whether there is room for it.
+func (c *session) prepare(ctx context.Context, a *admitted, q request, hold *holding) (runner.Spec, error) {
+	o := c.server.o
+	g := &gatherer{server: c.server, left: o.Content, fetch: c.ask}
+	hold.add(g.release)
+	content, err := g.gather(ctx, a.doc)
+	if err != nil {
+		return runner.Spec{}, err
 	}
 	spec, err := derive(a, content, q, "")
 	if err != nil {
-		return err
+		return runner.Spec{}, err
 	}
 	// Gathering may have taken long.
 	if reasons := job.Due(a.doc, o.Now()); len(reasons) > 0 {
-		return refuse(CodeTime, reasons[0].Cure, "job %s: %s", a.doc.Metadata.Name, reasons[0].Msg)
+		return runner.Spec{}, refuse(CodeTime, reasons[0].Cure, "job %s: %s", a.doc.Metadata.Name, reasons[0].Msg)
 	}
-	claimed, err := c.server.load.take(a, spec.Limits)
+	unload, err := c.server.load.take(a, spec.Limits)
+	if err != nil {
+		return runner.Spec{}, err
+	}
+	hold.add(unload)
+	return spec, nil
+}
+
+// start puts the job on disk, counts it if it may run only so often, and runs it.
+func (c *session) start(ctx context.Context, a *admitted, q request, spec runner.Spec, hold *holding) error {
+	s := c.server
+	at := s.o.Now()
+	s.tasks.sweep(at, s.o.Keep)
+	t, err := s.tasks.add(spec.Name, order{User: c.user, Started: at.UnixMicro(), Request: q}, s.o.Kept+s.o.Jobs, s.o.Cache)
 	if err != nil {
 		return err
 	}
-	unload = claimed
-	at := o.Now().UnixMicro()
-	c.server.tasks.sweep(o.Now(), o.Keep)
-	onDisk, err := c.server.tasks.add(spec.Name, order{User: c.user, Started: at, Request: q}, o.Kept+o.Jobs, o.Cache)
+	begin := started{ID: a.id, Name: spec.Name, At: at.UnixMicro()}
+	err = s.ledger.spend(a, at)
+	if err == nil && q.Detach {
+		err = t.send(kindStarted, begin)
+	}
 	if err != nil {
+		s.tasks.drop(t)
 		return err
 	}
-	if err := c.server.ledger.spend(a, o.Now()); err != nil {
-		c.server.tasks.drop(onDisk)
-		return err
-	}
-	begin := started{ID: a.id, Name: spec.Name, At: at}
 	if q.Detach {
-		if err := onDisk.send(kindStarted, begin); err != nil {
-			return errors.Join(err, c.server.tasks.drop(onDisk))
-		}
-		kept = true
-		return c.detached(ctx, a, onDisk, spec, release)
+		return c.detached(ctx, a, t, spec, hold.pass())
 	}
-	defer c.server.tasks.drop(onDisk)
+	defer s.tasks.drop(t)
 	if err := c.send(kindStarted, begin); err != nil {
 		return err
 	}
