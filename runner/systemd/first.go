@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,10 +126,28 @@ func becomeWorker(args []string) error {
 		return errors.New("a worker has an environment and a program")
 	}
 	env, argv := args[1:n+1], args[n+1:]
+	runtime.LockOSThread() // the bounding set is a thread's, and the one that executes the program hands its own on
+	if err := dropBounding(); err != nil {
+		return err
+	}
 	if err := become(0, 0); err != nil {
 		return err
 	}
 	return fmt.Errorf("execute %q: %w", argv[0], syscall.Exec(argv[0], argv, env))
+}
+
+// dropBounding empties the calling thread's capability bounding set.
+func dropBounding() error {
+	for c := uintptr(0); c < 64; c++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) { // beyond the kernel's last capability
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
+		}
+	}
+	return nil
 }
 
 // run has the inner layer run the order.

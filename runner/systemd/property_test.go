@@ -177,7 +177,7 @@ func TestUnitOfPool(t *testing.T) {
 	}
 	want := map[string]any{
 		"Description": "arch pool wasm", "ExecStart": []command{{"/m/init", []string{argument0, modeWorker, "1", "A=1", "/w", "arg"}, false}},
-		"RootDirectory": "/state/pool", "MountAPIVFS": false, "CapabilityBoundingSet": uint64(setIDs), "RestrictNamespaces": uint64(0),
+		"RootDirectory": "/state/pool", "MountAPIVFS": false, "CapabilityBoundingSet": uint64(setIDs | 1<<unix.CAP_SETPCAP), "RestrictNamespaces": uint64(0),
 		"RestrictSUIDSGID": true, "SystemCallFilter": list{true, workerCalls}, "RestrictAddressFamilies": list{true, workerFamilies},
 		"MemoryDenyWriteExecute": true, "BindReadOnlyPaths": []bindPath{{"/usr/bin/arch", "/m/init", false, 0}, {"/store/file", "/w", false, recursive}},
 		"TemporaryFileSystem": []tmpfs{{"/tmp", "nosuid,nodev,mode=1777,size=67108864"}}, "DeviceAllow": memoryDevices,

@@ -23,8 +23,8 @@ func (o Options) poolUnit(class runner.Spec, root string, compile bool) []Proper
 		{"RootDirectory", root},
 		{"MountAPIVFS", false},
 		// No DynamicUser=: it brings a /tmp and a /var/tmp on the host's disk, whose size nothing limits. The unit's first process
-		// becomes a user of its own instead, and has no capability any more when it executes the program.
-		{"CapabilityBoundingSet", uint64(setIDs)},
+		// becomes a user of its own instead, with these, and gives up all of them before it executes the program.
+		{"CapabilityBoundingSet", uint64(setIDs | 1<<unix.CAP_SETPCAP)},
 		{"RestrictNamespaces", uint64(0)},
 		{"RestrictSUIDSGID", true},
 		{"SystemCallFilter", list{true, workerCalls}},
