@@ -49,6 +49,8 @@ func main() {
 			fail(startInNamespaces(os.Args[2]))
 		case stageUML:
 			fail(startInUML(os.Args[2]))
+		case stageKeeper:
+			os.Exit(keep(os.Args[2:]))
 		case stageUnit:
 			os.Exit(runUnit(os.Args[2]))
 		}

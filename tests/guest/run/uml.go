@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,24 +43,68 @@ func runUML(ctx context.Context, j job) (s status, err error) {
 	defer func() { err = errors.Join(err, st.remove()) }()
 	runtime.LockOSThread() // the death signal is sent when this thread ends
 	defer runtime.UnlockOSThread()
-	m := &machine{}
-	if err := m.start(k, st, j); err != nil {
-		return status{}, err
+	for boots := 1; ; boots++ {
+		m := &machine{started: make(chan struct{})}
+		if err := m.start(k, st, j); err != nil {
+			return status{}, err
+		}
+		s, err := m.wait(ctx)
+		if _, dead := errors.AsType[*bootError](err); !dead || boots == bootTries {
+			return s, err
+		}
 	}
-	return m.wait(ctx)
+}
+
+// bootTries is how often a guest is started that does not get as far as its command: UML's kernel panics at times on a busy host.
+const bootTries = 3
+
+// bootError says that the command was never started.
+type bootError struct {
+	reason  string
+	console []byte
+}
+
+func (e *bootError) Error() string {
+	return fmt.Sprintf("the guest did not start its command: %s; its console said:\n%s", e.reason, e.console)
 }
 
 // machine is a running UML guest.
 type machine struct {
 	cmd     *exec.Cmd
 	console tail
-	status  bytes.Buffer
 	copies  sync.WaitGroup
+	status  bytes.Buffer
+	started chan struct{} // closed when the unit has written to the status line
+}
+
+// Write takes what comes over the status line.
+func (m *machine) Write(p []byte) (int, error) {
+	if m.status.Len() == 0 && len(p) > 0 {
+		close(m.started)
+	}
+	return m.status.Write(p)
+}
+
+// stageKeeper is the argument that makes this program the first process of a process namespace, with UML as its child: a kernel that
+// panics aborts, which the first process of a namespace cannot.
+const stageKeeper = "stage-keeper"
+
+// keep runs a program and ends as it does.
+func keep(args []string) int {
+	runtime.LockOSThread()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	for i := range lineCount {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(3+i), "line"))
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s := statusOf(cmd, cmd.Run())
+	return s.Exit + 128*min(int(s.Signal), 1)
 }
 
 func (m *machine) start(k kernel, st *state, j job) error {
 	init := filepath.Join(st.io(), "run")
-	m.cmd = exec.Command(k.path, fmt.Sprintf("mem=%dM", umlMemory), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+	m.cmd = exec.Command("/proc/self/exe", stageKeeper, k.path, fmt.Sprintf("mem=%dM", umlMemory), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
 		"con=null", "con0=null,fd:1", "ssl=null", "init="+init)
 	m.console.limit = 16 << 10
 	m.cmd.Stdout = &m.console
@@ -69,7 +114,7 @@ func (m *machine) start(k kernel, st *state, j job) error {
 	// A process namespace ends all of its processes together: UML runs each guest process in one of the host.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNET}
 	m.cmd.Env = []string{"TMPDIR=" + memoryDir(), "PATH=/usr/bin:/bin", "HOME=" + st.dir}
-	to := [lineCount]io.Writer{lineStdout: os.Stdout, lineStderr: os.Stderr, lineStatus: &m.status}
+	to := [lineCount]io.Writer{lineStdout: os.Stdout, lineStderr: os.Stderr, lineStatus: m}
 	for i, w := range to {
 		out, in, err := os.Pipe()
 		if err != nil {
@@ -108,16 +153,41 @@ func (m *machine) wait(ctx context.Context) (status, error) {
 		m.copies.Wait()
 		done <- err
 	}()
-	var err error
-	select {
-	case err = <-done:
-	case <-ctx.Done():
+	boot := time.NewTimer(bootLimit)
+	defer boot.Stop()
+	stop := func() {
 		m.cmd.Process.Kill()
 		<-done
+	}
+	select {
+	case err := <-done:
+		return m.ended(err)
+	case <-ctx.Done():
+		stop()
+		return status{}, errors.New("interrupted")
+	case <-boot.C:
+		stop()
+		return status{}, &bootError{"it took more than " + bootLimit.String(), m.console.bytes}
+	case <-m.started:
+	}
+	select {
+	case err := <-done:
+		return m.ended(err)
+	case <-ctx.Done():
+		stop()
 		return status{}, errors.New("interrupted")
 	}
+}
+
+// ended reads what the status line has brought: a word at the start, and the status in the end.
+func (m *machine) ended(err error) (status, error) {
+	lines := json.NewDecoder(&m.status)
+	var word string
 	var s status
-	if json.Unmarshal(m.status.Bytes(), &s) != nil {
+	if lines.Decode(&word) != nil {
+		return status{}, &bootError{fmt.Sprint(err), m.console.bytes}
+	}
+	if lines.Decode(&s) != nil {
 		return status{}, fmt.Errorf("the guest ended before its command: %v; its console said:\n%s", err, m.console.bytes)
 	}
 	return s, nil

@@ -75,6 +75,10 @@ func reportOverLines(j job) error {
 		}
 		lines[i] = line
 	}
+	status := json.NewEncoder(lines[lineStatus])
+	if err := status.Encode("started"); err != nil {
+		return err
+	}
 	cmd := j.command()
 	cmd.WaitDelay = time.Second // for what a command leaves behind
 	// Pipes between them and the command: it must not believe that it has a terminal.
@@ -85,7 +89,7 @@ func reportOverLines(j job) error {
 		drained.Go(func() { drain(line) })
 	}
 	drained.Wait()
-	if err := json.NewEncoder(lines[lineStatus]).Encode(s); err != nil {
+	if err := status.Encode(s); err != nil {
 		return err
 	}
 	drain(lines[lineStatus])
