@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"arch.network/attest"
 	"arch.network/attest/manifest"
 )
 
@@ -33,15 +35,22 @@ The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `.`,
 func newSchemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema KIND",
-		Short: "Print the JSON Schema of a kind of document",
+		Short: "Print the JSON Schema of a kind of document or statement",
 		Long: `Schema prints a JSON Schema (2020-12) for editors. With yaml-language-server, put this on the first line of a document:
 
-  # yaml-language-server: $schema=build.schema.json`,
-		Example:   "  arch schema Build > build.schema.json",
+  # yaml-language-server: $schema=build.schema.json
+
+The kinds of documents are ` + strings.Join(manifest.Kinds(), ", ") + `; those of the statements in receipts
+are ` + strings.Join(attest.SchemaNames(), ", ") + `.`,
+		Example:   "  arch schema Build > build.schema.json\n  arch schema job-run",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: manifest.Kinds(),
+		ValidArgs: append(manifest.Kinds(), attest.SchemaNames()...),
 		RunE: func(_ *cobra.Command, args []string) error {
-			schema, err := manifest.Schema(args[0])
+			schemaOf := manifest.Schema
+			if slices.Contains(attest.SchemaNames(), args[0]) {
+				schemaOf = attest.Schema
+			}
+			schema, err := schemaOf(args[0])
 			if err != nil {
 				return err
 			}
