@@ -21,9 +21,10 @@
 // /run, so that PrivateTmp does not hide it from units. It is static unless the outer tests run with -race; then it
 // is so too in Namespaces.
 //
-//	guest       start     kernel             control groups     differs
-//	Namespaces  0.3 s     the machine's      as the machine has, mostly hybrid or version 2    with version 1: Result=signal instead of oom-kill, no CPUUsageNSec
-//	UML         3 to 8 s  Debian's UML 6.1   version 2: cpu io memory pids    one slow CPU; no Landlock, no PSI; DevicePolicy= has no effect
+// Namespaces starts in 0.3 seconds, on the machine's kernel, with its control groups: version 2, or the hybrid of both. With version 1, a
+// unit that is killed for memory has Result=signal instead of oom-kill, and there is no CPUUsageNSec.
+// UML takes 3 to 8 seconds, on Debian's User-Mode Linux 6.1 with version 2 of control groups: cpu, io, memory, pids. It has one slow
+// processor, and no IPv6, Landlock or PSI; DevicePolicy= has no effect.
 //
 // Command run, below this package, is the launcher itself.
 package guest
