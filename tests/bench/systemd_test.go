@@ -120,6 +120,8 @@ func benchmarkUnits(b *testing.B) {
 	}
 	t.report(b)
 	b.ReportMetric(t.median("run")/t.median("own-root"), "run/own-root")
+	b.ReportMetric(t.median("run")/t.median("properties"), "run/properties")
+	b.ReportMetric(t.median("pool")/t.median("exec"), "pool/exec")
 }
 
 // handOver measures until a worker that is ready has answered; it is replaced outside of that.
