@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -205,9 +206,33 @@ func Main(args []string) (handled bool, code int) {
 	return true, 0
 }
 
+// closeLeaked closes every descriptor from first on but those of Go's own poller, which has begun its work before main if one of the
+// standard descriptors is non-blocking.
+func closeLeaked(first int) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < first {
+			continue
+		}
+		switch what, err := os.Readlink("/proc/self/fd/" + e.Name()); {
+		case err != nil: // the directory that was read, closed by now
+		case what == "anon_inode:[eventpoll]" || what == "anon_inode:[eventfd]":
+		default:
+			if err := unix.Close(fd); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // gatewayProcess is the life of the gateway process.
 func gatewayProcess() error {
-	if err := unix.CloseRange(linkFD+1, ^uint(0), 0); err != nil {
+	if err := closeLeaked(linkFD + 1); err != nil {
 		return fmt.Errorf("close leaked descriptors: %w", err)
 	}
 	if err := restrict(); err != nil {
