@@ -138,7 +138,7 @@ func becomeWorker(args []string) error {
 
 // dropBounding empties the calling thread's capability bounding set.
 func dropBounding() error {
-	for c := uintptr(0); c < 64; c++ {
+	for c := range uintptr(64) {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) { // beyond the kernel's last capability
 			return nil

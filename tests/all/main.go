@@ -26,7 +26,7 @@ var peers = map[string]string{
 	"nix-store": "nix-bin", "nix-hash": "nix-bin", "bwrap": "bubblewrap", "git": "git", "gcc": "gcc", "strace": "strace",
 	"tar": "tar", "diff": "diffutils",
 	// A real systemd to test under; its kernel for User-Mode Linux is fetched by tests/guest.
-	"systemctl": "systemd", "systemd-analyze": "systemd", "dbus-daemon": "dbus",
+	"systemctl": "systemd", "ip": "iproute2", "unshare": "util-linux", "systemd-analyze": "systemd", "dbus-daemon": "dbus",
 	// WebAssembly from C, and the format's reference tools.
 	"wasm-validate": "wabt", "wasm-opt": "binaryen", "clang-14": "clang-14", "wasm-ld": "lld", "/usr/include/wasm32-wasi/stdio.h": "wasi-libc",
 	"/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a": "libclang-rt-14-dev-wasm32",
