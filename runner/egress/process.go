@@ -180,7 +180,7 @@ func (g *Gateway) kill() {
 	g.link.Close()
 }
 
-// Main runs the gateway, or the process that holds a network namespace for one, if args, which are os.Args, say so. Each
+// Main runs the gateway if args, which are os.Args, say so. Each
 // binary that uses the package calls it before anything else in main, and in TestMain:
 //
 //	if handled, code := egress.Main(os.Args); handled {
@@ -190,16 +190,10 @@ func Main(args []string) (handled bool, code int) {
 	if len(args) != 1 {
 		return false, 0
 	}
-	var err error
-	switch args[0] {
-	case argument0:
-		err = gatewayProcess()
-	case holderArgument0:
-		err = holderProcess()
-	default:
+	if args[0] != argument0 {
 		return false, 0
 	}
-	if err != nil {
+	if err := gatewayProcess(); err != nil {
 		fmt.Fprintf(os.Stderr, "arch: network: %v\n", err)
 		return true, 1
 	}

@@ -4,14 +4,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
 )
@@ -144,90 +141,4 @@ func TestGatewayIsConfined(t *testing.T) {
 	if os.Geteuid() == 0 && !strings.Contains(string(data), "Uid:\t65534\t65534\t65534\t65534\n") {
 		t.Errorf("it runs as\n%s", data)
 	}
-}
-
-func TestHolder(t *testing.T) {
-	server := echoServer(t, "tcp")
-	n := onLoopback(server)
-	g := startGateway(t, n)
-	near, far, err := pair(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	holder := &exec.Cmd{Path: "/proc/self/exe", Args: HolderCommand(), Stdin: far, Stderr: os.Stderr, SysProcAttr: newNetwork()}
-	if err := holder.Start(); err != nil {
-		t.Skip("cannot run here: no user namespaces: ", err)
-	}
-	far.Close()
-	if err := Hold(near, n, g); err != nil {
-		t.Fatal(err)
-	}
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(holder.Process.Pid) + "/status")
-	if err != nil || !strings.Contains(string(status), "CapEff:\t0000000000000000\n") {
-		t.Errorf("the holder has kept its power: %v\n%s", err, status)
-	}
-	if os.Geteuid() == 0 {
-		echoIn(t, holder.Process.Pid, server)
-	}
-	near.Close()
-	if err := holder.Wait(); err != nil {
-		t.Error(err)
-	}
-}
-
-// echoIn connects to server from the network namespace of pid.
-func echoIn(t *testing.T, pid int, server netip.AddrPort) {
-	t.Helper()
-	done := make(chan error)
-	go func() { // the thread ends with it, since it is never unlocked
-		done <- func() error {
-			if err := lockToNamespace(pid); err != nil {
-				return err
-			}
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: server.Addr().As4(), Port: int(server.Port())}); err != nil {
-				return err
-			}
-			if _, err := unix.Write(fd, []byte("hello")); err != nil {
-				return err
-			}
-			var b [5]byte
-			if n, err := unix.Read(fd, b[:]); err != nil || string(b[:n]) != "hello" {
-				t.Errorf("got %q, %v", b[:n], err)
-			}
-			return nil
-		}()
-	}()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestHoldReportsWhatFails(t *testing.T) {
-	n := onLoopback(netip.MustParseAddrPort("127.0.0.1:7"))
-	g := startGateway(t, n)
-	near, far, err := pair(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	// No privilege, so that the network cannot be made.
-	attr := &syscall.SysProcAttr{}
-	if os.Geteuid() == 0 {
-		attr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	}
-	holder := &exec.Cmd{Path: "/proc/self/exe", Args: HolderCommand(), Stdin: far, SysProcAttr: attr}
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	far.Close()
-	if err := Hold(near, n, g); err == nil || !strings.Contains(err.Error(), "operation not permitted") {
-		t.Errorf("got error %v", err)
-	}
-	holder.Wait()
 }
