@@ -121,8 +121,9 @@ func (a *app) exit(ctx context.Context, err error) int {
 	if failed, ok := errors.AsType[*builder.BuildError](err); ok {
 		e.Log = failed.Tail
 	}
+	_, stopped := errors.AsType[*stoppedError](err)
 	switch {
-	case status == exitInterrupted:
+	case status == exitInterrupted && !stopped:
 		e = errorResult{Message: "interrupted; nothing half-written is left", ExitStatus: status}
 	case e.Hint == "" && status == exitUsage:
 		e.Hint = "--help tells how the command is used"

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"arch.network/runner/checkpoint"
 	"arch.network/runner/egress"
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
@@ -37,7 +38,7 @@ func otherMain(args []string) (handled bool, code int) {
 	if handled, code = egress.Main(args); handled {
 		return handled, code
 	}
-	if handled, code = wasm.Main(args); handled {
+	if handled, code = wasm.Main(args, checkpoint.Extension()); handled {
 		return handled, code
 	}
 	return systemd.Main(args, unitInner)

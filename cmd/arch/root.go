@@ -80,7 +80,7 @@ func trustCommands(a *app) []*cobra.Command {
 }
 
 func byteCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{newHashCommand(a), newNarCommand(a), newStoreCommand(a)}
+	return []*cobra.Command{newHashCommand(a), newNarCommand(a), newInstrumentCommand(a), newStoreCommand(a)}
 }
 
 func newExitStatusTopic() *cobra.Command {

@@ -28,6 +28,10 @@ signed the job; with --trust alone the quorum of the role job. With neither, FIL
 not, and --allow says what it may reach. An envelope has come from somebody: it needs the quorum of your trust root, unless
 --unverified says that you do not care who made it. The broker arch-runnerd judges by its own trust root and policy. A signature that is there, and does not verify, is always an error.
 
+With --checkpoint, the first interrupt stops a job of runtime wasm where it is, and the same command goes on from there, in
+another process or on another machine, with the same result and gas. A module that ` + "`arch instrument`" + ` prepared (checkpointable:
+true) goes on at once; any other repeats its work up to that place, and is checked to be there.
+
 What the job prints goes to stdout and stderr. Its outputs appear in the directory of --out, each complete or not at all, and
 in the store. With --attest, a signed account of the run is beside them: NAME.run.intoto.jsonl.
 
@@ -52,6 +56,8 @@ type runOptions struct {
 	explain    bool
 	interpret  bool
 	degraded   bool
+	checkpoint string
+	stopAt     uint64
 }
 
 func newRunCommand(a *app) *cobra.Command {
@@ -64,6 +70,7 @@ func newRunCommand(a *app) *cobra.Command {
   arch run --attest --out results job.yaml
   arch run --allow egress:443 job.yaml -- --verbose     # arguments for an unsigned job of your own
   arch run --policy policy.yaml job.dsse.json           # somebody else's job, under a policy
+  arch run --checkpoint state job.yaml                  # Ctrl-C stops it; the same command goes on
   arch run --explain job.yaml                           # the exact confinement, without running it`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -91,6 +98,8 @@ func newRunCommand(a *app) *cobra.Command {
 	f.BoolVar(&o.explain, "explain", false, "fetch the content and show the exact confinement, and run nothing")
 	f.BoolVar(&o.interpret, "interpret", false, "run a module without compiling it: many times slower, the same result")
 	f.BoolVar(&o.degraded, "degraded", false, "where the host refuses namespaces, run in weaker confinement; the receipt says so")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "directory to stop a module's job into, on the first interrupt, and to go on from")
+	f.Uint64Var(&o.stopAt, "stop-at", 0, "stop into --checkpoint at the first place after this much gas")
 	o.fetchFlags.add(c)
 	o.signFlags.add(c)
 	return c
@@ -109,6 +118,8 @@ func (o *runOptions) check(f *pflag.FlagSet) error {
 		return hinted(usage("--dry-run fetches nothing, so --explain has nothing to explain"), "leave out one of them")
 	case (o.dryRun || o.explain) && o.attest:
 		return hinted(usage("nothing is run, so there is nothing to attest"), "leave out --attest")
+	case f.Changed("stop-at") && o.checkpoint == "":
+		return hinted(usage("--stop-at says when to stop, but not where to"), "add --checkpoint DIR")
 	case f.Changed("timeout") && o.timeout <= 0:
 		return usage("--timeout: %s is no time to run in", o.timeout)
 	}
@@ -144,6 +155,9 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 	}
 	if o.explain && t.byBroker {
 		return hinted(usage("the broker derives the confinement by its own policy, which is not known here"), "explain it with --driver systemd and that --policy")
+	}
+	if o.checkpoint != "" && !o.checkpoints(t) {
+		return hinted(usage("--checkpoint: only jobs of runtime wasm can be stopped and go on, and not by the broker"), "leave out --checkpoint")
 	}
 	if err := o.checkPlace(t); err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/gas"
 	"arch.network/runner/job"
+	"arch.network/runner/wasm"
 )
 
 // JobError says that a job did not do what it had to.
@@ -75,6 +76,8 @@ type execution struct {
 	target  *jobTarget
 	options runOptions
 	trees   map[string]digest.SHA256 // NAR hashes of the outputs, all in the store
+
+	checkpoint *checkpointed // nil: the job does not take part in checkpoints
 }
 
 // execute runs the job, delivers what it left, and tells of it.
@@ -90,7 +93,7 @@ func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec 
 	spec.Stdout, spec.Stderr, spec.Collect = stdout, stderr, e.collect(ctx)
 	w.progress.end()
 	started := time.Now()
-	result, err := w.runner.Run(ctx, spec)
+	result, err := e.run(ctx, spec)
 	finished := time.Now()
 	if flushed := errors.Join(stdout.flush(), stderr.flush()); err == nil {
 		err = flushed
@@ -98,7 +101,10 @@ func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec 
 	if err != nil {
 		return err
 	}
-	if interrupted(ctx) || result.Reason == runner.ReasonCancelled {
+	if e.checkpoint != nil && e.checkpoint.stopped != nil {
+		return withStatus(exitInterrupted, &stoppedError{gas: e.checkpoint.stopped.Gas, dir: e.options.checkpoint})
+	}
+	if result.Reason == runner.ReasonCancelled || interrupted(ctx) && e.checkpoint == nil {
 		return withStatus(exitInterrupted, errors.New("interrupted"))
 	}
 	outcome := job.Outcome{
@@ -109,6 +115,34 @@ func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec 
 		outcome.Schedule = gas.Version
 	}
 	return e.finish(ctx, outcome, signer)
+}
+
+// run has the runner run the job, with checkpoints if it takes part in them.
+func (e *execution) run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+	m, ok := e.runner.(*wasm.Runner)
+	if !ok || !e.options.checkpoints(e.target) {
+		return e.runner.Run(ctx, spec)
+	}
+	c, err := openCheckpoint(e.options.checkpoint, e.target.id)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	defer c.close()
+	e.checkpoint = c
+	for name, to := range map[string]*io.Writer{"stdout": &spec.Stdout, "stderr": &spec.Stderr} {
+		tee, end, err := c.tee(name, *to)
+		if err != nil {
+			return runner.Result{}, fmt.Errorf("keep what the job prints: %w", err)
+		}
+		defer end()
+		*to = tee
+	}
+	ctx, stoppable := c.runner(ctx, m, e.options.stopAt)
+	result, err := stoppable.Run(ctx, c.place(spec))
+	if err == nil && result.OK() {
+		err = c.done()
+	}
+	return result, err
 }
 
 // collect keeps each output in the store.
