@@ -54,6 +54,7 @@ func mountTable(t *testing.T) string {
 func (h *host) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.launcher, args...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+h.tmp)
+	cmd.Dir = "/" // which every guest has; a checkout in /tmp is hidden there
 	return cmd
 }
 
@@ -305,7 +306,6 @@ func TestNested(t *testing.T) {
 	h := newHost(t)
 	cmd := h.command(modeUML, "-b", filepath.Dir(h.launcher)+":/run/launcher", "/run/launcher/run", modeNamespaces,
 		"sh", "-c", "cat /sys/fs/cgroup/cgroup.controllers; exit 4")
-	cmd.Dir = "/"
 	out, err := cmd.CombinedOutput()
 	needMode(t, cmd, string(out))
 	if diff := cmp.Diff("cpu io memory pids\n", string(out)); diff != "" {
@@ -337,7 +337,6 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 	}
 	cmd := h.command(modeNamespaces, "true")
-	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != exitUnable || string(out) != "run: cannot run here: only root can start a guest\n" {
