@@ -276,12 +276,19 @@ func (w *watches) follow(signals <-chan *dbus.Signal) {
 			continue
 		}
 		changed, _ := s.Body[1].(map[string]dbus.Variant)
-		state, _ := changed["ActiveState"].Value().(string)
-		if s.Body[0] == unitFace && ended(state) {
+		if s.Body[0] == unitFace && hasEnded(changed) {
 			w.tell(s.Path)
 		}
 	}
 	w.abandon()
+}
+
+// hasEnded reports whether the changed properties of a unit are those of one that has ended. A unit that has just been loaded is
+// inactive, too, and the signal that says so may be read when the unit already runs: it has never become inactive.
+func hasEnded(changed map[string]dbus.Variant) bool {
+	state, _ := changed["ActiveState"].Value().(string)
+	since, known := changed["InactiveEnterTimestampMonotonic"].Value().(uint64)
+	return ended(state) && (!known || since > 0)
 }
 
 func ended(state string) bool { return state == "inactive" || state == "failed" }

@@ -103,9 +103,10 @@ func (p *Pool) keep(ctx context.Context) {
 			continue
 		}
 		died := ctx.Err() == nil
+		how := w.how(ctx)
 		w.discard()
 		if died && time.Since(w.started) < shortLife {
-			err := &runner.SetupError{Act: "keep worker " + w.unit, Err: errors.New("it ended without having been given a job")}
+			err := &runner.SetupError{Act: "keep worker " + w.unit, Err: errors.New("it ended without having been given a job" + how)}
 			p.offer(ctx, readyWorker{err: err}, nil)
 		}
 	}

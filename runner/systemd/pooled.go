@@ -231,6 +231,26 @@ func (w *Worker) confinement() runner.Confinement {
 	return sorted(c)
 }
 
+// how tells how a worker ended that nobody wanted to end; "" if that is not known.
+func (w *Worker) how(ctx context.Context) string {
+	if stop := w.killed(); stop != nil {
+		return fmt.Sprintf(": %s %s", stop.reason, stop.detail)
+	}
+	service, err := w.current().GetUnitTypePropertiesContext(ctx, w.unit, "Service")
+	if err != nil {
+		return ""
+	}
+	code, _ := service["ExecMainCode"].(int32)
+	status, _ := service["ExecMainStatus"].(int32)
+	switch {
+	case code == cldExited:
+		return fmt.Sprintf(": it exited with status %d", status)
+	case code != 0:
+		return ": it was killed by " + unix.SignalName(unix.Signal(status))
+	}
+	return ""
+}
+
 // kill ends the unit for the reason that comes first.
 func (w *Worker) kill(why ending) {
 	w.mu.Lock()
