@@ -165,10 +165,12 @@ func (l *link) subscribe() error {
 	if err := manager.Call(managerFace+".Subscribe", 0).Err; err != nil {
 		return err
 	}
-	if l.raw.BusObject().Call("org.freedesktop.DBus.AddMatch", 0, "type='signal',sender='"+managerName+
-		"',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',path_namespace='"+managerPath+"/unit'").Err != nil {
-		// The private socket has no rules: it sends everything.
-		_ = l
+	if !l.private { // the private socket has no rules: it sends everything
+		rule := "type='signal',sender='" + managerName +
+			"',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',path_namespace='" + managerPath + "/unit'"
+		if err := l.raw.BusObject().Call("org.freedesktop.DBus.AddMatch", 0, rule).Err; err != nil {
+			return err
+		}
 	}
 	signals := make(chan *dbus.Signal, 64)
 	l.raw.Signal(signals)
