@@ -49,6 +49,9 @@ const importRules = `
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
+	# One node: what a job's life is, and what can be asked.
+	attest < agent;
+
 	# The commands choose drivers and fetchers.
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
