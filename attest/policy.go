@@ -13,8 +13,8 @@ import (
 )
 
 // OpenPolicy verifies a policy against the trust root, and only then reads it: the quorum of the policy role must have
-// signed it, it must not have expired at that time, and if it names a trust root, it must be this one. It returns the
-// policy with its document id.
+// signed it, it must not have expired at that time (with options.Offline: nor its offlineGrace have ended), and if it
+// names a trust root, it must be this one. It returns the policy with its document id.
 func OpenPolicy(env *dsse.Envelope, t *Trust, at time.Time, options quorum.Options) (*manifest.Policy, digest.SHA256, error) {
 	if want := manifest.PayloadType("Policy"); env.PayloadType != want {
 		return nil, digest.SHA256{}, fmt.Errorf("open policy: payload type is %q, not %q", env.PayloadType, want)
@@ -35,6 +35,11 @@ func OpenPolicy(env *dsse.Envelope, t *Trust, at time.Time, options quorum.Optio
 		return nil, digest.SHA256{}, fmt.Errorf("open policy: it is a %s", doc.DocumentKind())
 	}
 	expires, err := parseTime("metadata.expires", policy.Metadata.Expires)
+	if err == nil && options.Offline && !expires.IsZero() {
+		var grace time.Duration
+		grace, err = policy.Spec.OfflineGrace.Duration()
+		expires = expires.Add(grace)
+	}
 	switch {
 	case err != nil:
 		return nil, digest.SHA256{}, fmt.Errorf("open policy: %w", err)
@@ -55,7 +60,7 @@ func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {
 	}
 	matched := 0
 	for i, rule := range v.Policy.Spec.Attestations {
-		if !v.matches(rule) && !matchPattern(rule.Match, baseName(v.subjectOf(c))) {
+		if !v.matches(rule) && !manifest.Matches(rule.Match, baseName(v.subjectOf(c))) {
 			continue
 		}
 		matched++
@@ -69,7 +74,7 @@ func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {
 
 // matches reports whether a rule concerns the artifact.
 func (in VerifyInput) matches(rule manifest.PolicyAttestation) bool {
-	return rule.Match == "" || matchPattern(rule.Match, in.Artifact.Name) || in.Location != "" && matchPattern(rule.Match, in.Location)
+	return rule.Match == "" || manifest.Matches(rule.Match, in.Artifact.Name) || in.Location != "" && manifest.Matches(rule.Match, in.Location)
 }
 
 // checkRule counts those who satisfy one rule.
@@ -147,29 +152,4 @@ func (v *verification) claimVotes(c *trustedClaim) []vote {
 		out = append(out, vote{BuilderVote: BuilderVote{Principal: p, Operator: v.trust.operators[p]}, roles: c.by.roles[p]})
 	}
 	return out
-}
-
-// matchPattern matches a name against a policy's pattern: * is any run of characters but '/', ** any run. It takes time
-// proportional to the product of the lengths.
-func matchPattern(pattern, name string) bool {
-	// can[i] says whether what was read of the pattern matches name[:i].
-	can := make([]bool, len(name)+1)
-	can[0] = true
-	for p := 0; p < len(pattern); p++ {
-		if pattern[p] != '*' {
-			for i := len(name); i > 0; i-- {
-				can[i] = can[i-1] && name[i-1] == pattern[p]
-			}
-			can[0] = false
-			continue
-		}
-		deep := p+1 < len(pattern) && pattern[p+1] == '*'
-		if deep {
-			p++
-		}
-		for i := 1; i <= len(name); i++ {
-			can[i] = can[i] || can[i-1] && (deep || name[i-1] != '/')
-		}
-	}
-	return can[len(name)]
 }

@@ -39,6 +39,8 @@ type PolicySpec struct {
 	Capabilities PolicyCapabilities `json:"capabilities,omitzero"`
 	// Resources are the most that jobs may use.
 	Resources PolicyResources `json:"resources,omitzero"`
+	// Conditions hold jobs to facts about the node, the job and the hour. All that concern a job must hold.
+	Conditions []PolicyCondition `json:"conditions,omitempty"`
 	// Attestations are what must be proven of an artifact or image before it is accepted.
 	Attestations []PolicyAttestation `json:"attestations,omitempty"`
 	// Facts are the node's own facts that placement constraints are compared with, beside the measured ones.
@@ -82,6 +84,24 @@ type PolicyResources struct {
 	Node JobResources `json:"node,omitzero"`
 	// Timeout is the longest time of an execution.
 	Timeout Duration `json:"timeout,omitempty" example:"6h"`
+}
+
+// PolicyCondition holds the jobs that it concerns to facts. It only ever narrows what the rest allows.
+type PolicyCondition struct {
+	// Owners are patterns of metadata.owner. Empty: every owner.
+	Owners []string `json:"owners,omitempty" schema:"pattern=pattern" example:"org:*"`
+	// Runtimes are those of the jobs. Empty: all.
+	Runtimes []Runtime `json:"runtimes,omitempty"`
+	// Images are patterns of the image's location. Empty: every image.
+	Images []string `json:"images,omitempty" schema:"pattern=pattern"`
+	// Capabilities are patterns as in capabilities.allow; jobs that ask for something that one of them covers are meant. Empty: all
+	// jobs.
+	Capabilities []string `json:"capabilities,omitempty" schema:"pattern=capability"`
+	// Require must all hold, of the node's facts (energy.price_eur_kwh) and of job.owner, job.runtime, job.image, job.capabilities,
+	// job.cpu, job.memory, job.gpu, job.timeout_s, job.priority, job.replicas, time.hour (UTC) and time.weekday (Monday is 1).
+	Require []Constraint `json:"require"`
+	// Reason says why, for whoever submits a job that does not fit.
+	Reason string `json:"reason" schema:"maxLen=256" example:"heavy jobs run when power is cheap"`
 }
 
 // PolicyAttestation demands a proof about every artifact or image that it matches. All that match must hold.
@@ -183,6 +203,14 @@ func (d *Policy) related(p *problems) {
 	}
 	for i, c := range d.Spec.Capabilities.Allow {
 		relateAllow(p, fmt.Sprintf("spec.capabilities.allow[%d]", i), c)
+	}
+	for i, c := range d.Spec.Conditions {
+		for k, r := range c.Require {
+			r.relate(p, fmt.Sprintf("spec.conditions[%d].require[%d]", i, k))
+		}
+		for k, allow := range c.Capabilities {
+			relateAllow(p, fmt.Sprintf("spec.conditions[%d].capabilities[%d]", i, k), allow)
+		}
 	}
 	for i, r := range d.Spec.Local.Reject {
 		if r.Owner == "" && r.Image == "" && r.Runtime == "" {

@@ -2,13 +2,10 @@ package broker
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
-	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/attest/quorum"
 	"arch.network/runner/job"
@@ -32,7 +29,7 @@ func admit(envelope []byte, t trust, names []string, at time.Time) (*admitted, e
 	if want := manifest.PayloadType("Job"); env.PayloadType != want {
 		return nil, refuse(CodeEnvelope, "", "payload type %.100q is not %q", env.PayloadType, want)
 	}
-	verified := env.Verified(issuers(t, at))
+	verified := env.Verified(job.IssuerKeys(t.policy, t.root, at))
 	if len(verified) == 0 {
 		return nil, refuse(CodeSignature, "have those sign it whom the trust root and the policy let issue jobs", "no signature of anyone who may issue jobs verifies")
 	}
@@ -44,52 +41,37 @@ func admit(envelope []byte, t trust, names []string, at time.Time) (*admitted, e
 	if !ok {
 		return nil, refuse(CodeEnvelope, "", "it is a %s, not a Job", doc.DocumentKind())
 	}
-	if err := checkQuorum(t, j, verified, at); err != nil {
-		return nil, err
+	if _, reasons := job.Issued(t.policy, t.root, j, verified, at, trustOptions()); len(reasons) > 0 {
+		return nil, refuseFor(CodeQuorum, j, reasons)
 	}
 	if reasons := job.Due(j, at); len(reasons) > 0 {
-		return nil, &Refusal{Code: CodeTime, Message: fmt.Sprintf("job %s: %s", j.Metadata.Name, reasons[0].Msg), Cure: reasons[0].Cure, Reasons: reasons}
+		return nil, refuseFor(CodeTime, j, reasons)
 	}
-	if a := j.Spec.Audience; len(a) > 0 && !slices.ContainsFunc(a, func(n string) bool { return slices.Contains(names, n) }) {
-		return nil, refuse(CodeAudience, "send it to one of those whom it names", "job %s is for %q", j.Metadata.Name, a)
+	if reasons := job.Addressed(j, names); len(reasons) > 0 {
+		return nil, refuseFor(CodeAudience, j, reasons)
 	}
-	if reasons := job.Allowed(t.policy, j); len(reasons) > 0 {
+	reasons := job.Allowed(t.policy, j)
+	own, err := job.Own(j, t.policy, at)
+	if err != nil {
+		return nil, refuse(CodeSpec, "", "job %s: %v", j.Metadata.Name, err)
+	}
+	known := []map[string]manifest.Raw{own, t.policy.Spec.Facts}
+	reasons = append(reasons, job.Conditions(t.policy, j, job.Facts{Known: known, Partial: true})...)
+	if len(reasons) > 0 {
 		denied := &job.DeniedError{Job: j.Metadata.Name, Policy: t.policy.Metadata.Name, Reasons: reasons}
 		return nil, refusalOf(denied)
 	}
-	if j.Spec.Nonce != "" && j.Metadata.Expires == "" {
-		return nil, refuse(CodeReplay, "add metadata.expires", "job %s has a nonce, but no end until which it would have to be remembered", j.Metadata.Name)
+	if reasons := job.Replayable(j); len(reasons) > 0 {
+		return nil, refuseFor(CodeReplay, j, reasons)
 	}
 	return &admitted{doc: j, id: env.ID(), trust: t}, nil
 }
 
-// issuers are the keys of all roles that the policy lets issue anything.
-func issuers(t trust, at time.Time) []identity.PublicKey {
-	var keys []identity.PublicKey
-	seen := map[string]bool{}
-	for _, i := range t.policy.Spec.Issuers {
-		if seen[i.Role] {
-			continue
-		}
-		seen[i.Role] = true
-		keys = append(keys, t.root.KeysAt(i.Role, at)...)
-	}
-	return keys
+// refuseFor refuses a job for reasons of one kind.
+func refuseFor(code Code, j *manifest.Job, reasons []job.Reason) *Refusal {
+	return &Refusal{Code: code, Message: fmt.Sprintf("job %s: %s", j.Metadata.Name, reasons[0].Msg), Cure: reasons[0].Cure, Reasons: reasons}
 }
 
-// checkQuorum wants the quorum of one of the roles that may issue this very job.
-func checkQuorum(t trust, j *manifest.Job, verified []identity.PublicKey, at time.Time) error {
-	roles := job.Roles(t.policy, j)
-	if len(roles) == 0 {
-		return refuse(CodeQuorum, "add to the policy: issuers: [{role: job}]", "policy %s lets nobody issue jobs of owner %q for runtime %s", t.policy.Metadata.Name, j.Metadata.Owner, j.Spec.Runtime)
-	}
-	var why []string
-	for _, role := range roles {
-		d := t.root.Evaluate(role, verified, at, quorum.Options{})
-		if d.OK {
-			return nil
-		}
-		why = append(why, fmt.Sprintf("role %s: %s", role, d))
-	}
-	return refuse(CodeQuorum, "have enough of the role sign it", "job %s: %s", j.Metadata.Name, strings.Join(why, "; "))
-}
+// trustOptions let an expired trust root and an expired policy go on for the grace that they themselves name: whether
+// newer ones could be had is for the agent, which fetches them, to know.
+func trustOptions() quorum.Options { return quorum.Options{Offline: true} }

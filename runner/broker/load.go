@@ -6,6 +6,7 @@ import (
 
 	"arch.network/attest/manifest"
 	"arch.network/runner"
+	"arch.network/runner/job"
 )
 
 // load is what all running jobs may use together. A policy bounds it for each owner and for the node, over whatever the
@@ -18,50 +19,17 @@ type load struct {
 // claim is what one job may use.
 type claim struct {
 	owner  string
-	amount [len(measures)]float64
+	amount []float64 // by measure, as job.Measures lists them
 }
-
-// measure is one resource that adds up.
-type measure struct {
-	name  string
-	bound func(r *manifest.JobResources) (float64, error) // zero: none
-	use   func(l runner.Limits, doc *manifest.Job) (float64, error)
-}
-
-var measures = [...]measure{
-	{
-		"cpu", func(r *manifest.JobResources) (float64, error) { return quantity(r.CPU.Milli()) },
-		func(l runner.Limits, _ *manifest.Job) (float64, error) { return float64(l.CPU), nil },
-	},
-	{
-		"memory", func(r *manifest.JobResources) (float64, error) { return quantity(r.Memory.Bytes()) },
-		func(l runner.Limits, _ *manifest.Job) (float64, error) { return float64(l.Memory), nil },
-	},
-	{
-		"gpu", func(r *manifest.JobResources) (float64, error) { return quantity(r.GPU.Milli()) },
-		func(_ runner.Limits, doc *manifest.Job) (float64, error) {
-			return float64(len(doc.Spec.Capabilities.Devices)) * 1000, nil
-		},
-	},
-	{
-		"processes", func(r *manifest.JobResources) (float64, error) { return float64(r.Processes), nil },
-		func(l runner.Limits, _ *manifest.Job) (float64, error) { return float64(l.Processes), nil },
-	},
-	{
-		"powerBudgetW", func(r *manifest.JobResources) (float64, error) { return r.PowerBudgetW, nil },
-		func(l runner.Limits, _ *manifest.Job) (float64, error) { return l.Power, nil },
-	},
-}
-
-func quantity(n int64, err error) (float64, error) { return float64(n), err }
 
 // take adds a job, if it fits, and returns how to give back what it has.
 func (l *load) take(a *admitted, limits runner.Limits) (release func(), err error) {
+	if reasons := job.Fits(a.doc, a.trust.policy, limits); len(reasons) > 0 {
+		return nil, refusalOf(&job.DeniedError{Job: a.doc.Metadata.Name, Policy: a.trust.policy.Metadata.Name, Reasons: reasons})
+	}
 	c := &claim{owner: a.doc.Metadata.Owner}
-	for i, m := range measures {
-		if c.amount[i], err = m.use(limits, a.doc); err != nil {
-			return nil, err
-		}
+	for _, m := range job.Measures() {
+		c.amount = append(c.amount, m.Use(limits, a.doc))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -88,16 +56,13 @@ func (l *load) take(a *admitted, limits runner.Limits) (release func(), err erro
 
 // fits compares what runs already, and c, with bounds. The caller holds mu.
 func (l *load) fits(c *claim, what string, bounds *manifest.JobResources, all bool) error {
-	for i, m := range measures {
-		bound, err := m.bound(bounds)
+	for i, m := range job.Measures() {
+		bound, err := m.Bound(bounds)
 		if err != nil {
-			return fmt.Errorf("policy: %s of %s: %w", m.name, what, err)
+			return fmt.Errorf("policy: %s of %s: %w", m.Name, what, err)
 		}
 		if bound == 0 {
 			continue
-		}
-		if c.amount[i] == 0 && m.name != "gpu" {
-			return refuse(CodePolicy, "set spec.resources."+m.name+", or resources.job."+m.name+" in the policy", "the policy bounds the %s of %s, but this job has no limit of it", m.name, what)
 		}
 		sum := c.amount[i]
 		for other := range l.jobs {
@@ -105,11 +70,8 @@ func (l *load) fits(c *claim, what string, bounds *manifest.JobResources, all bo
 				sum += other.amount[i]
 			}
 		}
-		switch {
-		case c.amount[i] > bound:
-			return refuse(CodePolicy, "ask for less, or raise it in the policy", "its %s alone is over what the policy allows %s", m.name, what)
-		case sum > bound:
-			return refuse(CodeBusy, "try again when others have ended", "with it, the %s of %s would be over what the policy allows", m.name, what)
+		if sum > bound {
+			return refuse(CodeBusy, "try again when others have ended", "with it, the %s of %s would be over what the policy allows", m.Name, what)
 		}
 	}
 	return nil

@@ -1,18 +1,13 @@
 package broker
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
-	"arch.network/attest/dsse"
+	"arch.network/attest/docfile"
 	"arch.network/attest/manifest"
 	"arch.network/attest/quorum"
 )
@@ -33,7 +28,7 @@ type trust struct {
 
 // load reads and verifies both files.
 func (f Files) load(at time.Time) (trust, error) {
-	env, err := readDocument(f.TrustRoot)
+	env, err := docfile.Read(f.TrustRoot)
 	if err != nil {
 		return trust{}, fmt.Errorf("read trust root: %w", err)
 	}
@@ -49,10 +44,10 @@ func (f Files) load(at time.Time) (trust, error) {
 	if err != nil {
 		return trust{}, fmt.Errorf("read trust root %s: %w", f.TrustRoot, err)
 	}
-	if env, err = readDocument(f.Policy); err != nil {
+	if env, err = docfile.Read(f.Policy); err != nil {
 		return trust{}, fmt.Errorf("read policy: %w", err)
 	}
-	policy, id, err := attest.OpenPolicy(env, t, at, quorum.Options{})
+	policy, id, err := attest.OpenPolicy(env, t, at, trustOptions())
 	if err != nil {
 		return trust{}, fmt.Errorf("read policy %s: %w", f.Policy, err)
 	}
@@ -77,51 +72,6 @@ func (e *fileError) Error() string { return e.path + ": " + e.cause }
 
 // Hint tells the way out.
 func (e *fileError) Hint() string { return e.cure }
-
-// readDocument reads a file in either form. It looks at what it opened, not at what the name leads to afterwards.
-func readDocument(path string) (*dsse.Envelope, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, &fileError{path, "it is no regular file", ""}
-	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return nil, &fileError{path, fmt.Sprintf("it belongs to user %d, who could change it", st.Uid), "chown root " + path}
-	case st.Mode&0o022 != 0:
-		return nil, &fileError{path, fmt.Sprintf("its mode is %04o: others may change it", st.Mode&0o777), "chmod go-w " + path}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, dsse.MaxEnvelope+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(data) > dsse.MaxEnvelope:
-		return nil, &fileError{path, fmt.Sprintf("it has more than %d bytes", dsse.MaxEnvelope), ""}
-	}
-	env, err := openDocument(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return env, nil
-}
-
-// openDocument makes an envelope of either form.
-func openDocument(data []byte) (*dsse.Envelope, error) {
-	if bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
-		return dsse.Parse(data)
-	}
-	doc, err := manifest.ReadYAML(data)
-	if err != nil {
-		return nil, err
-	}
-	return manifest.Wrap(doc)
-}
 
 // errRollback says that a document is older than one that was in force.
 var errRollback = errors.New("its version went down")

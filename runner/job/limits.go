@@ -74,7 +74,8 @@ func effective(value func(*manifest.JobResources) (int64, error), asked *manifes
 	return n, nil
 }
 
-func effectiveGas(doc *manifest.Job, policy *manifest.Policy) (uint64, error) {
+// Gas returns the most metered work of an execution of doc: what it asks for, within the policy's bounds; zero: no limit.
+func Gas(doc *manifest.Job, policy *manifest.Policy) (uint64, error) {
 	n, err := effective(func(r *manifest.JobResources) (int64, error) { return r.Gas, nil }, &doc.Spec.Resources,
 		[]*manifest.JobResources{&policy.Spec.Resources.Job, &policy.Spec.Local.Cap}, 0)
 	return uint64(max(n, 0)), err

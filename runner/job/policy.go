@@ -118,9 +118,7 @@ func Capabilities(doc *manifest.Job) []Capability {
 func Roles(policy *manifest.Policy, doc *manifest.Job) []string {
 	var out []string
 	for _, i := range policy.Spec.Issuers {
-		owner := len(i.Owners) == 0 || slices.ContainsFunc(i.Owners, func(p string) bool { return glob(p, doc.Metadata.Owner) })
-		runtime := len(i.Runtimes) == 0 || slices.Contains(i.Runtimes, doc.Spec.Runtime)
-		if owner && runtime && !slices.Contains(out, i.Role) {
+		if issues(&i, doc) && !slices.Contains(out, i.Role) {
 			out = append(out, i.Role)
 		}
 	}

@@ -69,7 +69,7 @@ func (d *derivation) boundModule(m *runner.Module) error {
 	if d.spec.Limits.Memory > 0 {
 		d.spec.Limits.Memory += WorkerMemory
 	}
-	if gas, err := effectiveGas(d.doc, d.options.Policy); err != nil {
+	if gas, err := Gas(d.doc, d.options.Policy); err != nil {
 		return d.errorf("", "resources.gas: %v", err)
 	} else if gas > 0 {
 		m.Gas = gas
