@@ -141,10 +141,16 @@ func Unwrap(env *dsse.Envelope) (Document, error) {
 // Payload returns the document that is exactly the envelope's payload, without signatures. It is for verifiers, which
 // must not stumble over a signature that nobody can read.
 func Payload(env *dsse.Envelope) (Document, error) {
-	if !slices.ContainsFunc(Kinds(), func(kind string) bool { return PayloadType(kind) == env.PayloadType }) {
+	at := slices.IndexFunc(Kinds(), func(kind string) bool { return PayloadType(kind) == env.PayloadType })
+	if at < 0 {
 		return nil, fmt.Errorf("unwrap envelope: payload type %q is that of no document", env.PayloadType)
 	}
-	doc, err := ReadJSON(env.Payload)
+	if len(env.Payload) <= MaxSize {
+		if doc, err := readJSON(Kinds()[at], env.Payload); err == nil {
+			return doc, nil
+		}
+	}
+	doc, err := ReadJSON(env.Payload) // which says best what is wrong
 	if err != nil {
 		return nil, fmt.Errorf("unwrap envelope: %w", err)
 	}

@@ -26,12 +26,17 @@ func ReadJSON(src []byte) (Document, error) {
 	if err := json.Unmarshal(src, &head); err != nil {
 		return nil, fmt.Errorf("read document: %w", err)
 	}
-	doc := newDocument(head.Kind)
+	return readJSON(head.Kind, src)
+}
+
+// readJSON reads a document that is to be of a kind.
+func readJSON(kind string, src []byte) (Document, error) {
+	doc := newDocument(kind)
 	if doc == nil {
-		return nil, &SyntaxError{Path: "kind", Msg: fmt.Sprintf("%q is no kind of document", head.Kind), Cure: didYouMean(head.Kind, Kinds())}
+		return nil, &SyntaxError{Path: "kind", Msg: fmt.Sprintf("%q is no kind of document", kind), Cure: didYouMean(kind, Kinds())}
 	}
 	if err := canonical.Unmarshal(src, doc); err != nil {
-		return nil, fmt.Errorf("read %s: %w", head.Kind, err)
+		return nil, fmt.Errorf("read %s: %w", kind, err)
 	}
 	for _, f := range signatureFields(reflect.ValueOf(doc).Elem()) {
 		if !f.IsZero() {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -26,11 +27,17 @@ func (q Quantity) Milli() (int64, error) { return q.scaled(1000, "a whole number
 
 // Validate checks the grammar, and that the value has at most 15 digits before the decimal point.
 func (q Quantity) Validate() error {
+	if _, ok := q.milli(); ok {
+		return nil
+	}
 	_, err := q.value()
 	return err
 }
 
 func (q Quantity) scaled(by int64, what string) (int64, error) {
+	if n, ok := q.milli(); ok && n*by%1000 == 0 {
+		return n / (1000 / by), nil
+	}
 	v, err := q.value()
 	if err != nil {
 		return 0, err
@@ -40,6 +47,39 @@ func (q Quantity) scaled(by int64, what string) (int64, error) {
 		return 0, fmt.Errorf("quantity %q is not %s", string(q), what)
 	}
 	return v.Num().Int64(), nil
+}
+
+// milli reads what is usual, digits and a suffix, without big numbers; false: value has to look. Admission reads many.
+func (q Quantity) milli() (int64, bool) {
+	digits := 0
+	for digits < len(q) && '0' <= q[digits] && q[digits] <= '9' {
+		digits++
+	}
+	n, err := strconv.ParseInt(string(q[:digits]), 10, 64)
+	if err != nil || len(q) > 32 {
+		return 0, q == ""
+	}
+	unit := int64(1000)
+	switch q[digits:] {
+	case "":
+	case "m":
+		unit = 1
+	case "k":
+		unit = 1e6
+	case "M":
+		unit = 1e9
+	case "G":
+		unit = 1e12
+	case "Ki":
+		unit = 1000 << 10
+	case "Mi":
+		unit = 1000 << 20
+	case "Gi":
+		unit = 1000 << 30
+	default:
+		return 0, false
+	}
+	return n * unit, n <= math.MaxInt64/unit/1000 // room for another factor of 1000
 }
 
 // maxQuantity is 8 Ei, the first value that no int64 of bytes holds.
@@ -107,6 +147,9 @@ const maxDuration = 100 * 365 * 24 * time.Hour
 
 // Duration returns the span; zero if it is empty.
 func (d Duration) Duration() (time.Duration, error) {
+	if d == "" {
+		return 0, nil
+	}
 	m := durationText().FindStringSubmatch(string(d))
 	if m == nil {
 		return 0, &durationError{string(d)}
