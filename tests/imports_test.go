@@ -24,7 +24,7 @@ const module = "arch.network/"
 const importRules = `
 	# What is said, and who said it. A verifier needs these alone, and they never touch a network.
 	NONE < attest/digest < attest/digest/nar;
-	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum < attest;
+	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum, attest/docfile < attest;
 	attest/digest, attest/identity < attest/ledger;
 
 	# Confined execution: documents and verification, but no keys, no network, no store.
@@ -38,7 +38,7 @@ const importRules = `
 	builder/source/imagespec, runner < runner/oci;
 	runner/cdi, runner/wasm, runner/oci, runner/closure < runner/job;
 	runner/meter, runner/cdi < runner/systemd;
-	runner/job, runner/systemd < runner/broker;
+	runner/job, runner/systemd, attest/docfile < runner/broker;
 
 	# Making artifacts. The contract of the runner, never a driver.
 	attest/digest/nar < builder/store;
@@ -51,9 +51,13 @@ const importRules = `
 
 	# One node: what a job's life is, and what can be asked.
 	attest < agent;
+	NONE < agent/disk < agent/disk/disktest;
+	attest, attest/docfile, agent/disk < agent/policy;
+	agent/policy, runner/job < agent/admission;
+	agent/admission, agent/disk < agent/replay;
 
 	# The commands choose drivers and fetchers.
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/admission < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;

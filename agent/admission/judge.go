@@ -55,7 +55,7 @@ func Judge(in Input) *Verdict {
 			Cure: "have the policy role sign a newer version",
 		}})
 	}
-	issue, reasons := job.Issued(doc, root, j, in.Proposal.Verified, in.At, policy.Options())
+	issue, reasons := job.Issued(doc, root, j, in.Proposal.Verified, in.At, policy.QuorumOptions())
 	v.add(CheckQuorum, reasons)
 	v.add(CheckTime, job.Due(j, in.At))
 	v.add(CheckAudience, job.Addressed(j, in.Names))

@@ -24,7 +24,7 @@ type Active struct {
 // New verifies the policy in env against a trust root, as of a time: its form, the quorum of the policy role, its expiry
 // with its own grace, and that it was written for this trust root. The error is a *RefusedError.
 func New(trust *attest.Trust, env *dsse.Envelope, at time.Time) (*Active, error) {
-	doc, id, err := attest.OpenPolicy(env, trust, at, Options())
+	doc, id, err := attest.OpenPolicy(env, trust, at, QuorumOptions())
 	if err != nil {
 		return nil, whyRefused(env, trust, at, err)
 	}
@@ -40,8 +40,8 @@ func New(trust *attest.Trust, env *dsse.Envelope, at time.Time) (*Active, error)
 	return a, nil
 }
 
-// Options are what every quorum in a node is evaluated with: an expired trust root goes on for its own offlineGrace.
-func Options() quorum.Options { return quorum.Options{Offline: true} }
+// QuorumOptions are what every quorum in a node is evaluated with: an expired trust root goes on for its own offlineGrace.
+func QuorumOptions() quorum.Options { return quorum.Options{Offline: true} }
 
 // Trust returns the trust root, ready to be asked.
 func (a *Active) Trust() *attest.Trust { return a.trust }

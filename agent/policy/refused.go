@@ -124,7 +124,7 @@ func whyRefused(env *dsse.Envelope, trust *attest.Trust, at time.Time, err error
 	}
 	e.about(env)
 	keys := env.Verified(trust.Root().KeysAt(manifest.RolePolicy, at))
-	if !trust.Root().Evaluate(manifest.RolePolicy, keys, at, Options()).OK {
+	if !trust.Root().Evaluate(manifest.RolePolicy, keys, at, QuorumOptions()).OK {
 		e.Rule = RuleQuorum
 		if !at.Before(trust.Root().Expires()) {
 			e.Rule = RuleExpired
