@@ -55,9 +55,10 @@ const importRules = `
 	attest, attest/docfile, agent/disk < agent/policy;
 	agent/policy, runner/job < agent/admission;
 	agent/admission, agent/disk < agent/replay;
+	agent/admission, builder/source, builder/store < agent/evidence;
 
 	# The commands choose drivers and fetchers.
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/admission < cmd/arch;
+	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/evidence < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;

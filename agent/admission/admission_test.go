@@ -74,7 +74,8 @@ func TestRefused(t *testing.T) {
 				j.Spec.Capabilities.Net = []string{"egress:25"}
 				j.Spec.Resources = manifest.JobResources{Memory: "4Gi"}
 				j.Spec.Audience = []string{"node-2"}
-			}, nil, nil, []string{"alice"},
+			}, nil, nil,
+			[]string{"alice"},
 			[]string{
 				"quorum signatures: role job: job needs 2 of alice, bob, carol: 1 agreed (alice)",
 				`audience spec.audience: it is for ["node-2"]`,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"time"
 
@@ -109,13 +110,14 @@ func replayed(j *manifest.Job, answer Replay) []job.Reason {
 	return []job.Reason{{Field: "spec.nonce", Msg: fmt.Sprintf("another document of %q with this nonce was accepted before", j.Metadata.Owner), Cure: "have a document with another nonce signed"}}
 }
 
-// demands lists what the policy's attestation rules say of the image and the inputs, in this order.
+// demands lists what the policy's attestation rules say of the image and the inputs, in this order: those rules that
+// match a reference's location or its last element, which is the artifact's name.
 func demands(j *manifest.Job, doc *manifest.Policy) []Demand {
 	var out []Demand
 	look := func(field string, ref manifest.Ref) {
 		d := Demand{Field: field, Ref: ref}
 		for i, rule := range doc.Spec.Attestations {
-			if rule.Match == "" || manifest.Matches(rule.Match, ref.Location) {
+			if rule.Match == "" || manifest.Matches(rule.Match, ref.Location) || manifest.Matches(rule.Match, path.Base(ref.Location)) {
 				d.Rules, d.Wants = append(d.Rules, i), append(d.Wants, rule)
 			}
 		}

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"arch.network/attest/canonical"
@@ -127,4 +128,16 @@ func reasonsOf(check Check, list []job.Reason) []Reason {
 		out[i] = Reason{Check: check, Field: r.Field, Msg: r.Msg, Cure: r.Cure}
 	}
 	return out
+}
+
+// Refuse returns the verdict with what was found afterwards to speak against the job, such as by Attested; without reasons, the verdict
+// itself.
+func (v *Verdict) Refuse(reasons []Reason) *Verdict {
+	if len(reasons) == 0 {
+		return v
+	}
+	out := *v
+	out.Admitted, out.Issued, out.Limits, out.Replicas, out.Demands = false, nil, nil, 0, nil
+	out.Reasons = slices.Concat(v.Reasons, reasons)
+	return &out
 }

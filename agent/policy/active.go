@@ -28,7 +28,12 @@ func New(trust *attest.Trust, env *dsse.Envelope, at time.Time) (*Active, error)
 	if err != nil {
 		return nil, whyRefused(env, trust, at, err)
 	}
+	return newActive(trust, doc, id)
+}
+
+func newActive(trust *attest.Trust, doc *manifest.Policy, id digest.SHA256) (*Active, error) {
 	a := &Active{trust: trust, policy: doc, id: id}
+	var err error
 	if a.expires, err = time.Parse(time.RFC3339, doc.Metadata.Expires); err != nil {
 		return nil, refused(Policy, RuleForm, fmt.Errorf("metadata.expires: %w", err))
 	}

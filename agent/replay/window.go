@@ -38,14 +38,14 @@ type Options struct {
 type Window struct {
 	o Options
 
-	mu      sync.Mutex       // guards what follows
-	spent   map[key]use      // by owner and nonce
-	swept   time.Time        // documents that expired until then may have been forgotten
-	records int              // in the file
-	pending []byte           // records that are not written yet
-	batch   *batch           // of those
-	broken  error            // why nothing can be written any more
-	sweepAt int              // records from which on it is worth to look for what has expired
+	mu      sync.Mutex  // guards what follows
+	spent   map[key]use // by owner and nonce
+	swept   time.Time   // documents that expired until then may have been forgotten
+	records int         // in the file
+	pending []byte      // records that are not written yet
+	batch   *batch      // of those
+	broken  error       // why nothing can be written any more
+	sweepAt int         // records from which on it is worth to look for what has expired
 
 	commit sync.Mutex // held while the file is written; taken before mu
 	file   disk.File

@@ -328,4 +328,3 @@ func BenchmarkSpend(b *testing.B) {
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "spent/s")
 }
-

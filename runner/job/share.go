@@ -31,7 +31,9 @@ func Measures() []Measure {
 		},
 		{
 			"gpu", func(r *manifest.JobResources) (float64, error) { return quantity(r.GPU.Milli()) },
-			func(_ runner.Limits, doc *manifest.Job) float64 { return float64(len(doc.Spec.Capabilities.Devices)) * 1000 }, true,
+			func(_ runner.Limits, doc *manifest.Job) float64 {
+				return float64(len(doc.Spec.Capabilities.Devices)) * 1000
+			}, true,
 		},
 		{
 			"processes", func(r *manifest.JobResources) (float64, error) { return float64(r.Processes), nil },
