@@ -55,30 +55,42 @@ func (f *Fetcher) Receipts(ctx context.Context, ref manifest.Ref) (*attest.Recei
 	}
 	all := &attest.Receipt{}
 	for _, m := range list[:min(len(list), maxReferrers)] {
-		data, err := r.referrerBytes(ctx, "manifests", m, imagespec.MaxDocument)
-		if err != nil {
-			return nil, fmt.Errorf("read attestations of %s: %w", ref, err)
-		}
-		var doc referrer
-		if json.Unmarshal(data, &doc) != nil {
-			continue // not ours
-		}
-		for _, layer := range doc.Layers[:min(len(doc.Layers), maxReferrers)] {
-			if !slices.Contains(receiptTypes, layer.MediaType) {
-				continue
-			}
-			data, err := r.referrerBytes(ctx, "blobs", layer, maxReferrerBytes)
-			if err != nil {
+		if err := r.attestations(ctx, m, all); err != nil {
+			if ctx.Err() != nil || temporary(err) {
 				return nil, fmt.Errorf("read attestations of %s: %w", ref, err)
 			}
-			one, err := attest.ReadReceipt(bytes.NewReader(data))
-			if err != nil {
-				return nil, fmt.Errorf("read attestations of %s: %w", ref, err)
-			}
-			all.Merge(one)
+			// Somebody's rubbish, which must not hide what others attached.
+			f.log(Event{Kind: EventSkip, What: ref.String(), Detail: "an attestation: " + err.Error()})
 		}
 	}
 	return all, nil
+}
+
+// attestations adds what one referrer holds.
+func (r *ociRegistry) attestations(ctx context.Context, m referrerPart, into *attest.Receipt) error {
+	data, err := r.referrerBytes(ctx, "manifests", m, imagespec.MaxDocument)
+	if err != nil {
+		return err
+	}
+	var doc referrer
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return finalError{err}
+	}
+	for _, layer := range doc.Layers[:min(len(doc.Layers), maxReferrers)] {
+		if !slices.Contains(receiptTypes, layer.MediaType) {
+			continue
+		}
+		data, err := r.referrerBytes(ctx, "blobs", layer, maxReferrerBytes)
+		if err != nil {
+			return err
+		}
+		one, err := attest.ReadReceipt(bytes.NewReader(data))
+		if err != nil {
+			return finalError{err}
+		}
+		into.Merge(one)
+	}
+	return nil
 }
 
 // referrers lists the manifests whose subject is an image.
@@ -106,14 +118,14 @@ func (r *ociRegistry) referrers(ctx context.Context, d digest.SHA256) ([]referre
 func (r *ociRegistry) referrerBytes(ctx context.Context, kind string, part referrerPart, max int64) ([]byte, error) {
 	d, err := digest.Parse(part.Digest)
 	if err != nil {
-		return nil, err
+		return nil, finalError{err}
 	}
 	data, err := r.f.get(ctx, r.base+"/"+kind+"/"+d.String(), max)
 	if err != nil {
 		return nil, err
 	}
 	if digest.Of(data) != d {
-		return nil, fmt.Errorf("what was sent as %s is %s", d, digest.Of(data))
+		return nil, finalError{fmt.Errorf("what was sent as %s is %s", d, digest.Of(data))}
 	}
 	return data, nil
 }
