@@ -12,8 +12,11 @@ import (
 )
 
 // validate checks the fields of doc by their rules, and then, if they are right, how they fit together.
-func validate(doc Document) error {
-	var p problems
+func validate(doc Document) error { return validateAs(doc, false) }
+
+// validateAs is validate; parsed says that doc was just read from its canonical form.
+func validateAs(doc Document, parsed bool) error {
+	p := problems{parsed: parsed}
 	checkHead(&p, doc)
 	checkStruct(&p, "", reflect.ValueOf(doc).Elem())
 	if r, ok := doc.(interface{ related(*problems) }); ok {
@@ -123,6 +126,9 @@ func checkItself(p *problems, path string, v reflect.Value) bool {
 	own, ok := v.Interface().(interface{ Validate() error })
 	if !ok {
 		return false
+	}
+	if p.parsed && reflect.PointerTo(v.Type()).Implements(textUnmarshaler) {
+		return true // reading it was checking it
 	}
 	if err := own.Validate(); err != nil {
 		p.wrap(path, err)

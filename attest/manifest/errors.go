@@ -105,6 +105,8 @@ func InFile(err error, name string) error {
 // problems gathers what is wrong with one document.
 type problems struct {
 	list []*SyntaxError
+	// parsed says that the document was just read, so that values which are read from a text of their own need not be checked again.
+	parsed bool
 }
 
 // add records that something is wrong at path. It does nothing once there are maxErrors.

@@ -43,7 +43,7 @@ func readJSON(kind string, src []byte) (Document, error) {
 			return nil, &SyntaxError{Path: "signatures", Msg: "the canonical form carries no signatures", Cure: "put them into the envelope"}
 		}
 	}
-	if err := validate(doc); err != nil {
+	if err := validateAs(doc, true); err != nil {
 		return nil, err
 	}
 	return doc, nil
