@@ -34,9 +34,9 @@ func Attested(d Demand, report *attest.Report) []Reason {
 	case len(out) > 0:
 		return out
 	case holds < len(d.Rules):
-		return missing("", "%d of the policy's rules concern %s, but only %d were checked", len(d.Rules), d.Ref, holds)
+		return missing("verify it with the policy in force", "%d of the policy's rules concern %s, but only %d were checked", len(d.Rules), d.Ref, holds)
 	case !report.OK:
-		return missing("", "what was found of %s is not enough: %s", d.Ref, report.Class)
+		return missing(rebuild, "what was found of %s is not enough: %s", d.Ref, report.Class)
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func demands(j *manifest.Job, doc *manifest.Policy) []Demand {
 		d := Demand{Field: field, Ref: ref}
 		for i, rule := range doc.Spec.Attestations {
 			if rule.Match == "" || manifest.Matches(rule.Match, ref.Location) || manifest.Matches(rule.Match, path.Base(ref.Location)) {
-				d.Rules, d.Wants = append(d.Rules, i), append(d.Wants, rule)
+				d.Rules = append(d.Rules, i)
 			}
 		}
 		if len(d.Rules) > 0 {

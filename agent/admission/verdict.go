@@ -89,10 +89,9 @@ type Limits struct {
 
 // Demand is what the policy demands to be proven of one thing that a job pins.
 type Demand struct {
-	Field string                       `json:"field"` // "spec.image" or "spec.inputs.NAME"
-	Ref   manifest.Ref                 `json:"ref"`
-	Rules []int                        `json:"rules"` // indices in spec.attestations of the policy; all must hold
-	Wants []manifest.PolicyAttestation `json:"wants"` // those rules
+	Field string       `json:"field"` // "spec.image" or "spec.inputs.NAME"
+	Ref   manifest.Ref `json:"ref"`
+	Rules []int        `json:"rules"` // indices in spec.attestations of the policy; all must hold
 }
 
 // Canonical returns the one form of the verdict in bytes (RFC 8785).

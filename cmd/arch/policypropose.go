@@ -124,4 +124,3 @@ func renumber(src []byte, old, next *manifest.Policy) ([]byte, error) {
 	}
 	return manifest.WriteYAML(next)
 }
-

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"arch.network/attest/manifest"
@@ -234,11 +234,11 @@ func sameType(a, b any) bool {
 	return false
 }
 
-// show keeps a value of a document to a readable length.
+// show keeps a value of a document, which is JSON and so quotes its strings itself, to a readable length.
 func show(raw manifest.Raw) string {
 	const most = 100
 	if len(raw) <= most {
-		return strconv.Quote(string(raw))[1 : len(strconv.Quote(string(raw)))-1]
+		return string(raw)
 	}
-	return strconv.Quote(string(raw[:most])) + "…"
+	return strings.ToValidUTF8(string(raw[:most]), "") + "…"
 }
