@@ -62,7 +62,8 @@ func Judge(in Input) *Verdict {
 	v.add(CheckAudience, job.Addressed(j, in.Names))
 	v.add(CheckReplay, append(job.Replayable(j), replayed(j, in.Replay)...))
 	v.add(CheckRules, job.Allowed(doc, j))
-	v.addFacts(in, j)
+	v.add(CheckConditions, job.Conditions(doc, j, in.At, job.Facts{Known: []map[string]manifest.Raw{in.Facts}}))
+	v.add(CheckPlacement, job.Placed(j, job.Facts{Known: []map[string]manifest.Raw{doc.Spec.Facts, in.Facts}}))
 	limits, err := job.Limits(j, doc)
 	gas, errGas := job.Gas(j, doc)
 	if err = errors.Join(err, errGas); err != nil {
@@ -84,20 +85,6 @@ func Judge(in Input) *Verdict {
 
 func (v *Verdict) add(check Check, list []job.Reason) {
 	v.Reasons = append(v.Reasons, reasonsOf(check, list)...)
-}
-
-// addFacts holds the job to the policy's conditions, and the node to the job's placement constraints.
-func (v *Verdict) addFacts(in Input, j *manifest.Job) {
-	doc := in.Active.Policy()
-	known := []map[string]manifest.Raw{doc.Spec.Facts, in.Facts}
-	if len(doc.Spec.Conditions) > 0 {
-		own, err := job.Own(j, doc, in.At)
-		if err != nil {
-			return // CheckLimits tells
-		}
-		v.add(CheckConditions, job.Conditions(doc, j, job.Facts{Known: append([]map[string]manifest.Raw{own}, known...)}))
-	}
-	v.add(CheckPlacement, job.Placed(j, job.Facts{Known: known}))
 }
 
 func replayed(j *manifest.Job, answer Replay) []job.Reason {

@@ -131,6 +131,7 @@ func (a *app) admit(t *jobTarget, o runOptions, at time.Time) error {
 	reasons := job.Due(t.doc, at)
 	if !t.byBroker || !t.policyID.IsZero() {
 		reasons = append(reasons, job.Allowed(t.policy, t.doc)...)
+		reasons = append(reasons, job.Conditions(t.policy, t.doc, at, job.Facts{})...)
 	}
 	if len(reasons) > 0 {
 		return denied(&job.DeniedError{Job: t.doc.Metadata.Name, Policy: t.policy.Metadata.Name, Reasons: reasons})

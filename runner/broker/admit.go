@@ -51,12 +51,8 @@ func admit(envelope []byte, t trust, names []string, at time.Time) (*admitted, e
 		return nil, refuseFor(CodeAudience, j, reasons)
 	}
 	reasons := job.Allowed(t.policy, j)
-	own, err := job.Own(j, t.policy, at)
-	if err != nil {
-		return nil, refuse(CodeSpec, "", "job %s: %v", j.Metadata.Name, err)
-	}
-	known := []map[string]manifest.Raw{own, t.policy.Spec.Facts}
-	reasons = append(reasons, job.Conditions(t.policy, j, job.Facts{Known: known, Partial: true})...)
+	// What the node measured is for the agent to judge by.
+	reasons = append(reasons, job.Conditions(t.policy, j, at, job.Facts{Partial: true})...)
 	if len(reasons) > 0 {
 		denied := &job.DeniedError{Job: j.Metadata.Name, Policy: t.policy.Metadata.Name, Reasons: reasons}
 		return nil, refusalOf(denied)

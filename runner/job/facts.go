@@ -82,15 +82,24 @@ func Placed(doc *manifest.Job, facts Facts) []Reason {
 	return out
 }
 
-// Conditions returns which of the policy's conditions that concern doc do not hold with these facts, among them those of Own.
-func Conditions(policy *manifest.Policy, doc *manifest.Job, facts Facts) []Reason {
+// Conditions returns which of the policy's conditions that concern doc do not hold at a time, with the facts about the job itself
+// (Own), those of the policy, and then the given ones.
+func Conditions(policy *manifest.Policy, doc *manifest.Job, at time.Time, facts Facts) []Reason {
 	var out []Reason
+	var all *Facts // made when a condition concerns the job
 	for i, c := range policy.Spec.Conditions {
 		if !concerns(&c, doc) {
 			continue
 		}
+		if all == nil {
+			own, err := Own(doc, policy, at)
+			if err != nil {
+				return []Reason{{"spec.resources", err.Error(), "mend the quantity"}}
+			}
+			all = &Facts{append([]map[string]manifest.Raw{own, policy.Spec.Facts}, facts.Known...), facts.Partial}
+		}
 		for k, require := range c.Require {
-			r, unmet := facts.unmet(require)
+			r, unmet := all.unmet(require)
 			if !unmet {
 				continue
 			}
