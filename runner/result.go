@@ -47,7 +47,7 @@ type Usage struct {
 	Gas        uint64        // units of metered work, for a Module
 	Energy     *Energy       // nil: not measured
 	Network    *Traffic      // nil: nothing was allowed
-	Accounting string        // where the numbers come from: "cgroup-v2", "cgroup-v1", "rusage", or several joined by "+"
+	Accounting string        // where the numbers come from: "cgroup-v2", "cgroup-v1", "rusage", or several joined by "+"; "cgroup by difference": see Module.Reuse
 }
 
 // Energy is how much was used.

@@ -4,6 +4,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"arch.network/attest/digest"
 )
 
 // Spec says everything that a confined execution sees and may use. What it does not name does not exist there.
@@ -136,9 +138,20 @@ type Module struct {
 	// and Seed the execution is a function of the module, what it is given, and Gas.
 	Seed *[32]byte
 
-	Gas       uint64 // units of metered work after which it is stopped with ReasonLimit (see runner/gas); zero: no limit, but counted
-	Memory    int64  // bytes of the module's linear memories together; zero: 4 GiB
-	Interpret bool   // run without compiling to machine code: many times slower, works where memory cannot be made executable
+	Gas    uint64 // units of metered work after which it is stopped with ReasonLimit (see runner/gas); zero: no limit, but counted
+	Memory int64  // bytes of the module's linear memories together; zero: 4 GiB
+	// Digest is of the module's bytes. If the caller knows it, the file need not be read where a worker holds this module ready; a
+	// file with another digest is refused. The zero value: not known.
+	Digest digest.SHA256
+
+	// Reuse, if it is not empty, is the owner for whom a worker of a pool may be kept: it may have run this module before for that
+	// owner, and will again. Each run has an instance, memory, descriptors, clock, randomness and limits of its own, and is charged for
+	// the difference that it made; but a module that broke out of the engine would meet the owner's next inputs. The
+	// Result's Confinement.Missing then says "own-process: reused worker, …". Whoever sets it has asked the policy. Empty: one
+	// process, one run.
+	Reuse string
+
+	Interpret bool // run without compiling to machine code: many times slower, works where memory cannot be made executable
 }
 
 // Dir gives a module one directory.

@@ -3,7 +3,6 @@ package manifest
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -172,13 +171,13 @@ func (pr *Principal) relate(p *problems, at string, owner, kind map[string]strin
 			p.add(field, "", "%s is listed twice", shortKey(key))
 		case taken:
 			p.add(field, "a key belongs to one principal only, or one signer could count twice", "%s belongs to %s already", shortKey(key), other)
-		case openPGPName.MatchString(key) && pr.Certificates[key] == "":
+		case openPGPName().MatchString(key) && pr.Certificates[key] == "":
 			p.add(field, "put the output of gpg --armor --export FINGERPRINT under certificates", "%s has no certificate", key)
 		}
 		owner[key] = pr.Name
 	}
 	for _, key := range slices.Sorted(maps.Keys(pr.Certificates)) {
-		if !openPGPName.MatchString(key) || !slices.Contains(pr.Keys, key) {
+		if !openPGPName().MatchString(key) || !slices.Contains(pr.Keys, key) {
 			p.add(join(at+".certificates", key), "", "%q is not one of the principal's OpenPGP keys", shortKey(key))
 		}
 	}
@@ -239,7 +238,7 @@ func (v *Revocation) relate(p *problems, at string, owner, kind map[string]strin
 	}
 }
 
-var openPGPName = regexp.MustCompile(`^openpgp:[0-9A-F]{40}$`)
+var openPGPName = compiled(`^openpgp:[0-9A-F]{40}$`)
 
 // parseInstant reads RFC 3339 in UTC to the second, in the one spelling there is for each instant.
 func parseInstant(s string) (time.Time, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -132,28 +131,28 @@ func decodeNode(dec *yaml.Decoder, n *yaml.Node) (err error) {
 }
 
 var (
-	libraryLine  = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
-	libraryAlias = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+	libraryLine  = compiled(`^yaml: (?:line ([0-9]+): )?`)
+	libraryAlias = compiled(`^unknown anchor '(.*)' referenced$`)
 	// parserProblem are the messages of the library's parser. It counts their lines from 0, those of its scanner from 1.
-	parserProblem = regexp.MustCompile(`did not find expected (<document start>|node content|'-' indicator|key|',' or)`)
+	parserProblem = compiled(`did not find expected (<document start>|node content|'-' indicator|key|',' or)`)
 )
 
 // libraryError turns an error of the YAML library into ours. The library tells no column: it is that of the line's first
 // character that is not blank.
 func (f *yamlFile) libraryError(err error) error {
-	m := libraryLine.FindStringSubmatch(err.Error())
+	m := libraryLine().FindStringSubmatch(err.Error())
 	if m == nil {
 		return &SyntaxError{Line: 1, Column: 1, Msg: fmt.Sprintf("not YAML: %q", err.Error()), Err: err}
 	}
 	line, _ := strconv.Atoi(m[1])
 	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), m[0]), "\n", " ")
-	if parserProblem.MatchString(text) {
+	if parserProblem().MatchString(text) {
 		line++
 	}
 	e := &SyntaxError{Msg: "not YAML: " + shorten(text), Cure: "check the indentation, colons, brackets and quotes around this line", Err: err}
 	e.Line = min(max(line, 1), len(f.lines))
 	e.Column = f.firstColumn(e.Line)
-	if alias := libraryAlias.FindStringSubmatch(text); alias != nil {
+	if alias := libraryAlias().FindStringSubmatch(text); alias != nil {
 		e.Msg, e.Cure = fmt.Sprintf("the alias *%s is not allowed", shorten(alias[1])), "write the value out"
 		f.findAlias(e, alias[1])
 	}

@@ -260,12 +260,12 @@ func tellingStrings(a, b []byte) (x, y string, cause Cause, ok bool) {
 	for _, k := range kinds {
 		rest := map[string]string{} // a string of b without what is of the kind → the first such string
 		for _, s := range listB {
-			if r := k.pattern.ReplaceAllString(s, hole); r != s && rest[r] == "" {
+			if r := k.pattern().ReplaceAllString(s, hole); r != s && rest[r] == "" {
 				rest[r] = s
 			}
 		}
 		for _, s := range listA {
-			r := k.pattern.ReplaceAllString(s, hole)
+			r := k.pattern().ReplaceAllString(s, hole)
 			if t := rest[r]; r != s && t != "" && textCause(s, t) == k.cause {
 				return s, t, k.cause, true
 			}

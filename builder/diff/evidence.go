@@ -7,13 +7,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 // Two texts that become equal when everything of one kind is taken out of them differ in that kind only.
 var kinds = []kind{
-	{BuildID, regexp.MustCompile(`Go build ID: "[^"\n]*"|\b[\w-]{20}/[\w-]{20}/[\w-]{20}/[\w-]{20}\b`), nil},
-	{Timestamp, regexp.MustCompile(strings.Join([]string{
+	{BuildID, compiled(`Go build ID: "[^"\n]*"|\b[\w-]{20}/[\w-]{20}/[\w-]{20}/[\w-]{20}\b`), nil},
+	{Timestamp, compiled(strings.Join([]string{
 		isoDate + `(?:[T _]` + clock + `(?:\.\d+)?(?: ?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2}))?)?`,                           // ISO 8601, RFC 3339
 		`(?:` + weekday + `,? )?` + day + `[ -]` + month + `[ -]\d{4}(?: ` + clock + `(?: [+-]\d{4}| [A-Z]{3,4})?)?`, // RFC 5322, HTTP
 		`(?:` + weekday + ` )?` + month + ` {1,2}` + day + ` ` + clock + `(?: [A-Z]{3,4})? \d{4}`,                    // ctime(3), date(1)
@@ -21,9 +22,9 @@ var kinds = []kind{
 		`\b(?:19|20)\d{2}` + mm + dd + `(?:[T-]?` + hh + sixty + sixty + `Z?)?\b`, // compact ISO 8601
 		`\b` + clock + `\b`,
 	}, "|")), nil},
-	{Timestamp, regexp.MustCompile(`\b(?:[1-3]\d{9}|[1-3]\d{12})\b`), nearTimes},
-	{Path, regexp.MustCompile(`(?:/[\w.+@~%=-]+){2,}/?`), nil},
-	{Randomness, regexp.MustCompile(`(?i:\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?:0x)?[0-9a-f]{16,}\b)|[A-Za-z0-9+/_-]{20,}={0,2}`), looksRandom},
+	{Timestamp, compiled(`\b(?:[1-3]\d{9}|[1-3]\d{12})\b`), nearTimes},
+	{Path, compiled(`(?:/[\w.+@~%=-]+){2,}/?`), nil},
+	{Randomness, compiled(`(?i:\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?:0x)?[0-9a-f]{16,}\b)|[A-Za-z0-9+/_-]{20,}={0,2}`), looksRandom},
 }
 
 const (
@@ -41,8 +42,14 @@ const (
 // kind is a kind of text that tends to differ between builds.
 type kind struct {
 	cause   Cause
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	accept  func(a, b string) bool // whether two different matches are of the kind; nil: they are
+}
+
+// compiled returns what compiles an expression once, when it is first needed: most commands, and every first process of a
+// confinement, start without.
+func compiled(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
 }
 
 // hole stands for something that was taken out of a text.
@@ -78,7 +85,7 @@ func textCause(a, b string) Cause { return textCauses(a, b)[0] }
 // takeOut takes what is of the kind out of both texts and reports whether something of it differed. It is not ok if the texts do
 // not have the same number of them, or some are different and not accepted.
 func (k kind) takeOut(a, b string) (restA, restB string, differ, ok bool) {
-	inA, inB := k.pattern.FindAllString(a, -1), k.pattern.FindAllString(b, -1)
+	inA, inB := k.pattern().FindAllString(a, -1), k.pattern().FindAllString(b, -1)
 	if len(inA) != len(inB) {
 		return a, b, false, false
 	}
@@ -91,7 +98,7 @@ func (k kind) takeOut(a, b string) (restA, restB string, differ, ok bool) {
 			return a, b, false, false
 		}
 	}
-	return k.pattern.ReplaceAllString(a, hole), k.pattern.ReplaceAllString(b, hole), differ, true
+	return k.pattern().ReplaceAllString(a, hole), k.pattern().ReplaceAllString(b, hole), differ, true
 }
 
 // The times that a number in a program is taken for: since the youngest tools in use, until well after this one.

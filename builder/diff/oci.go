@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 )
 
@@ -113,10 +112,10 @@ func (l *layout) children(at place, what string, as, bs []descriptor, depth int)
 	return nil
 }
 
-var ociDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var ociDigest = compiled(`^sha256:[0-9a-f]{64}$`)
 
 func (l *layout) child(at place, a, b descriptor, depth int) error {
-	if a.Digest == b.Digest || !ociDigest.MatchString(a.Digest) || !ociDigest.MatchString(b.Digest) {
+	if a.Digest == b.Digest || !ociDigest().MatchString(a.Digest) || !ociDigest().MatchString(b.Digest) {
 		return nil
 	}
 	pathA, pathB := l.blob(a), l.blob(b)
@@ -146,8 +145,8 @@ func (l *layout) blob(d descriptor) string {
 
 // What follows from what a document names: the digest and the size of each.
 var (
-	digestText = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
-	sizeText   = regexp.MustCompile(`"size": *\d+`)
+	digestText = compiled(`sha256:[0-9a-f]{64}`)
+	sizeText   = compiled(`"size": *\d+`)
 )
 
 // ownText is a document without the digests and sizes that follow from what it names.
@@ -182,9 +181,9 @@ func readDocument(c content) (doc document, own ownText, ok bool) {
 	if err != nil || json.Unmarshal(data, &doc) != nil {
 		return document{}, ownText{}, false
 	}
-	data = digestText.ReplaceAllLiteral(data, []byte("sha256:"+strings.Repeat("-", 64)))
+	data = digestText().ReplaceAllLiteral(data, []byte("sha256:"+strings.Repeat("-", 64)))
 	last := 0
-	for _, match := range sizeText.FindAllIndex(data, -1) {
+	for _, match := range sizeText().FindAllIndex(data, -1) {
 		own.text = append(append(own.text, data[last:match[0]]...), `"size":0`...)
 		own.cuts = append(own.cuts, cut{int64(len(own.text)), int64(match[1] - match[0] - len(`"size":0`))})
 		last = match[1]

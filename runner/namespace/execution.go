@@ -8,13 +8,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
 	"arch.network/runner/meter"
@@ -124,12 +121,11 @@ func (e *execution) start() error {
 	defer reportW.Close()
 	e.control, e.report = controlW, reportR
 	e.cmd = &exec.Cmd{
-		Path:        e.options.Executable,
-		Args:        []string{argument0},
-		Env:         firstEnv,
-		Dir:         "/",
-		ExtraFiles:  []*os.File{controlR, reportW},
-		SysProcAttr: e.mode.attributes(e.spec.UID, e.spec.GID),
+		Path:       e.options.Executable,
+		Args:       []string{argument0},
+		Env:        firstEnv,
+		Dir:        "/",
+		ExtraFiles: []*os.File{controlR, reportW},
 	}
 	if err := errors.Join(e.talk.open(e.spec, e.cmd), e.way.open(e.spec, e.options, e.cmd)); err != nil {
 		e.abandon()
@@ -145,7 +141,7 @@ func (e *execution) start() error {
 		e.abandon()
 		return err
 	}
-	if err := startQuietly(e.cmd); err != nil {
+	if err := launch(e.cmd, e.mode, e.spec.UID, e.spec.GID); err != nil {
 		e.logs.abandon()
 		e.abandon()
 		return e.startError(err)
@@ -159,23 +155,6 @@ func (e *execution) start() error {
 // firstEnv makes Go's runtime start quickly in the first process: it never has two things to compute, and ends before its
 // garbage is worth collecting, unless it has a lot to archive.
 var firstEnv = []string{"GOMAXPROCS=1", "GOGC=400"}
-
-// startQuietly starts cmd with a slack of its timers (PR_SET_TIMERSLACK) that lets Go's scheduler monitor wake up a
-// hundred times a second instead of ten thousand times. The first process sets it back for the commands.
-func startQuietly(cmd *exec.Cmd) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, quietSlack, 0, 0, 0); err == nil {
-		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the thread's default
-	}
-	return cmd.Start()
-}
-
-// Slacks of timers, in nanoseconds: the kernel's own for processes, and the first process's.
-const (
-	usualSlack = 50_000
-	quietSlack = 10_000_000
-)
 
 // sendOrder joins the first process to its group and tells it what to do; if that fails, the process is ended.
 func (e *execution) sendOrder() error {

@@ -78,6 +78,11 @@ func New(options Options) (*Runner, error) {
 
 // Run implements runner.Runner.
 func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+	return r.run(ctx, spec, func(*execution) {})
+}
+
+// run is Run, which tells each execution that it tries before it starts.
+func (r *Runner) run(ctx context.Context, spec runner.Spec, tries func(*execution)) (runner.Result, error) {
 	spec, err := complete(spec)
 	if err != nil {
 		return runner.Result{}, err
@@ -92,6 +97,7 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 	var refused error // why the stronger mode could not be had
 	for {
 		e := &execution{options: r.options, spec: spec, mode: m, refused: refused, pick: r.filter}
+		tries(e)
 		result, err := e.run(ctx)
 		refused = err
 		h, ok := errors.AsType[*hostError](err)

@@ -155,7 +155,7 @@ func (p *Pool) Take(ctx context.Context, l runner.Limits) (runner.Worker, error)
 		w.discard()
 		return nil, err
 	}
-	return w, nil
+	return w.told(), nil
 }
 
 // errPoolClosed says that Take came too late.

@@ -28,6 +28,7 @@ type Worker struct {
 
 	taken    time.Time
 	source   meter.Source // nil: not found yet
+	clock    *meter.Clock // nil: there is none
 	meter    *meter.Meter // nil: not taken yet
 	wall     *time.Timer  // nil: no limit
 	kills    *kills
@@ -55,6 +56,7 @@ func (w *Worker) find(ctx context.Context) error {
 	if w.source, err = meter.Cgroup(w.groups.meterPaths()); err != nil {
 		return err
 	}
+	w.clock, _ = meter.OpenClock(w.groups.meterPaths()) // without one, it is for one job
 	w.kills = watchKills(w.groups["memory"], func() { w.kill(ending{reason: runner.ReasonOutOfMemory}) })
 	return nil
 }
@@ -149,6 +151,26 @@ func (w *Worker) Wait(ctx context.Context) (runner.Result, error) {
 		return runner.Result{}, fmt.Errorf("wait for worker %s: the connection to systemd broke, and how it ended is not known", w.unit)
 	}
 	return w.result(service, report, finished), nil
+}
+
+// lastingWorker is a Worker whose control group counts CPU time. It implements runner.Lasting.
+type lastingWorker struct {
+	*Worker
+	clock *meter.Clock // closed when the unit is stopped
+}
+
+// CPU implements runner.Lasting.
+func (w *lastingWorker) CPU() (time.Duration, error) { return w.clock.Read() }
+
+// Confinement implements runner.Lasting.
+func (w *lastingWorker) Confinement() runner.Confinement { return w.confinement() }
+
+// told returns w as what its control group makes it.
+func (w *Worker) told() runner.Worker {
+	if w.clock == nil {
+		return w
+	}
+	return &lastingWorker{w, w.clock}
 }
 
 // waitEnd returns when the unit has ended, also if the connection to systemd breaks in between.
@@ -273,6 +295,9 @@ func (w *Worker) discard() {
 			w.meter.Stop() // which closes the source
 		} else if w.source != nil {
 			w.source.Close()
+		}
+		if w.clock != nil {
+			w.clock.Close()
 		}
 		w.kills.end()
 		ctx, cancel := context.WithTimeout(context.Background(), busTimeout)

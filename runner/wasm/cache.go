@@ -107,7 +107,7 @@ var cpuFeatures = sync.OnceValue(func() string {
 func (c *cache) get(key string) *storedEntry {
 	dir := filepath.Join(c.dir, key)
 	name, err := os.ReadFile(filepath.Join(dir, entryName))
-	if err != nil || !codeName.MatchString(string(name)) {
+	if err != nil || !codeName().MatchString(string(name)) {
 		return nil
 	}
 	now := time.Now()
@@ -189,7 +189,7 @@ func unpackEntry(dir string, archive io.Reader) error {
 		found++
 	}
 	name, err := os.ReadFile(filepath.Join(dir, entryName))
-	if err != nil || found != 3 || !codeName.MatchString(string(name)) {
+	if err != nil || found != 3 || !codeName().MatchString(string(name)) {
 		return fmt.Errorf("it has %d files of 3, and name %q", found, name)
 	}
 	return nil

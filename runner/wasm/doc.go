@@ -26,5 +26,6 @@
 // can at most spoil the code of modules with its own digest. Workers of a runner.Pool can hold a module ready
 // (Runner.Warm): then a run costs what the module itself does, and little else.
 //
-// What it never does: open a connection, look at a job document, keep a worker for a second job.
+// What it never does: open a connection, look at a job document, keep a worker for a second job unless the Spec names the owner for
+// whom that is allowed (runner.Module.Reuse).
 package wasm

@@ -120,6 +120,7 @@ func hasStart(module []byte) bool {
 type engine struct {
 	runtime   wazero.Runtime
 	cache     wazero.CompilationCache // nil: none
+	compiled  wazero.CompiledModule
 	instance  api.Module
 	interpret bool
 	hook      func() // what the module's hook calls; set by run
@@ -188,6 +189,7 @@ func (e *engine) instantiate(ctx context.Context, m wazero.CompiledModule) (err 
 			err = &refusal{fmt.Sprintf("the engine could not instantiate it: %v", p)}
 		}
 	}()
+	e.compiled = m
 	e.instance, err = e.runtime.InstantiateModule(ctx, m, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		return &refusal{firstLine(err)}

@@ -58,11 +58,14 @@ func writeFrame(w io.Writer, f frame, content []byte) error {
 	if len(content) > maxFrame {
 		return fmt.Errorf("send frame %q: %d bytes are more than %d", byte(f), len(content), maxFrame)
 	}
-	b := make([]byte, 5, 5+len(content))
-	b[0] = byte(f)
-	binary.LittleEndian.PutUint32(b[1:], uint32(len(content)))
+	b := frameHeader(make([]byte, 0, 5+len(content)), f, len(content))
 	_, err := w.Write(append(b, content...))
 	return err
+}
+
+// frameHeader appends the header of a frame with n bytes of content.
+func frameHeader(b []byte, f frame, n int) []byte {
+	return binary.LittleEndian.AppendUint32(append(b, byte(f)), uint32(n))
 }
 
 // writePieces writes content as as many frames as it needs.

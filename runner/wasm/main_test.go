@@ -3,6 +3,7 @@ package wasm_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"arch.network/attest/digest/nar"
 	"arch.network/runner"
@@ -189,7 +192,7 @@ func newPool(t testing.TB) *pool { return &pool{driver(t), worker(t)} }
 
 func (p *pool) Take(_ context.Context, limits runner.Limits) (runner.Worker, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &pooled{conn: make(chan *os.File, 1), done: make(chan struct{}), release: make(chan struct{}), cancel: cancel}
+	w := &pooled{conn: make(chan *os.File, 1), done: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(w.done)
 		w.result, w.err = p.driver.Run(ctx, runner.Spec{
@@ -200,9 +203,9 @@ func (p *pool) Take(_ context.Context, limits runner.Limits) (runner.Worker, err
 			},
 			Limits: limits, Stderr: os.Stderr,
 			Exchange: func(conn *os.File) error {
-				w.conn <- conn
-				<-w.release
-				return nil
+				own, err := another(conn)
+				w.conn <- own
+				return err
 			},
 		})
 	}()
@@ -215,22 +218,31 @@ func (p *pool) Take(_ context.Context, limits runner.Limits) (runner.Worker, err
 	}
 }
 
+// another returns a descriptor of its own of a socket: what a worker said last can be read from it after the driver has closed conn.
+func another(conn *os.File) (*os.File, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, dup := -1, error(nil)
+	err = raw.Control(func(n uintptr) { fd, dup = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 3) })
+	return os.NewFile(uintptr(fd), conn.Name()), errors.Join(err, dup)
+}
+
 // pooled is one worker of a pool.
 type pooled struct {
-	conn    chan *os.File
-	file    *os.File
-	done    chan struct{}
-	release chan struct{}
-	cancel  context.CancelFunc
-	result  runner.Result
-	err     error
+	conn   chan *os.File
+	file   *os.File
+	done   chan struct{}
+	cancel context.CancelFunc
+	result runner.Result
+	err    error
 }
 
 func (w *pooled) Conn() *os.File { return w.file }
 
 func (w *pooled) Wait(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, w.cancel)()
-	close(w.release)
 	<-w.done
 	w.cancel()
 	return w.result, w.err

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,18 +37,28 @@ func (r *Runner) runPooled(ctx context.Context, spec runner.Spec, module []byte,
 		}
 		return *refused, err
 	}
+	s, c := runSession(spec, w, h)
+	res, err := w.finish(ctx, s.exchange)
+	return r.conclude(ctx, s, c, res, err)
+}
+
+// runSession makes the conversation that runs a module which has been prepared.
+func runSession(spec runner.Spec, w *readyWorker, h *handover) (*session, *collector) {
 	t := newTask(spec, actRun, nil)
 	t.Scratch, t.Frames, t.Dirs, t.Outputs, t.Room = pooledScratch, true, h.dirs, h.outputs, h.room
 	c := &collector{spec: spec}
-	s := w.session
-	s.task, s.module, s.files, s.phase = t, nil, h.files, phaseRun
-	s.stdout, s.stderr, s.logLimit = spec.Stdout, spec.Stderr, cmpOr(spec.Limits.Log, defaultLog)
-	s.output = c.collect
-	res, err := w.finish(ctx, s.exchange)
+	return &session{
+		task: t, files: h.files, phase: phaseRun, in: w.session.in, stdout: spec.Stdout, stderr: spec.Stderr,
+		logLimit: cmpOr(spec.Limits.Log, defaultLog), output: c.collect,
+	}, c
+}
+
+// conclude makes the Result of a pooled run, of what the conversation left and what the pool says of the worker.
+func (r *Runner) conclude(ctx context.Context, s *session, c *collector, res runner.Result, err error) (runner.Result, error) {
 	if reason, ok := ended(ctx); ok && s.report == nil {
 		res.Reason, res.Detail, res.Exit, res.Signal = reason, context.Cause(ctx).Error(), 0, ""
 	}
-	if s.report != nil && s.report.End == endExit && s.report.Exit == 0 && s.outputs < len(t.Outputs) {
+	if s.report != nil && s.report.End == endExit && s.report.Exit == 0 && s.outputs < len(s.task.Outputs) {
 		s.broken = broken("an output is missing")
 	}
 	if c.limit != "" {
@@ -129,9 +140,16 @@ type collector struct {
 func (c *collector) collect(index int, archive io.Reader) error {
 	out := c.spec.Outputs[index]
 	limit := cmpOr(c.spec.Limits.Output, defaultOutput)
+	head, err := io.ReadAll(io.LimitReader(archive, smallOutput+1))
+	if err != nil {
+		return fmt.Errorf("collect output %s: %w", out.Name, err)
+	}
+	if len(head) <= smallOutput && int64(len(head)) <= limit {
+		return c.small(out, head)
+	}
+	archive = io.MultiReader(bytes.NewReader(head), archive)
 	r := newStrictReader(&io.LimitedReader{R: archive, N: limit + 1}, limit)
 	defer r.close()
-	var err error
 	if c.spec.Collect != nil {
 		err = c.spec.Collect(out, r)
 	}
@@ -146,6 +164,22 @@ func (c *collector) collect(index int, archive io.Reader) error {
 		return fmt.Errorf("collect output %s: %w", out.Name, err)
 	}
 	c.collected = append(c.collected, runner.Collected{Name: out.Name, NAR: r.hash.Sum(), Size: r.hash.Size()})
+	return nil
+}
+
+// smallOutput is how large outputs are at most that are checked as a whole, and not while they pass: bytes.
+const smallOutput = 32 << 10
+
+// small is collect for an output that is all there.
+func (c *collector) small(out runner.Output, archive []byte) error {
+	err := skim(nar.NewReader(bytes.NewReader(archive), nar.Limits{Size: int64(len(archive))}))
+	if err == nil && c.spec.Collect != nil {
+		err = c.spec.Collect(out, bytes.NewReader(archive))
+	}
+	if err != nil {
+		return fmt.Errorf("collect output %s: %w", out.Name, err)
+	}
+	c.collected = append(c.collected, runner.Collected{Name: out.Name, NAR: digest.Of(archive), Size: int64(len(archive))})
 	return nil
 }
 

@@ -24,7 +24,7 @@ type lockedSender struct {
 func (s lockedSender) Write(b []byte) (int, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	return pieces{s.w.conn, s.f}.Write(b)
+	return pieces{s.w.out(), s.f}.Write(b)
 }
 
 func (w *worker) sender(f frame) io.Writer { return lockedSender{w, f} }
@@ -32,7 +32,54 @@ func (w *worker) sender(f frame) io.Writer { return lockedSender{w, f} }
 func (w *worker) send(f frame, content []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return writeFrame(w.conn, f, content)
+	return writeFrame(w.out(), f, content)
+}
+
+// out is where frames go: into the socket, or before others that are still to come. mu is held.
+func (w *worker) out() io.Writer {
+	if w.corked == nil {
+		return w.conn
+	}
+	return (*corked)(w)
+}
+
+// corked is a worker whose frames wait.
+type corked worker
+
+// mostCorked is how many bytes wait at most.
+const mostCorked = 64 << 10
+
+// Write implements io.Writer.
+func (w *corked) Write(b []byte) (int, error) {
+	if len(w.corked)+len(b) > mostCorked {
+		if _, err := w.conn.Write(w.corked); err != nil {
+			return 0, err
+		}
+		w.corked = w.corked[:0]
+	}
+	if len(b) > mostCorked {
+		return w.conn.Write(b)
+	}
+	w.corked = append(w.corked, b...)
+	return len(b), nil
+}
+
+// cork makes frames wait until uncork.
+func (w *worker) cork() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.corked = make([]byte, 0, 4<<10)
+}
+
+// uncork lets out what waits, unless err.
+func (w *worker) uncork(err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.corked) > 0 && err == nil {
+		_, err = w.conn.Write(w.corked)
+	}
+	w.corked = nil
+	return err
 }
 
 func (w *worker) say(p phase) error { return w.send(framePhase, []byte{byte(p)}) }
@@ -41,7 +88,7 @@ func (w *worker) say(p phase) error { return w.send(framePhase, []byte{byte(p)})
 func (w *worker) readTask() (task, error) {
 	var buffer, text []byte
 	for {
-		f, n, err := readHeader(w.conn)
+		f, n, err := readHeader(w.in())
 		if err != nil {
 			return task{}, fmt.Errorf("read task: %w", err)
 		}
@@ -59,7 +106,7 @@ func (w *worker) readTask() (task, error) {
 			return task{}, fmt.Errorf("read task: %w", stray(f))
 		}
 		buffer = make([]byte, n)
-		if _, err := io.ReadFull(w.conn, buffer); err != nil {
+		if _, err := io.ReadFull(w.in(), buffer); err != nil {
 			return task{}, fmt.Errorf("read task: %w", err)
 		}
 		text = append(text, buffer...)
@@ -83,20 +130,85 @@ const maxTask = 8 << 20
 // filesPerFrame is how many descriptors go with one frame: the kernel takes 253 (SCM_MAX_FD).
 const filesPerFrame = 250
 
-// receiveFiles reads the content of a frame of descriptors.
+// receiveFiles reads the content of a frame of descriptors, which have come with its first bytes at the latest.
 func (w *worker) receiveFiles(n int) error {
-	if n != 1 || len(w.files) > maxFiles {
-		return broken("a frame of descriptors of a wrong length, or too many")
+	var count [1]byte
+	if n != len(count) {
+		return broken("a frame of descriptors of a wrong length")
 	}
-	content, control := make([]byte, 1), make([]byte, unix.CmsgSpace(4*filesPerFrame))
-	_, m, flags, _, err := unix.Recvmsg(int(w.conn.Fd()), content, control, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("recvmsg", err)
+	if _, err := io.ReadFull(w.in(), count[:]); err != nil {
+		return err
 	}
-	if flags&unix.MSG_CTRUNC != 0 {
-		return broken("descriptors were lost")
+	if w.announced += int(count[0]); w.announced != w.received.passed {
+		return broken("%d descriptors were announced, %d have come", w.announced, w.received.passed)
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:m])
+	return nil
+}
+
+// in is where the worker reads from.
+func (w *worker) in() io.Reader {
+	if w.received == nil {
+		w.received = &receiver{w: w}
+	}
+	return w.received
+}
+
+// receiver reads the conversation ahead, with the descriptors that come with it.
+type receiver struct {
+	w      *worker
+	buffer [readAhead]byte
+	rest   []byte // of the buffer
+	passed int    // descriptors so far
+}
+
+// Read implements io.Reader.
+func (r *receiver) Read(b []byte) (int, error) {
+	if len(r.rest) == 0 && len(b) >= len(r.buffer) {
+		return r.receive(b)
+	}
+	if len(r.rest) == 0 {
+		n, err := r.receive(r.buffer[:])
+		if err != nil {
+			return 0, err
+		}
+		r.rest = r.buffer[:n]
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// receive reads once from the socket.
+func (r *receiver) receive(b []byte) (int, error) {
+	var control [controlSize]byte
+	for {
+		n, m, flags, _, err := unix.Recvmsg(int(r.w.conn.Fd()), b, control[:], unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return 0, os.NewSyscallError("recvmsg", err)
+		case flags&unix.MSG_CTRUNC != 0:
+			return 0, broken("descriptors were lost")
+		}
+		if m > 0 {
+			if err := r.keep(control[:m]); err != nil {
+				return 0, err
+			}
+		}
+		if n == 0 {
+			return 0, io.EOF
+		}
+		return n, nil
+	}
+}
+
+// controlSize is room for the descriptors of one message: struct cmsghdr is 16 bytes (cmsg(3)).
+const controlSize = 16 + 4*filesPerFrame
+
+// keep takes descriptors out of a control message.
+func (r *receiver) keep(control []byte) error {
+	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
 		return err
 	}
@@ -106,8 +218,12 @@ func (w *worker) receiveFiles(n int) error {
 			return err
 		}
 		for _, fd := range fds {
-			w.files = append(w.files, os.NewFile(uintptr(fd), "passed"))
+			r.passed++
+			r.w.files = append(r.w.files, os.NewFile(uintptr(fd), "passed"))
 		}
+	}
+	if len(r.w.files) > maxFiles+2 { // code and metered module
+		return broken("more than %d descriptors came", maxFiles)
 	}
 	return nil
 }
@@ -129,7 +245,7 @@ func (w *worker) read(want frame, size int64) ([]byte, error) {
 	}
 	all := make([]byte, 0, size)
 	for int64(len(all)) < size {
-		f, n, err := readHeader(w.conn)
+		f, n, err := readHeader(w.in())
 		if err != nil {
 			return nil, err
 		}
@@ -137,7 +253,7 @@ func (w *worker) read(want frame, size int64) ([]byte, error) {
 			return nil, stray(f)
 		}
 		piece := all[len(all):][:n]
-		if _, err := io.ReadFull(w.conn, piece); err != nil {
+		if _, err := io.ReadFull(w.in(), piece); err != nil {
 			return nil, err
 		}
 		all = all[:len(all)+n]

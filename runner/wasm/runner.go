@@ -37,8 +37,9 @@ type Runner struct {
 	worker  program.Program
 	cache   *cache // nil: none
 
-	mu   sync.Mutex // guards warm and closed
+	mu   sync.Mutex // guards warm, kept and shut
 	warm map[warmKey][]*readyWorker
+	kept []*keptWorker // idle, the one that was used last at the end
 	shut bool
 }
 
@@ -95,6 +96,11 @@ func (r *Runner) RunExtra(ctx context.Context, spec runner.Spec, extra Extra) (r
 func (r *Runner) run(ctx context.Context, spec runner.Spec, extra Extra) (runner.Result, error) {
 	if err := check(spec); err != nil {
 		return runner.Result{}, &runner.SetupError{Act: "check spec", Err: err}
+	}
+	if spec.Module.Reuse != "" && r.options.Pool != nil && extra.Name == "" {
+		if plan, ok := plan(spec); ok {
+			return r.runReused(ctx, spec, plan)
+		}
 	}
 	module, err := readModule(spec)
 	if err != nil {
@@ -228,17 +234,20 @@ const workerThreads = 64
 // scratchSize is room for a module's code, which is some three times the module's size, and the metered module: bytes.
 const scratchSize = 512 << 20
 
-// Close ends the workers that Warm keeps, and waits for them. Runs that are going on are their callers'.
+// Close ends the workers that Warm keeps, and those that are kept for owners, and waits for them. Runs that are going on are their callers'.
 func (r *Runner) Close() error {
 	r.mu.Lock()
 	r.shut = true
-	all := r.warm
-	r.warm = nil
+	all, kept := r.warm, r.kept
+	r.warm, r.kept = nil, nil
 	r.mu.Unlock()
 	for _, workers := range all {
 		for _, w := range workers {
 			w.end()
 		}
+	}
+	for _, w := range kept {
+		w.end()
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,10 @@ type session struct {
 	stdout, stderr io.Writer                            // for frames of a worker that sends them; nil: discarded
 	logLimit       int64                                // bytes of both together; zero: such frames are refused
 	output         func(index int, nar io.Reader) error // takes an output; nil: they are refused
+
+	serial bool // the worker lives on after its report
+
+	in *bufio.Reader // of the connection: what is read ahead belongs to the worker's next session as well
 
 	logged  int64
 	outputs int // complete
@@ -77,10 +82,17 @@ func (s *session) tell(conn *os.File, t task, module []byte) error {
 	}
 	for len(s.files) > 0 {
 		n := min(len(s.files), filesPerFrame)
-		if err := sendFiles(conn, s.files[:n]); err != nil {
+		message := []byte{byte(frameFiles), 1, 0, 0, 0, byte(n)}
+		if n == len(s.files) && len(text) < smallTask { // which then comes with the last of the files
+			message, text = append(frameHeader(message, frameTask, len(text)), text...), nil
+		}
+		if err := sendFiles(conn, message, s.files[:n]); err != nil {
 			return gone(err)
 		}
 		s.files = s.files[n:]
+	}
+	if text == nil {
+		return gone(writePieces(conn, frameModule, module))
 	}
 	if err := writePieces(conn, frameTask, text); err != nil {
 		return gone(err)
@@ -101,11 +113,11 @@ func gone(err error) error {
 	return err
 }
 
-// sendFiles sends descriptors with a frame of their own. The header goes first: a reader stops there.
-func sendFiles(conn *os.File, files []*os.File) error {
-	if _, err := conn.Write([]byte{byte(frameFiles), 1, 0, 0, 0}); err != nil {
-		return err
-	}
+// smallTask is the size of tasks that go in one message with their descriptors: bytes, less than any socket's buffer.
+const smallTask = 16 << 10
+
+// sendFiles sends descriptors with a message, which begins with the frame that announces them.
+func sendFiles(conn *os.File, message []byte, files []*os.File) error {
 	fds := make([]int, len(files))
 	for i, f := range files {
 		fds[i] = int(f.Fd())
@@ -115,35 +127,46 @@ func sendFiles(conn *os.File, files []*os.File) error {
 		return err
 	}
 	rights := unix.UnixRights(fds...)
+	var n int
 	var sent error
 	err = raw.Write(func(fd uintptr) bool {
-		sent = unix.Sendmsg(int(fd), []byte{byte(len(files))}, rights, nil, unix.MSG_NOSIGNAL)
+		n, sent = unix.SendmsgN(int(fd), message, rights, nil, unix.MSG_NOSIGNAL)
 		return sent != unix.EAGAIN
 	})
-	return errors.Join(err, sent)
+	if err = errors.Join(err, sent); err != nil || n == len(message) {
+		return err
+	}
+	_, err = conn.Write(message[n:])
+	return err
 }
 
 // hear reads what the worker says until it ends.
 func (s *session) hear(conn *os.File) error {
+	if s.in == nil {
+		s.in = bufio.NewReaderSize(conn, readAhead)
+	}
 	var buffer []byte
 	for {
-		f, content, err := readFrame(conn, &buffer)
+		f, content, err := readFrame(s.in, &buffer)
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, os.ErrClosed):
 			return nil
 		case err != nil:
-			return s.lastWords(conn, err)
+			return s.lastWords(s.in, err)
 		case s.report != nil:
 			return broken("something follows the report")
 		}
-		if done, err := s.take(conn, f, content); err != nil || done {
+		if done, err := s.take(f, content); err != nil || done {
 			return err
 		}
 	}
 }
 
+// readAhead is how much of what a worker says is read at a time: bytes. A small job's whole answer fits.
+const readAhead = 16 << 10
+
 // take acts on one frame. It returns true where the worker waits to be told more.
-func (s *session) take(conn *os.File, f frame, content []byte) (bool, error) {
+func (s *session) take(f frame, content []byte) (bool, error) {
 	switch f {
 	case framePhase:
 		if len(content) != 1 {
@@ -156,7 +179,7 @@ func (s *session) take(conn *os.File, f frame, content []byte) (bool, error) {
 	case frameStderr:
 		return false, s.log(s.stderr, content)
 	case frameOutput, frameOutputEnd:
-		return false, s.takeOutput(conn, f, content)
+		return false, s.takeOutput(f, content)
 	case frameExtra:
 		if s.extra.Receive == nil {
 			return false, stray(f)
@@ -171,7 +194,7 @@ func (s *session) take(conn *os.File, f frame, content []byte) (bool, error) {
 		if err == nil {
 			s.report = &r
 		}
-		return false, err
+		return s.serial, err
 	default:
 		return false, stray(f)
 	}
@@ -197,11 +220,11 @@ func (s *session) log(w io.Writer, content []byte) error {
 }
 
 // takeOutput hands one output on, from its first piece to its end.
-func (s *session) takeOutput(conn *os.File, f frame, content []byte) error {
+func (s *session) takeOutput(f frame, content []byte) error {
 	if s.output == nil || s.outputs >= len(s.task.Outputs) {
 		return stray(f)
 	}
-	stream := &outputStream{conn: conn, rest: content, end: f == frameOutputEnd}
+	stream := &outputStream{conn: s.in, rest: content, end: f == frameOutputEnd}
 	err := s.output(s.outputs, stream)
 	s.outputs++
 	if err != nil {
@@ -213,7 +236,7 @@ func (s *session) takeOutput(conn *os.File, f frame, content []byte) error {
 
 // outputStream reads the frames of one output.
 type outputStream struct {
-	conn   *os.File
+	conn   io.Reader
 	buffer []byte
 	rest   []byte
 	end    bool

@@ -9,6 +9,9 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"arch.network/attest/digest"
 	"arch.network/runner"
 )
 
@@ -87,6 +90,9 @@ func (p place) open() (content io.ReadCloser, size int64, err error) {
 // openRegular opens a file at or below a path of the host.
 func openRegular(source, rel string) (*os.File, int64, error) {
 	if rel == "." {
+		if f, size, ok := openPlain(source); ok {
+			return f, size, nil
+		}
 		source, rel = path.Dir(source), path.Base(source)
 	}
 	root, err := os.OpenRoot(source)
@@ -95,6 +101,23 @@ func openRegular(source, rel string) (*os.File, int64, error) {
 	}
 	defer root.Close()
 	return openIn(root, rel)
+}
+
+// openPlain is openRegular for the usual case, a path that is a regular file itself, with a third of the system calls.
+func openPlain(path string) (*os.File, int64, bool) {
+	var before, after unix.Stat_t
+	if unix.Lstat(path, &before) != nil || before.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, 0, false
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, false
+	}
+	if unix.Fstat(fd, &after) != nil || after.Dev != before.Dev || after.Ino != before.Ino || unix.SetNonblock(fd, false) != nil {
+		unix.Close(fd)
+		return nil, 0, false
+	}
+	return os.NewFile(uintptr(fd), path), after.Size, true
 }
 
 // openIn opens a regular file, and nothing else: opening a pipe or a device could wait, or do something.
@@ -144,6 +167,9 @@ func readModule(spec runner.Spec) ([]byte, error) {
 	}
 	if len(module) > maxModule {
 		return fail(fmt.Errorf("it has more than %d bytes", maxModule))
+	}
+	if want := spec.Module.Digest; !want.IsZero() && digest.Of(module) != want {
+		return fail(errDigest)
 	}
 	return module, nil
 }

@@ -81,6 +81,21 @@ func TestSystemd(t *testing.T) {
 			}
 		})
 	}
+	t.Run("reused", func(t *testing.T) {
+		r, err := wasm.New(wasm.Options{Driver: d, Worker: self, Pool: p, Cache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for _, want := range []string{"run 1", "run 2", "run 3"} {
+			spec := tool("echo", "x")
+			spec.Module.Reuse = "owner"
+			result, out := execute(t, r, spec)
+			if !result.OK() || out != "x\n" || runNumber(result) != want || result.CPU <= 0 || result.Confinement.Driver != "systemd-pool" {
+				t.Errorf("%s: %+v\n%s", want, result, out)
+			}
+		}
+	})
 	t.Run("warm", func(t *testing.T) {
 		var prepare, run time.Duration
 		r, err := wasm.New(wasm.Options{Driver: d, Worker: self, Pool: p, Cache: cache, Timing: func(p, r time.Duration) { prepare, run = p, r }})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -45,6 +46,7 @@ type task struct {
 	Extension string `json:"extension,omitempty"` // name of the one that takes part
 	Extra     int64  `json:"extra,omitempty"`     // bytes for it, which follow the module as frames
 	Space     int64  `json:"space,omitempty"`     // bytes that the process may use, so that it fails before the host does; zero: any number
+	Serial    bool   `json:"serial,omitempty"`    // of actPrepare: run it for one task after the other, until nothing more is sent
 	Scratch   string `json:"scratch,omitempty"`   // writable directory: for what actCompile makes, and for the link to cached code
 
 	Args    []string   `json:"args,omitempty"`
@@ -60,7 +62,9 @@ type task struct {
 }
 
 // codeName is what wazero calls a file of code: a directory for each version and architecture, and a SHA-256.
-var codeName = regexp.MustCompile(`^wazero-[A-Za-z0-9.+-]{1,64}/[0-9a-f]{64}$`)
+var codeName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^wazero-[A-Za-z0-9.+-]{1,64}/[0-9a-f]{64}$`)
+})
 
 // cached says where metered module and machine code are. Empty paths: the next two descriptors.
 type cached struct {
@@ -98,7 +102,7 @@ func (t task) validate() error {
 		return errors.New("a number is out of its range")
 	case t.Seed != nil && len(t.Seed) != 32:
 		return fmt.Errorf("seed of %d bytes, not 32", len(t.Seed))
-	case t.Cached != nil && !codeName.MatchString(t.Cached.Name):
+	case t.Cached != nil && !codeName().MatchString(t.Cached.Name):
 		return fmt.Errorf("name of code is %q", t.Cached.Name)
 	case len(t.Dirs) > maxDirs:
 		return fmt.Errorf("%d directories, more than %d", len(t.Dirs), maxDirs)

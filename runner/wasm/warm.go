@@ -36,7 +36,7 @@ func (r *Runner) Warm(ctx context.Context, spec runner.Spec, n int) error {
 	}
 	key := keyOf(spec, module)
 	for range n {
-		w, refused, err := r.prepareWorker(ctx, spec, module)
+		w, refused, err := r.prepareWorker(ctx, spec, module, false)
 		if err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func (r *Runner) ready(ctx context.Context, spec runner.Spec, module []byte) (*r
 		list := r.warm[key]
 		if len(list) == 0 {
 			r.mu.Unlock()
-			return r.prepareWorker(ctx, spec, module)
+			return r.prepareWorker(ctx, spec, module, false)
 		}
 		w := list[len(list)-1]
 		r.warm[key] = list[:len(list)-1]
@@ -80,8 +80,8 @@ func (r *Runner) ready(ctx context.Context, spec runner.Spec, module []byte) (*r
 	}
 }
 
-// prepareWorker takes a worker and has it prepare the module. If the module is unfit, refused is how its run ended.
-func (r *Runner) prepareWorker(ctx context.Context, spec runner.Spec, module []byte) (w *readyWorker, refused *runner.Result, err error) {
+// prepareWorker takes a worker and has it prepare the module, for one run or for several. If the module is unfit, refused is how its run ended.
+func (r *Runner) prepareWorker(ctx context.Context, spec runner.Spec, module []byte, serial bool) (w *readyWorker, refused *runner.Result, err error) {
 	e, refused, err := r.entry(ctx, spec, module, "")
 	if err != nil || refused != nil {
 		return nil, refused, err
@@ -94,7 +94,7 @@ func (r *Runner) prepareWorker(ctx context.Context, spec runner.Spec, module []b
 	s := w.session
 	s.task = newTask(spec, actPrepare, module)
 	s.task.Args, s.task.Env, s.task.Clock, s.task.Seed = nil, nil, nil, nil
-	s.task.Scratch = pooledScratch
+	s.task.Scratch, s.task.Serial = pooledScratch, serial
 	s.module = module
 	if e != nil {
 		files, err := e.open()

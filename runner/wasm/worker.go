@@ -54,6 +54,10 @@ type worker struct {
 	extensions []Extension
 	mu         sync.Mutex // guards writing frames
 	files      []*os.File // descriptors that came and were not taken yet
+	memory     *slab      // of a worker that serves; nil: each instance has its own
+	received   *receiver  // nil: nothing has been read
+	announced  int        // descriptors, by frames so far
+	corked     []byte     // frames that wait for the next ones, and go out with the report; nil: none do
 
 	prepareCPU time.Duration
 	runBegan   time.Duration // CPU time when the task that runs came
@@ -79,6 +83,9 @@ func (w *worker) work(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, w.report(report{End: endUnable, Detail: cut(err.Error())})
 	}
+	if t.Serial {
+		return w.serve(ctx, t)
+	}
 	rep := w.do(ctx, t)
 	rep.PrepareCPU = w.prepareCPU
 	rep.Engine = engineName(t.Interpret)
@@ -86,20 +93,11 @@ func (w *worker) work(ctx context.Context) (ok bool, err error) {
 }
 
 func (w *worker) do(ctx context.Context, t task) report {
-	began := cpu()
-	if err := limitSpace(t.Space); err != nil {
-		return describe(err)
-	}
 	ext, err := w.extension(t.Extension)
 	if err != nil {
 		return describe(err)
 	}
-	module, err := w.module(t)
-	if err != nil {
-		return describe(err)
-	}
-	e, err := prepare(ctx, t, module, ext, w.say)
-	w.prepareCPU = cpu() - began
+	e, err := w.prepare(ctx, t, ext)
 	if err != nil {
 		return describe(err)
 	}
@@ -118,6 +116,20 @@ func (w *worker) do(ctx context.Context, t task) report {
 	return w.run(ctx, e, t, ext)
 }
 
+// prepare makes the task's module ready to run.
+func (w *worker) prepare(ctx context.Context, t task, ext *Extension) (*engine, error) {
+	began := cpu()
+	defer func() { w.prepareCPU = cpu() - began }()
+	if err := limitSpace(t.Space); err != nil {
+		return nil, err
+	}
+	module, err := w.module(t)
+	if err != nil {
+		return nil, err
+	}
+	return prepare(ctx, t, module, ext, w.say)
+}
+
 // describe makes the report of an error from before the module ran.
 func describe(err error) report {
 	if r, ok := errors.AsType[*refusal](err); ok {
@@ -129,6 +141,11 @@ func describe(err error) report {
 // await waits for the task that runs the prepared module.
 func (w *worker) await(ctx context.Context, e *engine, prepared task) (task, error) {
 	w.rehearse(ctx, e)
+	return w.next(prepared)
+}
+
+// next waits for a task of the prepared module.
+func (w *worker) next(prepared task) (task, error) {
 	if err := w.say(phaseReady); err != nil {
 		return task{}, err
 	}
@@ -177,7 +194,7 @@ func (w *worker) run(ctx context.Context, e *engine, t task, ext *Extension) rep
 // listen waits for the order to stop. Whatever else comes, or the end of the conversation, ends the waiting.
 func (w *worker) listen(asked *atomic.Bool) {
 	var buffer []byte
-	if f, _, err := readFrame(w.conn, &buffer); err == nil && f == frameStop {
+	if f, _, err := readFrame(w.in(), &buffer); err == nil && f == frameStop {
 		asked.Store(true)
 	}
 }
@@ -233,6 +250,10 @@ func (w *worker) put(tree *wasi.Memory, f taskFile) error {
 
 // outputs sends what the module left in memory.
 func (w *worker) outputs(ctx context.Context, t task, trees []wasi.Tree) error {
+	if len(t.Outputs) == 0 {
+		return nil
+	}
+	w.cork()
 	for _, o := range t.Outputs {
 		if err := trees[o.Dir].(*wasi.Memory).WriteNAR(ctx, w.sender(frameOutput), o.Path); err != nil {
 			return err
@@ -250,7 +271,7 @@ func (w *worker) report(rep report) error {
 	if err != nil {
 		return err
 	}
-	return w.send(frameReport, data)
+	return w.uncork(w.send(frameReport, data))
 }
 
 // cpu is the time that the process has computed so far.

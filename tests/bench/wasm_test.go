@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
 	"arch.network/runner/namespace"
@@ -137,7 +140,7 @@ type workerPool struct {
 
 func (p *workerPool) Take(_ context.Context, limits runner.Limits) (runner.Worker, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &pooledWorker{ready: make(chan *os.File, 1), ended: make(chan struct{}), waited: make(chan struct{}), cancel: cancel}
+	w := &pooledWorker{ready: make(chan *os.File, 1), ended: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(w.ended)
 		w.result, w.err = p.driver.Run(ctx, runner.Spec{
@@ -147,9 +150,9 @@ func (p *workerPool) Take(_ context.Context, limits runner.Limits) (runner.Worke
 			},
 			Limits: limits, Stderr: os.Stderr,
 			Exchange: func(conn *os.File) error {
-				w.ready <- conn
-				<-w.waited
-				return nil
+				own, err := another(conn)
+				w.ready <- own
+				return err
 			},
 		})
 	}()
@@ -162,20 +165,30 @@ func (p *workerPool) Take(_ context.Context, limits runner.Limits) (runner.Worke
 	}
 }
 
+// another returns a descriptor of its own of a socket: what a worker said last can be read from it after the driver has closed conn.
+func another(conn *os.File) (*os.File, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, dup := -1, error(nil)
+	err = raw.Control(func(n uintptr) { fd, dup = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 3) })
+	return os.NewFile(uintptr(fd), conn.Name()), errors.Join(err, dup)
+}
+
 type pooledWorker struct {
-	ready         chan *os.File
-	ended, waited chan struct{}
-	cancel        context.CancelFunc
-	conn          *os.File
-	result        runner.Result
-	err           error
+	ready  chan *os.File
+	ended  chan struct{}
+	cancel context.CancelFunc
+	conn   *os.File
+	result runner.Result
+	err    error
 }
 
 func (w *pooledWorker) Conn() *os.File { return w.conn }
 
 func (w *pooledWorker) Wait(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, w.cancel)()
-	close(w.waited)
 	<-w.ended
 	w.cancel()
 	return w.result, w.err

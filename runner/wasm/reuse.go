@@ -1,0 +1,191 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"arch.network/attest/digest"
+	"arch.network/runner"
+)
+
+// keptKey tells whose a kept worker is, and what it has prepared under which limits of its process.
+type keptKey struct {
+	owner     string
+	module    digest.SHA256
+	memory    int64
+	interpret bool
+	limits    runner.Limits
+}
+
+// lastingLimits are the limits of a worker's process. The others are the job's: the Runner keeps them itself.
+func lastingLimits(l runner.Limits) runner.Limits {
+	l.Wall, l.Log, l.Output = 0, 0, 0
+	return l
+}
+
+// keptWorker is a worker that is used for one job after the other, by one at a time.
+type keptWorker struct {
+	*readyWorker
+	lasting runner.Lasting
+	key     keptKey
+	jobs    int           // that it has run
+	used    time.Duration // CPU time of its process, as of the last job's end
+}
+
+const (
+	// mostKept is how many workers may be idle in a Runner: one that is idle longest goes first.
+	mostKept = 16
+	// mostJobs is after how many jobs a worker is replaced, so that nothing that may have been left in one lasts for ever.
+	mostJobs = 10_000
+)
+
+// accountingReused is runner.Usage.Accounting of a run in a kept worker. The first of them is charged for making the worker ready.
+const accountingReused = "cgroup by difference"
+
+// runReused runs a module in a worker that is kept for the owner. Where the pool's workers cannot be told apart by job, it is one job each.
+func (r *Runner) runReused(ctx context.Context, spec runner.Spec, h *handover) (runner.Result, error) {
+	defer h.close()
+	ctx, cancel := withWall(ctx, spec.Limits.Wall)
+	defer cancel()
+	key := keptKey{spec.Module.Reuse, spec.Module.Digest, spec.Module.Memory, spec.Module.Interpret, lastingLimits(spec.Limits)}
+	if w := r.takeKept(key); w != nil {
+		return r.runKept(ctx, spec, w, h)
+	}
+	module, err := readModule(spec)
+	if err != nil {
+		return runner.Result{}, err
+	}
+	if spec.Module.Digest.IsZero() {
+		key.module = digest.Of(module)
+		if w := r.takeKept(key); w != nil {
+			return r.runKept(ctx, spec, w, h)
+		}
+	}
+	w, refused, err := r.prepareKept(ctx, spec, module, key)
+	switch {
+	case err != nil:
+		return runner.Result{}, err
+	case refused != nil:
+		return *refused, nil
+	case w == nil:
+		return r.runPooled(ctx, spec, module, h)
+	}
+	return r.runKept(ctx, spec, w, h)
+}
+
+// prepareKept makes a worker that can be kept; nil if those of the pool cannot.
+func (r *Runner) prepareKept(ctx context.Context, spec runner.Spec, module []byte, key keptKey) (w *keptWorker, refused *runner.Result, err error) {
+	spec.Limits = key.limits
+	began, refused, err := r.prepareWorker(ctx, spec, module, true)
+	if err != nil || refused != nil {
+		return nil, refused, err
+	}
+	counted, ok := began.worker.(runner.Lasting)
+	if !ok {
+		began.end()
+		return nil, nil, nil
+	}
+	return &keptWorker{readyWorker: began, lasting: counted, key: key}, nil, nil
+}
+
+// settle waits until the worker has its next instance ready. It returns false if that will never be.
+func (w *keptWorker) settle() bool {
+	return w.session.phase == phaseReady || w.session.hear(w.worker.Conn()) == nil && w.session.phase == phaseReady && w.session.report == nil
+}
+
+// runKept runs one job in a kept worker, and keeps that for the next one if nothing is wrong with it.
+func (r *Runner) runKept(ctx context.Context, spec runner.Spec, w *keptWorker, h *handover) (runner.Result, error) {
+	began := time.Now()
+	s, c := runSession(spec, w.readyWorker, h)
+	s.serial = true
+	stop := context.AfterFunc(ctx, w.cancel)
+	err := s.exchange(w.worker.Conn())
+	sound := stop() && err == nil && s.report != nil && (s.report.End == endExit || s.report.End == endTrap || s.report.End == endGas)
+	if !sound {
+		w.end()
+		return r.conclude(ctx, s, c, w.result, w.err)
+	}
+	cpu, err := w.lasting.CPU()
+	if err != nil {
+		w.end()
+		return runner.Result{}, fmt.Errorf("count CPU time of worker: %w", err)
+	}
+	w.jobs++
+	res := runner.Result{Reason: runner.ReasonExit, Confinement: w.lasting.Confinement(), Usage: runner.Usage{
+		Wall: time.Since(began), CPU: cpu - w.used, Accounting: accountingReused,
+	}}
+	res.Confinement.Missing = append(res.Confinement.Missing, fmt.Sprintf("own-process: reused worker, run %d of its owner in this process", w.jobs))
+	w.used = cpu
+	w.session = &session{task: task{Act: actPrepare}, in: s.in}
+	if w.jobs >= mostJobs {
+		w.end()
+	} else {
+		r.keep(w)
+	}
+	return r.conclude(ctx, s, c, res, nil)
+}
+
+// takeKept returns a worker that is ready for the next job; nil if there is none.
+func (r *Runner) takeKept(key keptKey) *keptWorker {
+	for {
+		w := r.takeIdle(key)
+		if w == nil || w.settle() {
+			return w
+		}
+		w.end() // it died while it waited
+	}
+}
+
+// takeIdle returns the idle worker that was used last; nil if there is none.
+func (r *Runner) takeIdle(key keptKey) *keptWorker {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.kept) - 1; i >= 0; i-- {
+		if w := r.kept[i]; w.key == key {
+			r.kept = append(r.kept[:i], r.kept[i+1:]...)
+			return w
+		}
+	}
+	return nil
+}
+
+// keep makes w idle.
+func (r *Runner) keep(w *keptWorker) {
+	r.mu.Lock()
+	var over *keptWorker
+	switch {
+	case r.shut:
+		over = w
+	case len(r.kept) == mostKept:
+		over = r.kept[0]
+		r.kept = append(r.kept[1:], w)
+	default:
+		r.kept = append(r.kept, w)
+	}
+	r.mu.Unlock()
+	if over != nil {
+		over.end()
+	}
+}
+
+// Forget ends the workers that are kept for an owner and idle. Those at work are ended when their run is, if the Runner is closed.
+func (r *Runner) Forget(owner string) {
+	r.mu.Lock()
+	var left, gone []*keptWorker
+	for _, w := range r.kept {
+		if w.key.owner == owner {
+			gone = append(gone, w)
+		} else {
+			left = append(left, w)
+		}
+	}
+	r.kept = left
+	r.mu.Unlock()
+	for _, w := range gone {
+		w.end()
+	}
+}
+
+var errDigest = errors.New("its digest is not the one that the caller expects")
