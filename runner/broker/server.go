@@ -77,6 +77,8 @@ type Server struct {
 	tasks  *tasks
 	load   load
 
+	stopping context.Context // ends when Serve's does; set by Serve
+
 	lasting context.Context // of detached jobs
 	endAll  context.CancelCauseFunc
 	running sync.WaitGroup // detached jobs
@@ -170,6 +172,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		l.Close()
 		return err
 	}
+	s.stopping = ctx
 	sessions, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var open sync.WaitGroup
@@ -180,16 +183,18 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	stopped := refuse(CodeBusy, "ask again when it is back", "the broker is being stopped")
-	s.drain(&open, func() { cancel(stopped) })
+	s.drain(&open, func() { cancel(errStopping) })
 	if s.o.Survivors != nil {
 		s.tasks.leave()
 		return err
 	}
-	s.endAll(stopped)
+	s.endAll(errStopping)
 	s.running.Wait()
 	return err
 }
+
+// errStopping ends what goes on when the broker is stopped.
+var errStopping = refuse(CodeStopping, "ask again when it is back", "the broker is being stopped")
 
 // drain waits for all sessions, and ends them when the time is over.
 func (s *Server) drain(open *sync.WaitGroup, end func()) {

@@ -36,6 +36,9 @@ func (r *Runner) runPooled(ctx context.Context, spec runner.Spec, module []byte,
 		}
 		return *refused, err
 	}
+	if spec.Observe != nil {
+		w.worker.Observe(spec.Observe)
+	}
 	t := newTask(spec, actRun, nil)
 	t.Scratch, t.Frames, t.Dirs, t.Outputs, t.Room = pooledScratch, true, h.dirs, h.outputs, h.room
 	c := &collector{spec: spec}
