@@ -98,7 +98,9 @@ func openNamespace(context.Context) (runner.Runner, func() error, error) {
 func ownWorker() string { return os.Getenv("ARCH_WORKER") }
 
 // unitInner is what confines within a unit of the systemd driver.
-func unitInner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true}) }
+func unitInner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // cacheDir is a directory for what can be made again: unpacked images, machine code of modules.
 func (a *app) cacheDir(name string) (string, error) {

@@ -256,7 +256,9 @@ func TestImageInputThatIsNone(t *testing.T) {
 		code  Code
 	}{
 		{"a layer with another uncompressed digest", func(w *world) manifest.Ref { return w.image([]digest.SHA256{digest.Of(nil)}, good) }, CodeDigest},
-		{"a layer that is no archive", func(w *world) manifest.Ref { return w.image(nil, []byte("no archive at all, but long enough to be looked at")) }, CodeContent},
+		{"a layer that is no archive", func(w *world) manifest.Ref {
+			return w.image(nil, []byte("no archive at all, but long enough to be looked at"))
+		}, CodeContent},
 		{"a layer that leaves the tree", func(w *world) manifest.Ref { return w.image(nil, layerOf(t, file("../a", "x", 0o644))) }, CodeContent},
 		{"a manifest that is none", func(w *world) manifest.Ref {
 			b := []byte("{}")

@@ -228,11 +228,11 @@ func TestWatchRefuses(t *testing.T) {
 	w := newWorld(t, exits)
 	envelope := sign(t, newJob(), "alice", "bob")
 	for name, q := range map[string]request{
-		"watch a job":               {Watch: true, Attach: "job-" + strings.Repeat("0", 24) + "-" + strings.Repeat("0", 12)},
-		"watch and run":             {Watch: true, Envelope: envelope},
+		"watch a job":                {Watch: true, Attach: "job-" + strings.Repeat("0", 24) + "-" + strings.Repeat("0", 12)},
+		"watch and run":              {Watch: true, Envelope: envelope},
 		"a ticket without detaching": {Envelope: envelope, Ticket: "x"},
-		"a path as ticket":          {Envelope: envelope, Detach: true, Ticket: "../x"},
-		"a long ticket":             {Envelope: envelope, Detach: true, Ticket: strings.Repeat("x", 65)},
+		"a path as ticket":           {Envelope: envelope, Detach: true, Ticket: "../x"},
+		"a long ticket":              {Envelope: envelope, Detach: true, Ticket: strings.Repeat("x", 65)},
 	} {
 		q.Version = protocolVersion
 		if r := w.talk(message(t, kindRequest, q)); r.Code != CodeProtocol {

@@ -72,7 +72,7 @@ type Meter struct {
 	done  sync.WaitGroup
 	once  sync.Once
 	watch atomic.Pointer[func(runner.Usage)] // nil: nobody is told
-	out   Report // complete when once is done
+	out   Report                             // complete when once is done
 
 	// What follows belongs to the goroutine while it runs, and to Stop after it.
 	first    Sample // what Relative subtracts

@@ -38,7 +38,9 @@ func TestMain(m *testing.M) {
 }
 
 // inner is the layer inside of systemd's units.
-func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true}) }
+func inner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // built is the directory of what tests build once; empty: nothing yet.
 var built string

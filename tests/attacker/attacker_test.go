@@ -32,7 +32,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func innerLayer() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true}) }
+func innerLayer() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // nobody is an ordinary user.
 const nobody = 65534
