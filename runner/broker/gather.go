@@ -29,6 +29,7 @@ type gatherer struct {
 	ref  manifest.Ref
 	left int64 // bytes that may still be sent
 	held []string
+	root *oci.Root // nil: none was made
 }
 
 // gather returns the content of a document. release must be called when the job is over, also after an error.
@@ -71,7 +72,13 @@ func about(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (g *gatherer) release() { g.server.cache.release(g.held) }
+func (g *gatherer) release() {
+	g.server.cache.release(g.held)
+	if g.root != nil {
+		g.server.images.Release(*g.root)
+		g.server.cleanImages()
+	}
+}
 
 // program makes of the image what the runtime needs.
 func (g *gatherer) program(ctx context.Context, doc *manifest.Job) (job.Program, error) {
@@ -157,6 +164,7 @@ func (g *gatherer) image(ctx context.Context, doc *manifest.Job) (job.Program, e
 		}
 		return job.Program{}, err
 	}
+	g.root = &root
 	return job.Program{Image: &root}, nil
 }
 
