@@ -81,6 +81,9 @@ func confined(t *testing.T, d driver) {
 // TestNamespace runs as whoever runs the tests.
 func TestNamespace(t *testing.T) { confined(t, namespaceDriver()) }
 
+// TestNamespaceByBroker has a broker run the attacker.
+func TestNamespaceByBroker(t *testing.T) { testByBroker(t, namespaceDriver()) }
+
 // TestNamespaceAsOrdinaryUser runs TestNamespace again as a user without any privilege.
 func TestNamespaceAsOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -128,6 +131,7 @@ func TestGuests(t *testing.T) {
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { confined(t, systemdDriver()) })
 		t.Run("systemd pool", testPool)
+		t.Run("systemd by a broker", func(t *testing.T) { testByBroker(t, systemdDriver()) })
 		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
 		t.Run("control", func(t *testing.T) { testControl(t, names(t)) })
 		t.Run("control of collusion", testMeeting)
