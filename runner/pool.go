@@ -17,6 +17,8 @@ type Pool interface {
 type Worker interface {
 	// Conn is the stream socket (AF_UNIX) whose other end is the process's descriptor 0. Descriptors may be passed.
 	Conn() *os.File
+	// Observe has f told of what is used, as Spec.Observe is; f must not be nil. It is called once at most, before Wait returns.
+	Observe(f func(Usage))
 	// Wait returns when the process and all that it started are gone, with what the Pool knows of the end: Reason, Usage and
 	// Confinement. Cancelling ctx kills them.
 	Wait(ctx context.Context) (Result, error)

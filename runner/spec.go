@@ -50,6 +50,10 @@ type Spec struct {
 	// in the order of Outputs. It must read nar to its end. Its error ends the run and is returned as Run's error.
 	Collect func(out Output, nar io.Reader) error
 
+	// Observe is told what was used so far, about once a second while the commands run, from a goroutine of the driver, which it
+	// must not hold up. It is not called any more when Run has returned. What a short execution used is in its Result alone. Nil: no call.
+	Observe func(Usage)
+
 	Stdout, Stderr io.Writer // nil: discarded; if both are the same writer, what is written keeps its order
 
 	// Degraded allows a confinement weaker than asked for where the host refuses namespaces.

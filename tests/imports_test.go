@@ -43,7 +43,7 @@ const importRules = `
 	# Making artifacts. The contract of the runner, never a driver.
 	attest/digest/nar < builder/store;
 	attest/digest/nar < builder/diff;
-	attest, attest/digest/nar < builder/artifact;
+	attest, attest/digest/nar < builder/artifact, builder/publish;
 	builder/source/unpack < builder/source, builder/diff;
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
@@ -59,6 +59,7 @@ const importRules = `
 
 	# The commands choose drivers and fetchers.
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/evidence < cmd/arch;
+	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;
@@ -72,7 +73,7 @@ var doors = map[string][]string{
 	"github.com/tetratelabs/wazero":                     {"runner/wasm", "runner/wasm/wasi"},
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
-	"github.com/google/go-containerregistry":            {"builder/source"},
+	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
 	"github.com/nix-community/go-nix":                   {"attest/digest"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},

@@ -45,6 +45,8 @@ type options struct {
 	connections   int
 	content       int64
 	cache         int64
+	kept          int
+	keep          time.Duration
 	drain         time.Duration
 	check         bool
 }
@@ -86,6 +88,8 @@ func newCommand() *cobra.Command {
 	f.IntVar(&o.connections, "connections", 64, "connections at one time")
 	f.Int64Var(&o.content, "content", 16<<30, "bytes that may be sent for one job")
 	f.Int64Var(&o.cache, "cache", 16<<30, "bytes of content to keep that no job uses")
+	f.IntVar(&o.kept, "kept", 256, "detached jobs to keep until their results are taken")
+	f.DurationVar(&o.keep, "keep", 24*time.Hour, "how long a result that nobody takes is kept, from the job's start")
 	f.DurationVar(&o.drain, "drain", 0, "how long running jobs may go on when the broker is stopped")
 	f.BoolVar(&o.check, "check-config", false, "read and verify the trust root and the policy, and do nothing")
 	return c
@@ -107,6 +111,8 @@ func (o options) validate() error {
 		return usage("--jobs, --connections, --content and --cache must be above zero")
 	case o.pool < 0 || o.pool > 1024:
 		return usage("--pool must be from 0 to 1024")
+	case o.kept < 1 || o.keep <= 0:
+		return usage("--kept and --keep must be above zero")
 	case o.drain < 0:
 		return usage("--drain must not be negative")
 	case o.driver != "systemd" && o.driver != "namespace":
@@ -204,7 +210,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	s, err := broker.New(ctx, broker.Options{
 		Runner: r.runner, Survivors: r.survivors, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
-		Content: o.content, Cache: o.cache, Drain: o.drain, Log: log, Store: openStore, Devices: devices,
+		Content: o.content, Cache: o.cache, Kept: o.kept, Keep: o.keep, Drain: o.drain, Log: log, Store: openStore, Devices: devices,
 	})
 	if err != nil {
 		return err

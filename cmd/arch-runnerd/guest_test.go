@@ -46,15 +46,18 @@ func TestBroker(t *testing.T) {
 		inside(t)
 		return
 	}
-	binary := filepath.Join(t.TempDir(), "arch-runnerd")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	dir := t.TempDir()
+	binary, arch := filepath.Join(dir, "arch-runnerd"), filepath.Join(dir, "arch")
+	for path, source := range map[string]string{binary: ".", arch: "../arch"} {
+		build := exec.CommandContext(t.Context(), "go", "build", "-o", path, source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
 	}
 	for _, mode := range []guest.Mode{guest.Namespaces, guest.UML} {
 		t.Run(string(mode), func(t *testing.T) {
-			guest.Run(t, guest.Config{Mode: mode, Pattern: "^TestBroker$", Files: []string{binary, "arch-runnerd.service", "arch-runnerd.socket"}, Static: true})
+			guest.Run(t, guest.Config{Mode: mode, Pattern: "^TestBroker$", Files: []string{binary, arch, "arch-runnerd.service", "arch-runnerd.socket"}, Static: true})
 		})
 	}
 }
@@ -70,7 +73,11 @@ func inside(t *testing.T) {
 	install(t)
 	t.Run("the unit is hardened", testScore)
 	t.Run("it runs without capabilities", testCapabilities)
-	for _, name := range []string{"a job", "a timeout", "cancel", "hostile", "crowd"} {
+	names := []string{"a job", "a timeout", "cancel", "hostile", "crowd"}
+	if guest.Inside() == guest.Namespaces { // in UML, some ten times slower, only what depends on the version of control groups
+		names = append(names, "a closure", "a device", "arch run")
+	}
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) { become(t, name) })
 	}
 	t.Run("a restart", testRestart)
@@ -88,7 +95,10 @@ func inside(t *testing.T) {
 }
 
 // agentTests run as the agent, in a process of their own.
-var agentTests = map[string]func(t *testing.T){"detach": testDetach, "attach": testAttach, "a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile, "crowd": testCrowd}
+var agentTests = map[string]func(t *testing.T){
+	"detach": testDetach, "attach": testAttach, "a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile, "crowd": testCrowd,
+	"a closure": testClosure, "a device": testDevice, "arch run": testArchRun,
+}
 
 // become runs one of agentTests as the agent.
 func become(t *testing.T, name string) {
@@ -143,6 +153,7 @@ func install(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	installContent(t)
 	for _, unit := range []string{"arch-runnerd.service", "arch-runnerd.socket"} {
 		data, err := os.ReadFile(filepath.Join(guest.InsideDir, unit))
 		if err == nil {
@@ -349,10 +360,102 @@ func testRestart(t *testing.T) {
 	become(t, "attach")
 }
 
+// storePath is an object of a store of the guest's, which has no daemon: its pin vouches for it.
+const storePath = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-busybox-1"
+
+// installContent makes what jobs find on the host: an object of a store, and a device by name.
+func installContent(t *testing.T) {
+	t.Helper()
+	files := map[string][]byte{
+		"/etc/cdi/example.json": []byte(`{"cdiVersion":"0.6.0","kind":"example.org/null","devices":[{"name":"0","containerEdits":{"deviceNodes":[{"path":"/dev/harmless","hostPath":"/dev/null"}]}}]}`),
+	}
+	if program, err := os.ReadFile(busybox); err == nil {
+		files[storePath+"/bin/busybox"] = program
+	}
+	for path, data := range files {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testClosure runs a program of the host's own store.
+func testClosure(t *testing.T) {
+	if _, err := os.Stat(busybox); err != nil {
+		t.Skipf("cannot run here: %v", err)
+	}
+	sum, _, err := nar.Hash(t.Context(), storePath, nar.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := newJob(hello)
+	j.Spec.Runtime, j.Spec.Module, j.Spec.Args = manifest.RuntimeNix, "/bin/busybox", []string{"echo", "from the closure"}
+	j.Spec.Image = manifest.Ref{Scheme: manifest.RefStore, Location: storePath, Digest: sum}
+	j.Spec.Determinism = manifest.Determinism{Clock: manifest.ClockReal, Randomness: manifest.RandomReal}
+	var out bytes.Buffer
+	resp, err := ask(t.Context(), envelope(t, j, "alice"), nil, broker.Request{Stdout: &out, Stderr: &out})
+	if err != nil || !resp.Result.OK() || out.String() != "from the closure\n" {
+		t.Errorf("got %+v, %v, %q", resp.Result, err, out.String())
+	}
+	j.Spec.Image.Digest = digest.Of([]byte("another object"))
+	_, err = ask(t.Context(), envelope(t, j, "alice"), nil, broker.Request{})
+	wantCode(t, err, broker.CodeContent)
+}
+
+// testDevice gives a job a device by its name, and refuses one that the policy does not name.
+func testDevice(t *testing.T) {
+	if _, err := os.Stat(busybox); err != nil {
+		t.Skipf("cannot run here: %v", err)
+	}
+	j, content := busyboxJob(t, "test -c /dev/harmless && echo harm > /dev/harmless && echo a device")
+	j.Spec.Capabilities.Devices = []string{"example.org/null=0"}
+	var out bytes.Buffer
+	resp, err := ask(t.Context(), envelope(t, j, "alice"), content, broker.Request{Stdout: &out, Stderr: &out})
+	if err != nil || !resp.Result.OK() || out.String() != "a device\n" {
+		t.Errorf("got %+v, %v, %q", resp.Result, err, out.String())
+	}
+	j.Spec.Capabilities.Devices = []string{"example.org/other=0"}
+	_, err = ask(t.Context(), envelope(t, j, "alice"), content, broker.Request{})
+	wantCode(t, err, broker.CodePolicy)
+}
+
+// testArchRun has an ordinary user run a signed job by command: the broker is found, asked, and given what the job pins.
+func testArchRun(t *testing.T) {
+	dir := t.TempDir()
+	run := func(by string) (string, error) {
+		j := newJob(hello)
+		j.Spec.Outputs = map[string]manifest.Target{"greeting": {Destination: "store"}}
+		for name, data := range map[string][]byte{"job.json": envelope(t, j, by), "hello.wasm": hello} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.CommandContext(t.Context(), guest.InsideDir+"/arch", "run", "--json", "job.json")
+		cmd.Dir = dir
+		cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := run("alice")
+	if err != nil || !strings.Contains(out, `"systemd-pool"`) || !strings.Contains(out, "under policy house") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "outputs", "greeting")); err != nil || string(data) != "hello\n" {
+		t.Errorf("the output is %q, %v", data, err)
+	}
+	out, err = run("mallory")
+	if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != 4 || !strings.Contains(out, "the broker refuses") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 const busybox = "/bin/busybox"
 
-// busyboxJob is a program that says that it runs, waits for the file go, and leaves an output.
-func busyboxJob(t *testing.T) ([]byte, map[digest.SHA256][]byte) {
+// busyboxJob is a job that runs a script in an image.
+func busyboxJob(t *testing.T, script string) (*manifest.Job, map[digest.SHA256][]byte) {
 	t.Helper()
 	program, err := os.ReadFile(busybox)
 	if err != nil {
@@ -379,11 +482,9 @@ func busyboxJob(t *testing.T) ([]byte, map[digest.SHA256][]byte) {
 	j := newJob(hello)
 	j.Spec.Runtime = manifest.RuntimeOCI
 	j.Spec.Image = manifest.Ref{Scheme: manifest.RefOCI, Location: "example.org/busybox", Digest: digest.Of(image)}
-	long := patience(5*time.Second, 25*time.Second)
-	j.Spec.Args = []string{fmt.Sprintf("echo one; /bin/busybox sleep %.0f; echo two; echo result > /outputs/index", long.Seconds())}
+	j.Spec.Args = []string{script}
 	j.Spec.Determinism = manifest.Determinism{Clock: manifest.ClockReal, Randomness: manifest.RandomReal}
-	j.Spec.Outputs = map[string]manifest.Target{"index": {Destination: "store"}}
-	return envelope(t, j, "alice"), map[digest.SHA256][]byte{digest.Of(image): image, digest.Of(config): config, digest.Of(layer.Bytes()): layer.Bytes()}
+	return j, map[digest.SHA256][]byte{digest.Of(image): image, digest.Of(config): config, digest.Of(layer.Bytes()): layer.Bytes()}
 }
 
 type writerFunc func(p []byte) (int, error)
@@ -391,10 +492,14 @@ type writerFunc func(p []byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func testDetach(t *testing.T) {
-	env, content := busyboxJob(t)
+	j, content := busyboxJob(t, fmt.Sprintf("echo one; /bin/busybox sleep %.0f; echo two; echo result > /outputs/index", patience(5*time.Second, 25*time.Second).Seconds()))
+	j.Spec.Outputs = map[string]manifest.Target{"index": {Destination: "store"}}
+	if guest.Inside() == guest.Namespaces {
+		detachModule(t)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := ask(ctx, env, content, broker.Request{
+	_, err := ask(ctx, envelope(t, j, "alice"), content, broker.Request{
 		Detach: true,
 		Started: func(name string) {
 			if err := os.WriteFile(agentDir+"/name", []byte(name), 0o600); err != nil {
@@ -405,6 +510,18 @@ func testDetach(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// detachModule starts a module that never ends.
+func detachModule(t *testing.T) {
+	spinning := envelope(t, newJob(spin), "alice")
+	_, err := new(broker.Client).Submit(t.Context(), broker.Request{Envelope: spinning, Content: contentOf(contents), Ticket: "spin"})
+	if err == nil {
+		err = os.WriteFile(agentDir+"/spinning", spinning, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -428,6 +545,39 @@ func testAttach(t *testing.T) {
 	t.Logf("printed %q; %s; %+v", out.String(), resp.Result.Confinement.Driver, resp.Result.Usage)
 	_, err = new(broker.Client).Attach(t.Context(), string(name), broker.Request{})
 	wantCode(t, err, broker.CodeUnknown)
+	if guest.Inside() == guest.Namespaces {
+		attachModule(t)
+	}
+}
+
+// attachModule finds the module, which runs again, under its old name, and watches it until it has used something.
+func attachModule(t *testing.T) {
+	spinning, err := os.ReadFile(agentDir + "/spinning")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := new(broker.Client).Submit(t.Context(), broker.Request{Envelope: spinning, Content: contentOf(nil), Ticket: "spin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := errors.New("it has used something")
+	watching, stop := context.WithTimeout(t.Context(), patience(time.Minute, 3*time.Minute))
+	defer stop()
+	err = new(broker.Client).Watch(watching, func(jobs []broker.Job) error {
+		for _, j := range jobs {
+			if j.Name == again && j.Phase == broker.PhaseRunning && j.Usage.Wall > 0 {
+				return used
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, used) {
+		t.Error(err)
+	}
+	resp, err := new(broker.Client).Cancel(t.Context(), again, broker.Request{})
+	if err != nil || resp.Result.Reason != runner.ReasonCancelled {
+		t.Errorf("got %+v, %v", resp.Result, err)
+	}
 }
 
 func testHostile(t *testing.T) {
@@ -555,8 +705,8 @@ func housePolicy() *manifest.Policy {
 	return &manifest.Policy{
 		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: later()},
 		Spec: manifest.PolicySpec{
-			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm, manifest.RuntimeOCI},
-			Capabilities: manifest.PolicyCapabilities{Allow: []string{"clock:real", "randomness:real"}},
+			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm, manifest.RuntimeOCI, manifest.RuntimeNix},
+			Capabilities: manifest.PolicyCapabilities{Allow: []string{"clock:real", "randomness:real", "device:example.org/null=0"}},
 		},
 	}
 }

@@ -37,7 +37,9 @@ func main() {
 }
 
 // unitInner is what confines within a unit of the systemd driver.
-func unitInner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+func unitInner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // run is the whole program: it executes one command line and returns the exit status.
 func run(ctx context.Context, args []string, out, errout io.Writer) int {

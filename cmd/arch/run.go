@@ -33,7 +33,9 @@ another process or on another machine, with the same result and gas. A module th
 true) goes on at once; any other repeats its work up to that place, and is checked to be there.
 
 What the job prints goes to stdout and stderr. Its outputs appear in the directory of --out, each complete or not at all, and
-in the store. With --attest, a signed account of the run is beside them: NAME.run.intoto.jsonl.
+in the store. An output that the document pins must be what the pin says. One that it sends to a registry is pushed there with
+--publish: an image layout as that image, anything else as an artifact; without it, or where arch run cannot publish, the job is
+refused before it runs, unless --unpublished leaves the output here. With --attest, a signed account of the run is beside them: NAME.run.intoto.jsonl.
 
 EXIT STATUS: 0 the job ended with 0 and left what it had to; 1 error; 2 usage; 3 denied by the policy, the quorum or the
 calendar; 4 a signature or pin does not verify; 5 the outputs are not the expected ones; 6 the job failed, or was stopped by a
@@ -58,6 +60,9 @@ type runOptions struct {
 	degraded   bool
 	checkpoint string
 	stopAt     uint64
+
+	publish     bool
+	unpublished bool
 }
 
 func newRunCommand(a *app) *cobra.Command {
@@ -94,6 +99,8 @@ func newRunCommand(a *app) *cobra.Command {
 	f.StringArrayVar(&o.cdi, "cdi", nil, "directory of Container Device Interface specifications (repeatable; default: the host's)")
 	f.DurationVar(&o.timeout, "timeout", 0, "stop the job after this time, such as 90s, if the document allows more")
 	f.BoolVar(&o.attest, "attest", false, "sign an account of the run")
+	f.BoolVar(&o.publish, "publish", false, "push outputs to the registries that the document names (oci:HOST/REPOSITORY[:TAG]), with your credentials")
+	f.BoolVar(&o.unpublished, "unpublished", false, "run the job although its outputs are to be published, and leave them here")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "check the job, show what would be fetched and run, and do nothing")
 	f.BoolVar(&o.explain, "explain", false, "fetch the content and show the exact confinement, and run nothing")
 	f.BoolVar(&o.interpret, "interpret", false, "run a module without compiling it: many times slower, the same result")
@@ -114,6 +121,8 @@ func (o *runOptions) check(f *pflag.FlagSet) error {
 		return hinted(usage("--allow is for where there is no policy"), "add the capability to capabilities.allow in the policy")
 	case o.unverified && (o.policy != "" || o.trust != ""):
 		return hinted(usage("--unverified contradicts --policy and --trust"), "leave out one of them")
+	case o.publish && o.unpublished:
+		return hinted(usage("--publish contradicts --unpublished"), "leave out one of them")
 	case o.dryRun && o.explain:
 		return hinted(usage("--dry-run fetches nothing, so --explain has nothing to explain"), "leave out one of them")
 	case (o.dryRun || o.explain) && o.attest:
@@ -161,6 +170,11 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 	}
 	if err := o.checkPlace(t); err != nil {
 		return err
+	}
+	if !o.explain {
+		if err := t.planTargets(ctx, o); err != nil {
+			return err
+		}
 	}
 	w, err := a.openRunshop(t, o)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"arch.network/attest/manifest"
+	"arch.network/builder/source"
 	"arch.network/builder/store"
 	"arch.network/runner"
 	"arch.network/runner/broker"
@@ -41,6 +43,7 @@ func brokerSocket() string {
 type brokerRunner struct {
 	envelope  []byte
 	store     *store.Store
+	fetch     *source.Fetcher
 	timeout   time.Duration
 	interpret bool
 	told      func(broker.Response)
@@ -62,14 +65,25 @@ func (b *brokerRunner) Run(ctx context.Context, spec runner.Spec) (runner.Result
 
 // content opens what the broker asks for; it was fetched before.
 func (b *brokerRunner) content(ctx context.Context, item broker.Item) (io.ReadCloser, error) {
-	if item.Kind == broker.Tree {
-		path, ok := b.store.TreePath(item.Digest)
-		if !ok {
-			return nil, fmt.Errorf("tree %s: %w", item.Digest, fs.ErrNotExist)
+	switch item.Kind {
+	case broker.Blob:
+		return b.store.OpenBlob(item.Digest)
+	case broker.Module: // the store knows what its reference became
+		ref, err := manifest.ParseRef(item.Ref)
+		if err != nil {
+			return nil, err
 		}
-		return broker.DumpTree(ctx, path), nil
+		got, err := b.fetch.FetchRef(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		return broker.DumpTree(ctx, got.Path), nil
 	}
-	return b.store.OpenBlob(item.Digest)
+	path, ok := b.store.TreePath(item.Digest)
+	if !ok {
+		return nil, fmt.Errorf("tree %s: %w", item.Digest, fs.ErrNotExist)
+	}
+	return broker.DumpTree(ctx, path), nil
 }
 
 // refusedByBroker gives a refusal its exit status.

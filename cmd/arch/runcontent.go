@@ -116,7 +116,16 @@ func pinStatus(err error) error {
 
 // fetchOne gets what one reference names.
 func (w *runshop) fetchOne(ctx context.Context, t *jobTarget, what string, ref manifest.Ref, c *jobContent) error {
-	if name, ok := strings.CutPrefix(what, "input "); ok {
+	name, isInput := strings.CutPrefix(what, "input ")
+	if isInput && t.byBroker && ref.Scheme == manifest.RefOCI { // it makes the tree itself, of the blobs
+		got, err := w.fetch.FetchRef(ctx, ref)
+		for _, d := range got.Dependencies {
+			d.Name = name
+			c.inputs = append(c.inputs, d)
+		}
+		return err
+	}
+	if isInput {
 		tree, err := w.fetch.Fetch(ctx, manifest.BuildInput{Name: name, Ref: ref}, t.dir, nil)
 		if err != nil {
 			return err

@@ -98,7 +98,9 @@ func openNamespace(context.Context) (runner.Runner, func() error, error) {
 func ownWorker() string { return os.Getenv("ARCH_WORKER") }
 
 // unitInner is what confines within a unit of the systemd driver.
-func unitInner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+func unitInner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // cacheDir is a directory for what can be made again: unpacked images, machine code of modules.
 func (a *app) cacheDir(name string) (string, error) {
@@ -117,7 +119,7 @@ func (a *app) cacheDir(name string) (string, error) {
 func (w *runshop) openRunner(ctx context.Context, t *jobTarget, o runOptions) error {
 	if t.byBroker {
 		w.runner = &brokerRunner{
-			envelope: t.env.Marshal(), store: w.store, timeout: o.timeout, interpret: o.interpret,
+			envelope: t.env.Marshal(), store: w.store, fetch: w.fetch, timeout: o.timeout, interpret: o.interpret,
 			told: func(r broker.Response) { t.allowedBy = "by the broker, under policy " + r.Policy },
 		}
 		return nil

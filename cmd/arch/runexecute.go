@@ -174,6 +174,11 @@ func (e *execution) finish(ctx context.Context, o job.Outcome, signer identity.S
 		if err := e.deliver(ctx, o.Outputs); err != nil {
 			return err
 		}
+		pushed, err := e.publish(ctx, o.Outputs)
+		if err != nil {
+			return err
+		}
+		res.published(pushed)
 	}
 	result, run, err := job.Statements(doc, o)
 	if err != nil {
@@ -302,9 +307,6 @@ func (e *execution) deliver(ctx context.Context, outputs []attest.JobOutput) err
 			if err := e.place(ctx, o, place); err != nil {
 				return fmt.Errorf("deliver output %s: %w", o.Name, err)
 			}
-		}
-		if d := e.target.doc.Spec.Outputs[o.Name].Destination; d == "ipfs" || strings.HasPrefix(d, "oci:") {
-			e.app.note("output %s is to be published as %s: arch run does not publish", o.Name, d)
 		}
 	}
 	dir, err := filepath.Abs(e.options.out)

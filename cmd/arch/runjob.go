@@ -17,6 +17,7 @@ import (
 	"arch.network/attest/dsse"
 	"arch.network/attest/manifest"
 	"arch.network/attest/quorum"
+	"arch.network/builder/publish"
 	"arch.network/runner/job"
 )
 
@@ -35,6 +36,8 @@ type jobTarget struct {
 	driver    driver // that will confine it
 	byBroker  bool   // it is the broker, which judges by a policy of its own
 	allowedBy string // a phrase for people
+
+	registries map[string]*publish.Registry // that outputs are pushed to, by name
 }
 
 // readJob reads a job and verifies every signature that it carries. Arguments of one's own make a new document of one that

@@ -41,6 +41,15 @@ type jobOutputResult struct {
 	Path string         `json:"path"`
 	File *digest.SHA256 `json:"sha256,omitempty"`
 	NAR  digest.SHA256  `json:"nar"`
+
+	Published string `json:"published,omitempty"` // as what it can be pulled: HOST/REPOSITORY[:TAG]@sha256:…
+}
+
+// published notes as what outputs were pushed.
+func (res *runResult) published(pushed map[string]string) {
+	for i := range res.Outputs {
+		res.Outputs[i].Published = pushed[res.Outputs[i].Name]
+	}
 }
 
 type printedResult struct {
@@ -164,6 +173,9 @@ func (res runResult) text(s *screen) {
 			d = *o.File
 		}
 		line("output", "%s %s", o.Path, d)
+		if o.Published != "" {
+			line("pushed", "%s", o.Published)
+		}
 	}
 	line("used", "%s", res.Usage)
 	line("confined by", "%s: %s", res.Confinement.Driver, strings.Join(res.Confinement.Enforced, ", "))

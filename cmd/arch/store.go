@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/builder/store"
+	"arch.network/runner/oci"
 )
 
 func newStoreCommand(a *app) *cobra.Command {
@@ -81,7 +82,8 @@ func newStoreGCCommand(a *app) *cobra.Command {
 		Use:   "gc",
 		Short: "Remove what no result directory keeps",
 		Long: `Gc removes objects that no root keeps and that were added longer ago than --age. Result directories of builds are roots;
-what was fetched is not. It waits for running builds.`,
+what was fetched is not. It waits for running builds. Then it removes images that were unpacked for jobs and not used for as long,
+unless a job runs on them.`,
 		Example: "  arch store gc --dry-run\n  arch store gc --age 720h",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -104,12 +106,17 @@ func (a *app) runGC(ctx context.Context, s *store.Store, opts store.GCOptions) e
 	if err != nil {
 		return err
 	}
+	images, err := a.cleanImages(ctx, opts)
+	if err != nil {
+		return err
+	}
 	res := struct {
 		DryRun  bool           `json:"dryRun"`
 		Removed []objectResult `json:"removed"`
 		Kept    int            `json:"kept"`
-		Freed   int64          `json:"freed"` // bytes
-	}{opts.DryRun, describeObjects(report.Removed), report.Kept, report.Freed}
+		Freed   int64          `json:"freed"`  // bytes
+		Images  int            `json:"images"` // unpacked layers and root file systems that were removed
+	}{opts.DryRun, describeObjects(report.Removed), report.Kept, report.Freed, images}
 	return a.print(res, func(w *screen) {
 		verb := "removed"
 		if opts.DryRun {
@@ -117,7 +124,24 @@ func (a *app) runGC(ctx context.Context, s *store.Store, opts store.GCOptions) e
 			showObjects(w, res.Removed)
 		}
 		fmt.Fprintf(w, "%s %d objects, %s; %d stay\n", verb, len(res.Removed), size(res.Freed), res.Kept)
+		if res.Images > 0 {
+			fmt.Fprintf(w, "%s %d unpacked layers and root file systems of images\n", verb, res.Images)
+		}
 	})
+}
+
+// cleanImages removes what images were unpacked to, and what nobody has used within the age.
+func (a *app) cleanImages(ctx context.Context, opts store.GCOptions) (int, error) {
+	dir, err := a.cacheDir("images")
+	if err != nil {
+		return 0, err
+	}
+	cache, err := oci.Open(ctx, oci.Options{Dir: dir})
+	if err != nil {
+		return 0, err
+	}
+	defer cache.Close()
+	return cache.Clean(ctx, oci.CleanOptions{Unused: opts.Age, DryRun: opts.DryRun})
 }
 
 func newStoreVerifyCommand(a *app) *cobra.Command {

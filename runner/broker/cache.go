@@ -18,6 +18,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/manifest"
 )
 
 // cache keeps content that was received, by digest, in a directory that only the broker may write to:
@@ -26,8 +27,10 @@ import (
 //	boot           the kernel's boot id: what an earlier boot left may be half written, and is removed
 //	blobs/HEX      the bytes, 0444
 //	trees/HEX      a file, directory or link; files 0444 or 0555, directories 0555
+//	modules/HEX    the files of a Go module, by the hash of its go.sum line; modes as above
+//	images/HEX     the root file system of an image, by the hash of its manifest; modes as above
 //
-// What is there has been hashed while it was written, and nobody else can change it. Nothing is synced: it can be sent again.
+// What is there has been hashed while it was written, or was made of such, and nobody else can change it. Nothing is synced: it can be sent again.
 type cache struct {
 	dir  string
 	lock *os.File
@@ -47,8 +50,13 @@ type object struct {
 const (
 	blobDir    = "blobs"
 	treeDir    = "trees"
+	moduleDir  = "modules"
+	imageDir   = "images"
 	tempPrefix = ".tmp-"
 )
+
+// contentDirs are where content lies.
+func contentDirs() []string { return []string{blobDir, treeDir, moduleDir, imageDir} }
 
 // openCache opens or makes the directory, and removes what was left half done.
 func openCache(dir string, max int64) (_ *cache, err error) {
@@ -70,7 +78,7 @@ func openCache(dir string, max int64) (_ *cache, err error) {
 	if err := c.forgetOtherBoots(); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{blobDir, treeDir} {
+	for _, name := range contentDirs() {
 		if err := makeOwn(filepath.Join(dir, name)); err != nil {
 			return nil, err
 		}
@@ -111,7 +119,7 @@ func (c *cache) forgetOtherBoots() error {
 	if was, err := os.ReadFile(name); err == nil && string(was) == string(boot) {
 		return nil
 	}
-	for _, sub := range []string{blobDir, treeDir} {
+	for _, sub := range contentDirs() {
 		if err := nar.RemoveAll(filepath.Join(c.dir, sub)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -157,10 +165,8 @@ func (c *cache) scan(sub string) error {
 func (c *cache) close() error { return c.lock.Close() }
 
 func objectName(kind ContentKind, d digest.SHA256) string {
-	if kind == Tree {
-		return filepath.Join(treeDir, d.Hex())
-	}
-	return filepath.Join(blobDir, d.Hex())
+	dir := map[ContentKind]string{Blob: blobDir, Tree: treeDir, Module: moduleDir}[kind]
+	return filepath.Join(dir, d.Hex())
 }
 
 // take returns the path of an object for a job, if it is there. It stays until release.
@@ -208,20 +214,25 @@ func (c *cache) evict() {
 	}
 }
 
-// receive writes what r gives to the cache, if that has the digest. At most limit bytes are taken; size is how many came.
-func (c *cache) receive(ctx context.Context, kind ContentKind, want digest.SHA256, r io.Reader, limit int64) (size int64, err error) {
+// receive writes what r gives to the cache, if that is what ref pins by the digest want. At most limit bytes are taken; size is how
+// many came.
+func (c *cache) receive(ctx context.Context, kind ContentKind, want digest.SHA256, ref manifest.Ref, r io.Reader, limit int64) (size int64, err error) {
 	name := objectName(kind, want)
 	temp := filepath.Join(c.dir, filepath.Dir(name), tempPrefix+rand.Text())
 	var sum digest.Writer
 	in := io.TeeReader(&limitedReader{r: r, left: limit}, &sum)
-	if kind == Tree {
-		err = nar.Restore(ctx, in, temp, nar.RestoreOptions{Limits: nar.Limits{Size: limit}})
-	} else {
+	if kind == Blob {
 		err = writeBlob(temp, in)
+	} else {
+		err = nar.Restore(ctx, in, temp, nar.RestoreOptions{Limits: nar.Limits{Size: limit}})
 	}
 	size = sum.Size()
-	if err == nil && sum.Sum() != want {
-		err = refuse(CodeDigest, "fetch it again: what the client has is not what the document pins", "the %s that was sent as %s has the digest %s", kind, want, sum.Sum())
+	got := sum.Sum()
+	if err == nil && kind == Module {
+		got, err = moduleSum(temp, ref)
+	}
+	if err == nil && got != want {
+		err = refuse(CodeDigest, "fetch it again: what the client has is not what the document pins", "the %s that was sent as %s has the digest %s", kind, want, got)
 	}
 	if err == nil {
 		err = c.install(temp, name, size)
@@ -233,6 +244,31 @@ func (c *cache) receive(ctx context.Context, kind ContentKind, want digest.SHA25
 		return size, err
 	}
 	return size, nil
+}
+
+// derive makes an object of others: what fill puts into an empty directory, in the form in which trees are kept.
+func (c *cache) derive(ctx context.Context, name string, fill func(dir string) error) error {
+	temp := filepath.Join(c.dir, filepath.Dir(name), tempPrefix+rand.Text())
+	raw := temp + "-raw"
+	defer nar.RemoveAll(raw)
+	err := os.Mkdir(raw, 0o700)
+	if err == nil {
+		err = fill(raw)
+	}
+	if err != nil {
+		return err
+	}
+	archive := DumpTree(ctx, raw)
+	var sum digest.Writer
+	err = nar.Restore(ctx, io.TeeReader(archive, &sum), temp, nar.RestoreOptions{})
+	archive.Close()
+	if err != nil {
+		return err // it left nothing
+	}
+	if err := c.install(temp, name, sum.Size()); err != nil {
+		return errors.Join(err, nar.RemoveAll(temp))
+	}
+	return nil
 }
 
 func writeBlob(path string, r io.Reader) error {

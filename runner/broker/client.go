@@ -37,13 +37,25 @@ type Request struct {
 	// again, by the name that Started gets; its result is kept until somebody has taken it, for a day at most.
 	Detach bool
 
+	// Ticket is what the client calls a detached job: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-', unique among the jobs of its user that the broker has.
+	// Asking again with the same document and ticket, as after a crash between asking and hearing the answer, does not start another job: it follows
+	// the one that is there. With another document it is refused with CodeTicket. Empty: asking again runs it again.
+	Ticket string
+
 	// Started is called when the job starts, with its name. Nil: no call.
 	Started        func(name string)
 	Stdout, Stderr io.Writer // nil: discarded
 	// Collect receives each output as a NAR; see runner.Spec.Collect. What it was given is what the result's digest says,
 	// once Run has returned without error. Nil: outputs are discarded.
 	Collect func(name string, nar io.Reader) error
+	// Keep is called, for a detached job that is over, with what Run is about to return, so that it can be made to last: only when Keep has returned
+	// nil does the broker forget the job. ErrLeave leaves the result with the broker and is no error; any other error leaves it too, and is
+	// returned. Nil: the broker forgets the job at once.
+	Keep func(Response, error) error
 }
+
+// ErrLeave makes a Request.Keep leave the result where it is, for somebody to take it later.
+var ErrLeave = errors.New("leave the result with the broker")
 
 // Response is what came of it.
 type Response struct {
@@ -65,6 +77,18 @@ func (e *UnreachableError) Error() string {
 }
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
+// LostError says that the broker went away in the middle. A detached job may go on: attach to it, or ask with its Ticket again, when the
+// broker is back.
+type LostError struct{ Err error }
+
+func (e *LostError) Error() string { return e.Err.Error() }
+func (e *LostError) Unwrap() error { return e.Err }
+
+// Hint tells the way out.
+func (e *LostError) Hint() string {
+	return "see whether the broker is back: systemctl status arch-runnerd"
+}
+
 // Hint tells the way out.
 func (e *UnreachableError) Hint() string {
 	return "start it: systemctl start arch-runnerd.socket; its socket belongs to the user who may ask"
@@ -73,10 +97,38 @@ func (e *UnreachableError) Hint() string {
 // Run has a job run and returns when it is over. Cancelling ctx ends it. The error is a *Refusal if the broker said no,
 // an *UnreachableError if there is none.
 func (c *Client) Run(ctx context.Context, q Request) (Response, error) {
-	return c.do(ctx, q, request{
-		Version: protocolVersion, Envelope: q.Envelope, Timeout: q.Timeout.Milliseconds(), Interpret: q.Interpret, Detach: q.Detach,
-	})
+	return c.do(ctx, q, q.first())
 }
+
+// first is the frame that asks for q.
+func (q Request) first() request {
+	return request{
+		Version: protocolVersion, Envelope: q.Envelope, Timeout: q.Timeout.Milliseconds(), Interpret: q.Interpret, Detach: q.Detach, Ticket: q.Ticket,
+	}
+}
+
+// Submit has a job run detached and returns its name as soon as it has started; Attach follows it, Watch tells when it is over. Errors are those of Run; a
+// LostError leaves open whether it started: ask again with the same Ticket.
+func (c *Client) Submit(ctx context.Context, q Request) (name string, err error) {
+	q.Detach = true
+	q.Started = func(n string) { name = n }
+	e, err := c.open(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	defer e.close()
+	e.submit = true
+	if _, err = e.run(q.first()); errors.Is(err, errSubmitted) {
+		return name, nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return "", err
+}
+
+// errSubmitted ends the conversation of Submit.
+var errSubmitted = errors.New("the job has started")
 
 // Attach follows a detached job of the same user from its start on, as Run would have. Of q, only where things go counts.
 func (c *Client) Attach(ctx context.Context, name string, q Request) (Response, error) {
@@ -89,26 +141,53 @@ func (c *Client) Cancel(ctx context.Context, name string, q Request) (Response, 
 }
 
 func (c *Client) do(ctx context.Context, q Request, first request) (Response, error) {
+	e, err := c.open(ctx, q)
+	if err != nil {
+		return Response{}, err
+	}
+	defer e.close()
+	resp, err := e.run(first)
+	if err != nil && !e.last && ctx.Err() != nil {
+		return Response{}, ctx.Err()
+	}
+	if e.last && !e.resp.ID.IsZero() && (first.Detach || first.Attach != "") {
+		return resp, e.settle(resp, err)
+	}
+	return resp, err
+}
+
+// settle hands a result over before the broker may forget it.
+func (e *exchange) settle(resp Response, err error) error {
+	if keep := e.q.Keep; keep != nil {
+		switch kept := keep(resp, err); {
+		case errors.Is(kept, ErrLeave):
+			return err
+		case kept != nil:
+			return kept
+		}
+	}
+	e.taken()
+	return err
+}
+
+// open connects. The conversation ends with ctx; the caller closes it.
+func (c *Client) open(ctx context.Context, q Request) (*exchange, error) {
 	path := c.Path
 	if path == "" {
 		path = DefaultSocket
 	}
 	conn, err := dial(ctx, path)
 	if err != nil {
-		return Response{}, &UnreachableError{path, err}
+		return nil, &UnreachableError{path, err}
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	e := exchange{ctx: ctx, conn: conn, in: frameReader{r: conn}, q: q, sums: map[string]digest.SHA256{}}
-	resp, err := e.run(first)
-	if e.last && !e.resp.ID.IsZero() && (first.Detach || first.Attach != "") {
-		e.taken()
-	}
-	if err != nil && ctx.Err() != nil {
-		return Response{}, ctx.Err()
-	}
-	return resp, err
+	e := &exchange{ctx: ctx, conn: conn, in: frameReader{r: conn}, q: q, sums: map[string]digest.SHA256{}}
+	e.stop = context.AfterFunc(ctx, func() { conn.Close() })
+	return e, nil
+}
+
+func (e *exchange) close() {
+	e.stop()
+	e.conn.Close()
 }
 
 // dial connects. While more wait to be accepted than the socket has room for, the kernel says so, and it tries again for a while.
@@ -141,6 +220,9 @@ type exchange struct {
 	resp Response
 	sums map[string]digest.SHA256 // of the outputs, as they were received
 	last bool                     // the last frame was received
+
+	stop   func() bool // ends the watching of ctx
+	submit bool        // the conversation ends when the job starts
 }
 
 func (e *exchange) run(first request) (Response, error) {
@@ -168,9 +250,9 @@ func (e *exchange) run(first request) (Response, error) {
 
 func lost(err error) error {
 	if errors.Is(err, io.EOF) {
-		return errors.New("the broker closed the connection without a result")
+		return &LostError{errors.New("the broker closed the connection without a result")}
 	}
-	return fmt.Errorf("read from broker: %w", err)
+	return &LostError{fmt.Errorf("read from broker: %w", err)}
 }
 
 // frame does what a frame before the last one asks for.
@@ -190,6 +272,9 @@ func (e *exchange) frame(k kind, body []byte) error {
 		e.resp.ID, e.resp.Started = s.ID, time.UnixMicro(s.At).UTC()
 		if e.q.Started != nil {
 			e.q.Started(s.Name)
+		}
+		if e.submit {
+			return errSubmitted
 		}
 		return nil
 	case kindStdout:

@@ -35,6 +35,8 @@ type tasks struct {
 	mu   sync.Mutex // guards list and left
 	list map[string]*task
 	left bool // the broker is going, and its jobs stay: nothing that happens to them now is their end
+
+	bell bell // rings when there is something to tell of a job
 }
 
 func openTasks(dir string) (*tasks, error) {
@@ -44,25 +46,35 @@ func openTasks(dir string) (*tasks, error) {
 	return &tasks{dir: dir, list: map[string]*task{}}, nil
 }
 
-// add makes a task, unless there are too many, or they keep too many bytes.
-func (t *tasks) add(name string, o order, most int, bytes int64) (*task, error) {
+// add makes a task, unless there are too many, or they keep too many bytes. If one has the ticket, it returns that, and nothing is new.
+func (t *tasks) add(name string, o order, most int, bytes int64) (n *task, isNew bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if n, err := t.holder(o.User, o.Request); n != nil || err != nil {
+		return n, false, err
+	}
 	for _, n := range t.list {
 		size, _, _ := n.state()
 		bytes -= size
 	}
 	if bytes < 0 && o.Request.Detach {
-		return nil, refuse(CodeBusy, "take the results of those that are over", "the results that are kept are larger than the broker has room for")
+		return nil, false, refuse(CodeBusy, "take the results of those that are over", "the results that are kept are larger than the broker has room for")
 	}
 	if len(t.list) >= most {
-		return nil, refuse(CodeBusy, "take the results of those that are over", "%d jobs are kept, the most that the broker keeps", len(t.list))
+		return nil, false, refuse(CodeBusy, "take the results of those that are over", "%d jobs are kept, the most that the broker keeps", len(t.list))
 	}
-	n, err := newTask(t.dir, name, o)
-	if err == nil {
-		t.list[name] = n
+	if n, err = newTask(t.dir, name, o); err != nil {
+		return nil, false, err
 	}
-	return n, err
+	t.put(n)
+	return n, true, nil
+}
+
+// put adds a task to the list; the caller holds mu, or nobody else has t yet.
+func (t *tasks) put(n *task) {
+	n.bell = &t.bell
+	t.list[n.name] = n
+	t.bell.ring()
 }
 
 // find returns a task of a user. Another's might as well not be there.
@@ -81,6 +93,7 @@ func (t *tasks) drop(n *task) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.list, n.name)
+	t.bell.ring()
 	return n.remove()
 }
 
@@ -91,6 +104,7 @@ func (t *tasks) sweep(now time.Time, keep time.Duration) {
 	for name, n := range t.list {
 		if _, done, _ := n.state(); done && n.age(now) > keep {
 			delete(t.list, name)
+			t.bell.ring()
 			n.remove()
 		}
 	}
@@ -153,7 +167,7 @@ func (c *session) follow(ctx context.Context, t *task) error {
 	}()
 	err = c.copyFrames(ctx, f, t)
 	if err != nil {
-		c.conn.SetReadDeadline(time.Unix(1, 0))
+		c.endRead()
 		<-taken
 		if outer.Err() != nil { // the broker is being stopped
 			return context.Cause(outer)
@@ -237,6 +251,9 @@ func (s *Server) conclude(ctx context.Context, t *task, work func() error) {
 // perform has a job run, with a sink for what it says, up to the last frame.
 func perform(ctx context.Context, s *Server, to sink, a *admitted, spec runner.Spec, run func(context.Context, runner.Spec) (runner.Result, error)) error {
 	spec.Stdout, spec.Stderr = stream{to, kindStdout}, stream{to, kindStderr}
+	if t, ok := to.(*task); ok {
+		spec.Observe = t.observe
+	}
 	spec.Collect = func(out runner.Output, nar io.Reader) error { return collect(to, out, nar) }
 	res, err := run(ctx, spec)
 	if err != nil {

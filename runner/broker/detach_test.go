@@ -177,6 +177,9 @@ func TestRestart(t *testing.T) {
 	w := newWorldIn(t, dir, twoParts(release), survivors)
 	native := w.detach(nativeJob(t, w))
 	module := w.detach(sign(t, outputJob(), "alice", "bob"))
+	random := outputJob()
+	random.Spec.Determinism.Randomness = manifest.RandomReal
+	unrepeatable := w.detach(sign(t, random, "alice", "bob"))
 	w.stop()
 	close(release) // what the old broker learns now is nobody's result
 	settle(w.server.jobs)
@@ -204,14 +207,21 @@ func TestRestart(t *testing.T) {
 	if err := os.Remove(w.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	next := newWorldIn(t, dir, exits, survivors)
+	repeat := make(chan struct{})
+	close(repeat)
+	next := newWorldIn(t, dir, twoParts(repeat), survivors)
 	out, outputs, resp, err := next.attach(native)
 	if err != nil || !resp.Result.OK() || outputs != "NAR" || !strings.HasPrefix(out, "one") || !strings.HasSuffix(out, "two") {
 		t.Errorf("got %v, %q, %q, %+v", err, out, outputs, resp)
 	}
-	_, _, _, err = next.attach(module)
+	// A module cannot be taken up, but it can be run again, unless that would make a difference.
+	out, outputs, resp, err = next.attach(module)
+	if err != nil || !resp.Result.OK() || out != "onetwo" || outputs != "NAR" {
+		t.Errorf("a module: got %v, %q, %q, %+v", err, out, outputs, resp)
+	}
+	_, _, _, err = next.attach(unrepeatable)
 	if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != CodeInternal || !strings.Contains(r.Message, "lost") {
-		t.Errorf("a module: %v", err)
+		t.Errorf("a module with real randomness: %v", err)
 	}
 	if diff := cmp.Diff([]bool{true, true, true}, []bool{orphaned.killed, brokenUnit.killed, moduleUnit.killed}); diff != "" {
 		t.Errorf("killed (-want +got):\n%s", diff)

@@ -17,10 +17,12 @@
 //	reference           what is asked for
 //	url, model, ipfs    the blob of that SHA-256 (ipfs: CIDs of raw blocks)
 //	tree, git           the NAR of that SHA-256
-//	oci                 the manifest, then the blobs that it names; for runtime wasm that may be a module artifact
+//	oci                 the manifest, then the blobs that it names; for runtime wasm that may be a module artifact. As an input, the broker
+//	                    makes the root file system of it
 //	store               as an image: nothing. The closure is that of the host's own store, which belongs to root
 //	                    as an input: the NAR of that SHA-256
-//	go                  refused: its pin is not a hash of bytes that can be streamed
+//	go                  the NAR of the module's files, which is compared with the hash of its go.sum line, and must have nothing that this
+//	                    hash does not cover; a Go toolchain is refused
 //
 // # Protocol, version 1
 //
@@ -30,7 +32,7 @@
 // in which nothing is unknown, repeated, or left to interpretation (canonical.Unmarshal).
 //
 //	client              broker
-//	request (Q)                                  the envelope, or the name of a detached job
+//	request (Q)                                  the envelope, the name of a detached job, or the wish to watch
 //	                    need (N)                 a digest; as often as something is missing
 //	data (D)… end (E), or lack (L)               the bytes, or that there are none
 //	                    started (S)              the job runs; its name, which the broker made up
@@ -39,13 +41,28 @@
 //	                    result (R)               the last frame
 //	                    refusal (X)              the last frame, at any time: a code, a sentence, a hint
 //	end (E)                                      of a detached job: the result has been taken
+//	                    job (J)… end (E)         of watching: all detached jobs of the user, and then again and again those that changed
 //
 // Closing the connection ends the job. Anything that a client sends while its job runs is an error, and ends it, too.
 //
+// # Detached jobs
+//
 // A job whose request says so is detached: it goes on when the connection ends. Everything that it says is kept on disk, and
-// the same user can attach to it by its name: the frames come again from the first on. What was taken, or is a day old, is forgotten.
+// the same user can attach to it by its name, as often and as many at once as he likes: the frames come again from the first on, and then as they
+// are said. What was taken, or is a day old, is forgotten.
+//
+// A program that drives many jobs needs one connection to watch them all, and a short one for each job to submit it and to take its result:
+//
+//	Submit   with a Ticket of its own choice, which is written down before. After a crash of either side it submits again: the Ticket finds the job that
+//	         was started, and nothing runs twice
+//	Watch    tells of every job that runs, what it has used so far, and when it is over. Nothing needs to be polled
+//	Attach   follows what a job prints while it runs, if somebody wants to see it, and takes its result when it is over. Keep makes that last
+//	         before the broker forgets it
+//	Cancel   ends a job
+//
 // Where the driver's executions outlive their parent (runner/systemd), such a job outlives a restart of the broker as well; what it
-// prints meanwhile is lost, its outputs are not. A module cannot be taken up again; its run ends with a refusal.
+// prints meanwhile is lost, its outputs are not. A module does not, but where all that it does is a function of pinned content (clock and randomness
+// are not real, no network, no path of the host, no device), it runs again from its start, and says the same. Any other ends with a refusal.
 //
 // # Promises
 //

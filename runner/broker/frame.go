@@ -24,6 +24,7 @@ const (
 	kindStderr  kind = '2'
 	kindOutput  kind = 'O'
 	kindResult  kind = 'R'
+	kindJob     kind = 'J'
 	kindRefusal kind = 'X'
 )
 
@@ -41,7 +42,7 @@ func (k kind) limit() int {
 		return maxData
 	case kindEnd:
 		return 0
-	case kindRequest, kindNeed, kindLack, kindStarted, kindOutput, kindResult, kindRefusal:
+	case kindRequest, kindNeed, kindLack, kindStarted, kindOutput, kindResult, kindJob, kindRefusal:
 		return maxMessage
 	}
 	return -1

@@ -29,6 +29,7 @@ type gatherer struct {
 	ref  manifest.Ref
 	left int64 // bytes that may still be sent
 	held []string
+	root *oci.Root // nil: none was made
 }
 
 // gather returns the content of a document. release must be called when the job is over, also after an error.
@@ -71,7 +72,13 @@ func about(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (g *gatherer) release() { g.server.cache.release(g.held) }
+func (g *gatherer) release() {
+	g.server.cache.release(g.held)
+	if g.root != nil {
+		g.server.images.Release(*g.root)
+		g.server.cleanImages()
+	}
+}
 
 // program makes of the image what the runtime needs.
 func (g *gatherer) program(ctx context.Context, doc *manifest.Job) (job.Program, error) {
@@ -81,8 +88,8 @@ func (g *gatherer) program(ctx context.Context, doc *manifest.Job) (job.Program,
 		return g.closure(ctx)
 	case manifest.RefOCI:
 		return g.image(ctx, doc)
-	case manifest.RefTree:
-		dir, err := g.get(ctx, Tree, g.ref.Digest)
+	case manifest.RefTree, manifest.RefGit, manifest.RefGo:
+		dir, err := g.input(ctx)
 		if err != nil {
 			return job.Program{}, err
 		}
@@ -157,21 +164,14 @@ func (g *gatherer) image(ctx context.Context, doc *manifest.Job) (job.Program, e
 		}
 		return job.Program{}, err
 	}
+	g.root = &root
 	return job.Program{Image: &root}, nil
 }
 
 func readManifest(path string) (*imagespec.Document, error) {
-	f, err := os.Open(path)
+	data, err := readImageDocument(path)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, imagespec.MaxDocument+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > imagespec.MaxDocument {
-		return nil, refuse(CodeContent, "", "the manifest has more than %d bytes", imagespec.MaxDocument)
 	}
 	doc, err := imagespec.Parse(data)
 	if err != nil {
@@ -207,11 +207,21 @@ func (g *gatherer) closure(ctx context.Context) (job.Program, error) {
 	return job.Program{Closure: paths}, nil
 }
 
+// toolchainModule is the module that toolchains are published as: go.dev/doc/toolchain.
+const toolchainModule = "golang.org/toolchain"
+
 // input gets what g.ref pins.
 func (g *gatherer) input(ctx context.Context) (string, error) {
 	switch g.ref.Scheme {
 	case manifest.RefTree, manifest.RefGit, manifest.RefStore:
 		return g.get(ctx, Tree, g.ref.Digest)
+	case manifest.RefOCI:
+		return g.rootFS(ctx)
+	case manifest.RefGo:
+		if g.ref.Location == toolchainModule {
+			return "", refuse(CodeContent, "pin it as tree:NAME#sha256-…, by its NAR", "a Go toolchain is not used as its module has it: programs and go.mod files are changed")
+		}
+		return g.get(ctx, Module, g.ref.Digest)
 	}
 	d, err := blobDigest(g.ref)
 	if err != nil {
@@ -226,8 +236,7 @@ func (g *gatherer) get(ctx context.Context, kind ContentKind, d digest.SHA256) (
 	defer g.mu.Unlock()
 	name := objectName(kind, d)
 	for {
-		if path, ok := g.server.cache.take(name); ok {
-			g.held = append(g.held, name)
+		if path, ok := g.take(name); ok {
 			return path, nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -237,12 +246,21 @@ func (g *gatherer) get(ctx context.Context, kind ContentKind, d digest.SHA256) (
 		if err != nil {
 			return "", err
 		}
-		n, err := g.server.cache.receive(ctx, kind, d, r, g.left)
+		n, err := g.server.cache.receive(ctx, kind, d, g.ref, r, g.left)
 		g.left -= n
 		if err != nil {
 			return "", contentError(kind, d, err)
 		}
 	}
+}
+
+// take returns the path of an object that is there. It stays until release.
+func (g *gatherer) take(name string) (string, bool) {
+	path, ok := g.server.cache.take(name)
+	if ok {
+		g.held = append(g.held, name)
+	}
+	return path, ok
 }
 
 // contentError gives what is wrong with content its code.

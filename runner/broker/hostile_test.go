@@ -407,7 +407,7 @@ func TestCacheForgetsWhatNobodyUses(t *testing.T) {
 	}
 	add := func(text string) string {
 		t.Helper()
-		if _, err := c.receive(t.Context(), Blob, digest.Of([]byte(text)), strings.NewReader(text), 100); err != nil {
+		if _, err := c.receive(t.Context(), Blob, digest.Of([]byte(text)), manifest.Ref{}, strings.NewReader(text), 100); err != nil {
 			t.Fatal(err)
 		}
 		name := objectName(Blob, digest.Of([]byte(text)))

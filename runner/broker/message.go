@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"regexp"
 	"time"
 
 	"arch.network/attest/digest"
@@ -19,7 +20,12 @@ type request struct {
 	Detach    bool   `json:"detach,omitempty"`    // the job goes on when the connection ends
 	Attach    string `json:"attach,omitempty"`    // instead of an envelope: the name of a detached job of the same user
 	Cancel    bool   `json:"cancel,omitempty"`    // with Attach: end it
+	Ticket    string `json:"ticket,omitempty"`    // with Detach: what the client calls it
+	Watch     bool   `json:"watch,omitempty"`     // instead of an envelope: tell of all detached jobs of the same user
 }
+
+// ticketName is what tickets look like.
+var ticketName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // maxTimeout is the longest that a request may name: what is longer than a job may take says nothing.
 const maxTimeout = int64(366 * 24 * time.Hour / time.Millisecond)
@@ -28,6 +34,14 @@ func (q request) validate() error {
 	switch {
 	case q.Version != protocolVersion:
 		return protocolErrorf("protocol version %d is not %d", q.Version, protocolVersion)
+	case q.Watch && (len(q.Envelope) > 0 || q.Attach != "" || q.Timeout != 0 || q.Interpret || q.Detach || q.Cancel || q.Ticket != ""):
+		return protocolErrorf("who watches asks for nothing else")
+	case q.Watch:
+		return nil
+	case q.Ticket != "" && !q.Detach:
+		return protocolErrorf("only a detached job has a ticket")
+	case q.Ticket != "" && !ticketName.MatchString(q.Ticket):
+		return protocolErrorf("%.100q is no ticket", q.Ticket)
 	case len(q.Envelope) == 0 && q.Attach == "":
 		return protocolErrorf("there is no envelope")
 	case q.Attach != "" && (len(q.Envelope) > 0 || q.Timeout != 0 || q.Interpret || q.Detach):
@@ -49,6 +63,8 @@ type ContentKind string
 const (
 	Blob ContentKind = "blob" // bytes, by their SHA-256
 	Tree ContentKind = "tree" // a file, directory or link as a NAR, by the SHA-256 of that
+	// Module is the files of a Go module as a NAR, by the hash in its go.sum line ("h1:").
+	Module ContentKind = "module"
 )
 
 // Item is one piece of content.
@@ -68,6 +84,39 @@ type started struct {
 	ID   digest.SHA256 `json:"id"`   // of the document
 	Name string        `json:"name"` // of the job, for attaching
 	At   int64         `json:"at"`   // microseconds since 1970
+}
+
+// jobState is what is told of one job to those who watch. Frames of it come in batches, each of which ends with an end frame: first all
+// jobs that there are, then those of which something changed.
+type jobState struct {
+	Name    string        `json:"name"`
+	Ticket  string        `json:"ticket"`
+	ID      digest.SHA256 `json:"id"`
+	Started int64         `json:"started"` // microseconds since 1970
+	Phase   Phase         `json:"phase"`
+	Usage   wireUsage     `json:"usage"` // as far as it is known yet
+}
+
+// wireUsage is the part of a runner.Usage that is known while a job runs.
+type wireUsage struct {
+	Wall       int64 `json:"wall"` // microseconds, as CPU
+	CPU        int64 `json:"cpu"`
+	MemoryPeak int64 `json:"memoryPeak"`
+	IORead     int64 `json:"ioRead"`
+	IOWrite    int64 `json:"ioWrite"`
+}
+
+func usageToWire(u runner.Usage) wireUsage {
+	return wireUsage{
+		Wall: u.Wall.Microseconds(), CPU: u.CPU.Microseconds(), MemoryPeak: integer(u.MemoryPeak), IORead: integer(u.IORead), IOWrite: integer(u.IOWrite),
+	}
+}
+
+func (w wireUsage) usage() runner.Usage {
+	return runner.Usage{
+		Wall: time.Duration(w.Wall) * time.Microsecond, CPU: time.Duration(w.CPU) * time.Microsecond,
+		MemoryPeak: w.MemoryPeak, IORead: w.IORead, IOWrite: w.IOWrite,
+	}
 }
 
 // output precedes the NAR of an output.

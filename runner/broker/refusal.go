@@ -17,6 +17,7 @@ type Code string
 const (
 	CodePeer      Code = "peer"      // the user of the other side is not allowed to ask
 	CodeBusy      Code = "busy"      // too many connections or jobs: try again later
+	CodeStopping  Code = "stopping"  // the broker is being stopped: try again when it is back
 	CodeProtocol  Code = "protocol"  // the client broke the protocol
 	CodeTimeout   Code = "timeout"   // the client was too slow
 	CodeEnvelope  Code = "envelope"  // it is no envelope of a valid Job
@@ -27,6 +28,7 @@ const (
 	CodeTime      Code = "time"      // too early, or expired
 	CodeAudience  Code = "audience"  // it is for other nodes
 	CodeReplay    Code = "replay"    // it was run as often as it may be
+	CodeTicket    Code = "ticket"    // another job has the ticket
 	CodeUnknown   Code = "unknown"   // there is no such job of this user
 	CodePath      Code = "path"      // a path of the host that the job names could be made to lead elsewhere
 	CodeContent   Code = "content"   // content is missing, of a kind that cannot be sent, or too large

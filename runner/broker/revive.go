@@ -9,11 +9,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"arch.network/attest/manifest"
 	"arch.network/runner"
 )
 
-// revive takes up what an earlier broker left: results that were not taken, detached jobs that still run, and jobs of
-// connections that are no more, which are ended.
+// revive takes up what an earlier broker left: results that were not taken, detached jobs that still run, detached modules, which
+// run again from their start, and jobs of connections that are no more, which are ended.
 func (s *Server) revive(ctx context.Context) error {
 	entries, err := os.ReadDir(s.tasks.dir)
 	if err != nil {
@@ -45,7 +46,7 @@ func (s *Server) revive(ctx context.Context) error {
 			}
 			continue
 		}
-		s.tasks.list[name] = t
+		s.tasks.put(t)
 		if err := s.reviveOne(ctx, t, alive[name]); err != nil {
 			return fmt.Errorf("take up job %s: %w", name, err)
 		}
@@ -65,30 +66,66 @@ func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
 			}
 		}
 		return s.tasks.drop(t)
-	case j == nil:
-		s.conclude(ctx, t, func() error { return errLost })
-		return nil
 	}
 	a, spec, release, err := s.again(ctx, t)
+	goOn := s.o.Runner.Run
+	switch {
+	case err != nil && j == nil:
+		err = errLost
+	case err != nil:
+	case spec.Module == nil && j != nil:
+		goOn = j.Wait
+	case spec.Module == nil || !repeatable(a.doc, spec):
+		release()
+		err = errLost
+	default:
+		if err = t.restart(); err == nil {
+			err = t.send(kindStarted, started{ID: a.id, Name: t.name, At: t.order.Started})
+		}
+		if err != nil {
+			release()
+		}
+	}
+	if j != nil && (err != nil || spec.Module != nil) {
+		if killErr := j.Kill(ctx); killErr != nil {
+			if err == nil {
+				release()
+			}
+			return killErr
+		}
+	}
 	if err != nil {
-		killErr := j.Kill(ctx)
 		s.conclude(ctx, t, func() error { return err })
-		return killErr
+		return nil
 	}
 	// It runs, so it counts, also where there would be no room for it now.
 	unload, err := s.load.take(a, spec.Limits)
 	if err != nil {
 		unload = func() {}
 	}
+	leave := func() {}
+	select {
+	case s.jobs <- struct{}{}:
+		leave = func() { <-s.jobs }
+	default:
+	}
 	jobCtx, cancel := context.WithCancelCause(s.lasting)
 	t.setCancel(cancel)
 	s.running.Go(func() {
+		defer leave()
 		defer unload()
 		defer release()
 		defer cancel(nil)
-		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, j.Wait) })
+		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, goOn) })
 	})
 	return nil
+}
+
+// repeatable reports whether a module can be run again without anybody noticing: what it does is a function of pinned content, and
+// it leaves nothing anywhere but its outputs.
+func repeatable(doc *manifest.Job, spec runner.Spec) bool {
+	c := doc.Spec.Capabilities
+	return spec.Module != nil && spec.Module.Clock != nil && spec.Module.Seed != nil && spec.Network.IsZero() && len(c.FS)+len(c.Net)+len(c.Devices) == 0
 }
 
 // errLost is the end of a job whose outcome nobody has seen.
@@ -112,9 +149,6 @@ func (s *Server) again(ctx context.Context, t *task) (*admitted, runner.Spec, fu
 		return nil, runner.Spec{}, nil, err
 	}
 	spec, err := derive(a, content, t.order.Request, t.name)
-	if err == nil && spec.Module != nil {
-		err = errLost // what the engine says has no one to hear it
-	}
 	if err != nil {
 		g.release()
 		return nil, runner.Spec{}, nil, err

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,6 +77,10 @@ type Server struct {
 	ledger *ledger
 	tasks  *tasks
 	load   load
+
+	cleaned atomic.Int64 // when unused images were removed last: seconds since 1970
+
+	stopping context.Context // ends when Serve's does; set by Serve
 
 	lasting context.Context // of detached jobs
 	endAll  context.CancelCauseFunc
@@ -170,6 +175,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		l.Close()
 		return err
 	}
+	s.stopping = ctx
 	sessions, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var open sync.WaitGroup
@@ -180,16 +186,37 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	stopped := refuse(CodeBusy, "ask again when it is back", "the broker is being stopped")
-	s.drain(&open, func() { cancel(stopped) })
+	s.drain(&open, func() { cancel(errStopping) })
 	if s.o.Survivors != nil {
 		s.tasks.leave()
 		return err
 	}
-	s.endAll(stopped)
+	s.endAll(errStopping)
 	s.running.Wait()
 	return err
 }
+
+// How long an unpacked image is kept that no job uses, and how often it is looked for such.
+const (
+	imageIdle  = 7 * 24 * time.Hour
+	imageCheck = time.Hour
+)
+
+// cleanImages removes images that were not used for long, once in a while.
+func (s *Server) cleanImages() {
+	now, last := time.Now().Unix(), s.cleaned.Load()
+	if now-last < int64(imageCheck/time.Second) || !s.cleaned.CompareAndSwap(last, now) {
+		return
+	}
+	if n, err := s.images.Clean(s.lasting, oci.CleanOptions{Unused: imageIdle}); err != nil {
+		s.o.Log.Warn("images not cleaned", "error", err)
+	} else if n > 0 {
+		s.o.Log.Info("images cleaned", "removed", n)
+	}
+}
+
+// errStopping ends what goes on when the broker is stopped.
+var errStopping = refuse(CodeStopping, "ask again when it is back", "the broker is being stopped")
 
 // drain waits for all sessions, and ends them when the time is over.
 func (s *Server) drain(open *sync.WaitGroup, end func()) {

@@ -169,8 +169,8 @@ func TestAdmission(t *testing.T) {
 		{"an owner whom nobody may issue for", change(func(j *manifest.Job) { j.Metadata.Owner = "org:evil" }), CodeQuorum, "lets nobody issue"},
 		{"a nonce without an end", change(func(j *manifest.Job) { j.Spec.Nonce, j.Metadata.Expires = "abcdefgh", "" }), CodeReplay, "no end"},
 		{"a reference whose pin is no hash of bytes", change(func(j *manifest.Job) {
-			j.Spec.Inputs = map[string]manifest.Ref{"m": {Scheme: manifest.RefGo, Location: "golang.org/x/mod", Version: "v0.1.0", Digest: digest.Of(nil)}}
-		}), CodeContent, "input m: a go reference"},
+			j.Spec.Inputs = map[string]manifest.Ref{"m": {Scheme: manifest.RefGo, Location: "golang.org/toolchain", Version: "v0.0.1-go1.26.8.linux-amd64", Digest: digest.Of(nil)}}
+		}), CodeContent, "input m: a Go toolchain"},
 		{"content that the client does not have", change(func(j *manifest.Job) { j.Spec.Image = blobRef("https://example.org/x", []byte("other")) }), CodeContent, "file does not exist"},
 	}
 	w := newWorld(t, exits)

@@ -35,14 +35,23 @@ func newSession(s *Server, conn *net.UnixConn, user uint32) *session {
 
 // run is everything between the first frame and the last.
 func (c *session) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, c.endRead)
 	defer stop()
 	q, err := c.request()
 	if err != nil {
 		return err
 	}
-	if q.Attach != "" {
+	switch {
+	case q.Watch:
+		return c.watch(ctx)
+	case q.Attach != "":
 		return c.attach(ctx, q)
+	}
+	if t, err := c.server.tasks.ticket(c.user, q); err != nil {
+		return err
+	} else if t != nil {
+		c.id = t.id
+		return c.follow(ctx, t)
 	}
 	a, err := c.server.judge(q)
 	if err != nil {
@@ -127,9 +136,13 @@ func (c *session) start(ctx context.Context, a *admitted, q request, spec runner
 	s := c.server
 	at := s.o.Now()
 	s.tasks.sweep(at, s.o.Keep)
-	t, err := s.tasks.add(spec.Name, order{User: c.user, Started: at.UnixMicro(), Request: q}, s.o.Kept+s.o.Jobs, s.o.Cache)
+	t, isNew, err := s.tasks.add(spec.Name, order{User: c.user, Started: at.UnixMicro(), Request: q}, s.o.Kept+s.o.Jobs, s.o.Cache)
 	if err != nil {
 		return err
+	}
+	if !isNew {
+		hold.release()
+		return c.follow(ctx, t)
 	}
 	begin := started{ID: a.id, Name: spec.Name, At: at.UnixMicro()}
 	err = s.ledger.spend(a, at)
@@ -197,7 +210,7 @@ func (c *session) execute(ctx context.Context, a *admitted, spec runner.Spec) er
 	watch.Go(func() { cancel(c.listen()) })
 	return perform(ctx, c.server, c, a, spec, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
 		res, err := c.server.o.Runner.Run(ctx, spec)
-		c.conn.SetReadDeadline(time.Unix(1, 0)) // ends listen
+		c.endRead()
 		watch.Wait()
 		if cause, ok := errors.AsType[*protocolError](context.Cause(ctx)); ok {
 			return runner.Result{}, cause
@@ -205,6 +218,9 @@ func (c *session) execute(ctx context.Context, a *admitted, spec runner.Spec) er
 		return res, err
 	})
 }
+
+// endRead ends the reading that goes on, as that of listen.
+func (c *session) endRead() { c.conn.SetReadDeadline(time.Unix(1, 0)) }
 
 // errDone says that listening is over because the job is.
 var errDone = errors.New("the job is over")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"arch.network/attest/canonical"
+	"arch.network/attest/digest"
+	"arch.network/runner"
 )
 
 // task is a job on disk, so that it can outlive its connection and the broker's process:
@@ -36,6 +38,10 @@ type task struct {
 	changed chan struct{} // closed when size or done changes
 	cancel  context.CancelCauseFunc
 	buf     []byte
+	usage   wireUsage // so far
+
+	id   digest.SHA256 // of the document
+	bell *bell         // rings when what describe returns has changed
 }
 
 // order is what a task must remember.
@@ -60,7 +66,7 @@ func newTask(jobs, name string, o order) (_ *task, err error) {
 	if !taskName.MatchString(name) {
 		return nil, fmt.Errorf("job name %q is none of the broker's", name)
 	}
-	t := &task{name: name, dir: filepath.Join(jobs, name), order: o, changed: make(chan struct{})}
+	t := &task{name: name, dir: filepath.Join(jobs, name), order: o, changed: make(chan struct{}), id: documentOf(o.Request)}
 	data, err := canonical.Marshal(o)
 	if err != nil {
 		return nil, err
@@ -102,6 +108,7 @@ func openTask(jobs, name string) (*task, error) {
 	if err := decode(data, &t.order); err != nil {
 		return nil, err
 	}
+	t.id = documentOf(t.order.Request)
 	if !t.order.Request.Detach {
 		return t, nil
 	}
@@ -212,7 +219,27 @@ func (t *task) finish(frame []byte) error {
 	}
 	t.file, t.done = nil, true
 	t.tell()
+	t.bell.ring()
 	return err
+}
+
+// observe notes what the job has used so far.
+func (t *task) observe(u runner.Usage) {
+	t.mu.Lock()
+	t.usage = usageToWire(u)
+	t.mu.Unlock()
+	t.bell.ring()
+}
+
+// restart forgets what the job has said, since it will say it again.
+func (t *task) restart() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file == nil {
+		return errors.New("keep what the job says: it is over")
+	}
+	t.size = 0
+	return t.file.Truncate(0)
 }
 
 // state returns what there is now, and what closes when there is more.

@@ -193,7 +193,7 @@ func (w *world) clean() {
 			w.t.Errorf("%s is still held by %d jobs", name, o.jobs)
 		}
 	}
-	for _, sub := range []string{blobDir, treeDir} {
+	for _, sub := range contentDirs() {
 		left, err := filepath.Glob(filepath.Join(w.server.cache.dir, sub, tempPrefix+"*"))
 		if err != nil || len(left) > 0 {
 			w.t.Errorf("left half done: %q %v", left, err)

@@ -13,6 +13,7 @@ package meter
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"arch.network/runner"
@@ -70,7 +71,8 @@ type Meter struct {
 	quit  chan struct{}
 	done  sync.WaitGroup
 	once  sync.Once
-	out   Report // complete when once is done
+	watch atomic.Pointer[func(runner.Usage)] // nil: nobody is told
+	out   Report                             // complete when once is done
 
 	// What follows belongs to the goroutine while it runs, and to Stop after it.
 	first    Sample // what Relative subtracts
@@ -80,6 +82,7 @@ type Meter struct {
 	governor *Governor
 	window   powerWindow
 	looked   time.Duration // when the detectors ran last
+	told     time.Duration // when the observer was told last
 }
 
 // Start takes the first sample and starts the goroutine that takes the others. Stop must be called.
@@ -99,6 +102,27 @@ func Start(src Source, o Options) *Meter {
 	return m
 }
 
+// Observe has f told what was used so far, about once a second from then on, from the Meter's goroutine. After Stop it is not called
+// any more. Nil: nobody is told.
+func (m *Meter) Observe(f func(runner.Usage)) {
+	if f == nil {
+		m.watch.Store(nil)
+		return
+	}
+	m.watch.Store(&f)
+}
+
+// observePeriod is how often an observer is told: often enough to look live, and too rarely to cost anything.
+const observePeriod = time.Second
+
+// tell tells the observer.
+func (m *Meter) tell() {
+	if f := m.watch.Load(); f != nil && m.last.At-m.told >= observePeriod {
+		m.told = m.last.At
+		(*f)(m.usage())
+	}
+}
+
 func (m *Meter) run() {
 	wait := min(firstInterval, m.o.Interval)
 	timer := time.NewTimer(wait)
@@ -112,6 +136,7 @@ func (m *Meter) run() {
 		m.sample()
 		m.regulate()
 		m.detect(false)
+		m.tell()
 		wait = min(2*wait, m.o.Interval)
 		timer.Reset(wait)
 	}

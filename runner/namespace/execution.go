@@ -131,7 +131,7 @@ func (e *execution) start() error {
 		e.abandon()
 		return err
 	}
-	if counter, err := e.denied.open(e.spec); err != nil {
+	if counter, err := e.denied.open(e.options.CountRefused || metered(e.spec.Limits)); err != nil {
 		e.abandon()
 		return err
 	} else if counter != nil {
@@ -213,6 +213,9 @@ func (e *execution) order() order {
 		Hostname: s.Hostname, UID: s.UID, GID: s.GID, Umask: s.Umask, CPUs: s.CPUs, Scratch: s.Limits.Scratch,
 		ClockOffset: s.ClockOffset, NoVDSO: e.options.NoVDSO, Exchange: e.talk.number,
 		Filter: e.filter, Refusals: e.denied.number, Network: s.Network, Link: e.way.number,
+	}
+	if e.options.CountRefused {
+		o.Sockets = socketFilter(e.mode != modeLandlock)
 	}
 	if !e.group.limitsMemory() {
 		o.WatchMemory = s.Limits.Memory

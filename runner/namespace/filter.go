@@ -221,6 +221,30 @@ func (p *program) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// socketFilter refuses, with EPERM, the families that policy refuses. It is for within another filter that refuses them with another error
+// (RestrictAddressFamilies= of systemd.exec(5): EAFNOSUPPORT): of filters that refuse, the one that was loaded last has the word,
+// but one that asks (see tally) has none.
+func socketFilter(network bool) program {
+	allowed := families
+	if !network {
+		allowed = families[:1]
+	}
+	n := uint8(len(allowed))
+	p := program{
+		{Code: filterLoad, K: dataNumber},
+		{Code: filterEqual, K: uint32(unix.SYS_SOCKET), Jf: n + 4},
+		{Code: filterLoad, K: dataArgument + 4}, // the high half: what is there makes other families of them
+		{Code: filterEqual, K: 0, Jf: n + 1},
+		{Code: filterLoad, K: dataArgument},
+	}
+	for i, f := range allowed {
+		p = append(p, unix.SockFilter{Code: filterEqual, K: uint32(f), Jt: n - uint8(i)})
+	}
+	return append(p,
+		unix.SockFilter{Code: filterReturn, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		unix.SockFilter{Code: filterReturn, K: unix.SECCOMP_RET_ALLOW})
+}
+
 // Offsets in struct seccomp_data (linux/seccomp.h).
 const (
 	dataNumber   = 0

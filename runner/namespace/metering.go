@@ -17,7 +17,7 @@ func metered(l runner.Limits) bool {
 
 // measure starts the meter, if there is to be one.
 func (e *execution) measure() {
-	if !metered(e.spec.Limits) {
+	if !metered(e.spec.Limits) && e.spec.Observe == nil {
 		return
 	}
 	source, err := meter.Cgroup(e.group.meterPaths())
@@ -34,6 +34,7 @@ func (e *execution) measure() {
 		}
 	}
 	e.meter = meter.Start(source, options)
+	e.meter.Observe(e.spec.Observe)
 }
 
 // meterPaths names the group's directories for the meter.

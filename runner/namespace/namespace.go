@@ -53,6 +53,10 @@ type Options struct {
 	// NoCgroups does without control groups, as where none is writable. Limits of memory and processes
 	// are then kept by counting, which is slower to notice.
 	NoCgroups bool
+	// CountRefused counts the system calls that the filter refuses also where the Spec has no limits, as within a unit that has
+	// them instead. Otherwise they are counted where an execution is metered. It says that there is another filter outside, which refuses
+	// address families with an error of its own: commands get this driver's all the same, but those refusals are not counted.
+	CountRefused bool
 	// NoVDSO makes programs under a ClockOffset do without the vDSO, as on hosts whose vDSO is of an unknown kind: each
 	// reading of the wall clock then takes some ten microseconds.
 	NoVDSO bool

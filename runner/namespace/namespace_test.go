@@ -103,7 +103,7 @@ func TestSuite(t *testing.T) {
 
 // TestSuiteWithoutCgroups keeps the limits by counting.
 func TestSuiteWithoutCgroups(t *testing.T) {
-	runnertest.Run(t, driver(namespace.Options{NoCgroups: true}))
+	runnertest.Run(t, driver(namespace.Options{NoCgroups: true, CountRefused: true}))
 }
 
 // TestSuiteWithoutUserNamespace is what root gets on a host that refuses user namespaces.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -144,6 +145,7 @@ type Worker struct {
 	conn      *os.File
 	standing  runner.Confinement // when the program was started
 	wall      *time.Timer        // nil: no limit
+	observer  atomic.Pointer[func(runner.Usage)]
 	cancel    context.CancelFunc
 	ended     chan struct{} // closed when result and err are set
 	result    runner.Result
@@ -157,6 +159,7 @@ func (p *Pool) start(l runner.Limits) (*Worker, error) {
 	begun := make(chan error, 1)
 	spec := p.class
 	spec.Limits = l
+	spec.Observe = w.tell
 	spec.Exchange = func(conn *os.File) error {
 		var err error
 		w.conn, err = duplicate(conn) // what was said last can be read after the execution has closed its own
@@ -200,6 +203,16 @@ func duplicate(f *os.File) (*os.File, error) {
 
 // Conn implements runner.Worker. Whoever has taken the worker closes it.
 func (w *Worker) Conn() *os.File { return w.conn }
+
+// Observe implements runner.Worker.
+func (w *Worker) Observe(f func(runner.Usage)) { w.observer.Store(&f) }
+
+// tell tells the observer, if there is one yet.
+func (w *Worker) tell(u runner.Usage) {
+	if f := w.observer.Load(); f != nil {
+		(*f)(u)
+	}
+}
 
 // Wait implements runner.Worker.
 func (w *Worker) Wait(ctx context.Context) (runner.Result, error) {

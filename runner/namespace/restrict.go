@@ -42,8 +42,10 @@ func restrictThread(o order) (done restriction, err error) {
 	if o.Refusals == 0 {
 		return done, o.Filter.load()
 	}
-	done.counted, err = o.Filter.loadCounted(o.Refusals)
-	return done, err
+	if done.counted, err = o.Filter.loadCounted(o.Refusals); err != nil || len(o.Sockets) == 0 {
+		return done, err
+	}
+	return done, o.Sockets.load()
 }
 
 // limitCPUs confines the thread to the first n of the CPUs it may use; zero leaves them all.

@@ -40,6 +40,9 @@ func (e *execution) result(failure error) (runner.Result, error) {
 		r.CPU = state.UserTime() + state.SystemTime()
 	}
 	e.addMeasured(&r)
+	if e.meter == nil {
+		r.Anomalies = e.denied.anomalies(r.Wall)
+	}
 	if e.way.gateway != nil {
 		r.Network = &e.way.traffic
 		r.Anomalies = append(r.Anomalies, egress.Refusals(e.way.traffic, r.Wall)...)

@@ -7,11 +7,13 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
+	"arch.network/runner/meter"
 )
 
 // tally counts the system calls that the filter refuses, while the commands run. A filter cannot count; so where someone wants the
@@ -23,9 +25,9 @@ type tally struct {
 	sum     atomic.Int64
 }
 
-// open makes the counter and returns it for the first process.
-func (r *tally) open(spec runner.Spec) (*os.File, error) {
-	if !metered(spec.Limits) {
+// open makes the counter, if it is wanted, and returns it for the first process.
+func (r *tally) open(wanted bool) (*os.File, error) {
+	if !wanted {
 		return nil, nil
 	}
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -51,6 +53,13 @@ func (r *tally) count() int64 {
 		})
 	}
 	return r.sum.Load()
+}
+
+// anomalies judges the count of an execution that nothing else is measured of, and that took that long.
+func (r *tally) anomalies(wall time.Duration) []runner.Anomaly {
+	var last meter.Sample
+	last.At, last.RefusedSyscalls = wall, r.count()
+	return meter.Detect([]meter.Sample{last}, runner.Limits{}, meter.Thresholds{})
 }
 
 func (r *tally) close() {

@@ -36,6 +36,7 @@ type order struct {
 
 	Filter   program // of system calls
 	Refusals int     // the descriptor that counts what it refuses; zero: nothing does
+	Sockets  program `json:",omitempty"` // loaded after Filter; empty: there is none
 
 	Network runner.Network
 	Link    int // the descriptor by which the network's gateway gets its sockets, if there is one

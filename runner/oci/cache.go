@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +33,10 @@ type Cache struct {
 	limits  unpack.Limits
 	recheck time.Duration
 	now     func() time.Time
-	boot    string   // the kernel's boot id; empty: unknown
-	use     *os.File // locked shared
+	boot    string // the kernel's boot id; empty: unknown
+
+	mu   sync.Mutex // guards held
+	held []*hold    // of the roots that Root returned
 }
 
 const (
@@ -79,15 +82,23 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 		}
 		return nil, fmt.Errorf("open image cache %s: %w", dir, err)
 	}
-	if c.use, err = lockFile(ctx, c.path("use"), unix.LOCK_SH); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open image cache %s: %w", dir, err)
 	}
 	c.sweep() // what cannot be removed now harms nothing, and is tried again next time
 	return c, nil
 }
 
-// Close releases the cache. Roots may be cleaned away afterwards.
-func (c *Cache) Close() error { return c.use.Close() }
+// Close releases the roots that were not released yet. They may be cleaned away afterwards.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.held {
+		c.letGo(h)
+	}
+	c.held = nil
+	return nil
+}
 
 func (c *Cache) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
@@ -146,7 +157,7 @@ func (c *Cache) create() error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case layerDir, rootsDir, lockDir, tempDir, "use", "version":
+		case layerDir, rootsDir, lockDir, tempDir, "version":
 		default:
 			if strings.HasPrefix(e.Name(), newVersion) {
 				continue
@@ -216,33 +227,6 @@ func (c *Cache) sweep() {
 		}
 		lock.Close()
 	}
-}
-
-// Clean removes layers and roots that were not used for a time. It waits until no other Cache has the directory open; no root that
-// this one returned may be in use. It returns how many objects it removed.
-func (c *Cache) Clean(ctx context.Context, unused time.Duration) (int, error) {
-	if err := waitLock(ctx, c.use, unix.LOCK_EX); err != nil {
-		return 0, fmt.Errorf("clean image cache %s: %w", c.dir, err)
-	}
-	defer tryLock(c.use, unix.LOCK_SH) // nobody can be in the way
-	removed := 0
-	for _, kind := range []string{rootsDir, layerDir} {
-		entries, err := os.ReadDir(c.path(kind))
-		if err != nil {
-			return removed, err
-		}
-		for _, e := range entries {
-			info, err := os.Lstat(c.path(kind, e.Name(), sealName))
-			if err == nil && c.now().Sub(info.ModTime()) < unused {
-				continue
-			}
-			if err := c.discard(c.path(kind, e.Name())); err != nil {
-				return removed, err
-			}
-			removed++
-		}
-	}
-	return removed, ctx.Err()
 }
 
 // discard makes an object disappear at once, and then removes it.

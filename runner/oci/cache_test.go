@@ -252,7 +252,8 @@ func TestSweepAndClean(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	c := openCache(t, oci.Options{Dir: dir, Now: func() time.Time { return now }})
 	img := w.put(threeLayers(t, w))
-	if _, err := c.Root(t.Context(), img); err != nil {
+	root, err := c.Root(t.Context(), img)
+	if err != nil {
 		t.Fatal(err)
 	}
 	// A process that died.
@@ -263,17 +264,77 @@ func TestSweepAndClean(t *testing.T) {
 	nothingLeft(t, dir)
 
 	now = now.Add(time.Hour)
-	if n, err := c.Clean(t.Context(), 2*time.Hour); n != 0 || err != nil {
-		t.Errorf("removed %d, %v", n, err)
+	clean := func(want int, dry bool) {
+		t.Helper()
+		other := openCache(t, oci.Options{Dir: dir, Now: func() time.Time { return now }})
+		defer other.Close()
+		for _, c := range []*oci.Cache{c, other} {
+			if n, err := c.Clean(t.Context(), oci.CleanOptions{Unused: 2 * time.Hour, DryRun: dry}); n != want || err != nil {
+				t.Errorf("removed %d, %v; want %d", n, err, want)
+			}
+			if !dry {
+				want = 0
+			}
+		}
 	}
+	clean(0, false)
 	now = now.Add(2 * time.Hour)
-	if n, err := c.Clean(t.Context(), 2*time.Hour); n != 4 || err != nil {
-		t.Errorf("removed %d, %v", n, err)
+	clean(3, true)
+	clean(3, false) // not the root: it is in use
+	if !cmp.Equal(threeLayersTree, list(t, root.Dir)) {
+		t.Error("the root was touched")
 	}
+	c.Release(root)
+	clean(0, false) // it was in use until now
+	now = now.Add(2 * time.Hour)
+	clean(1, false)
 	nothingLeft(t, dir)
 	if _, err := c.Root(t.Context(), img); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCleanWhileOthersRun cleans all the time, from another cache, while some use an image and others make it.
+func TestCleanWhileOthersRun(t *testing.T) {
+	w := newWorld(t)
+	dir, img := filepath.Join(t.TempDir(), "cache"), w.put(threeLayers(t, w))
+	done := make(chan struct{})
+	var users, cleaner sync.WaitGroup
+	cleaner.Go(func() {
+		c := openCache(t, oci.Options{Dir: dir})
+		defer c.Close()
+		for {
+			if _, err := c.Clean(t.Context(), oci.CleanOptions{}); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for range 4 {
+		users.Go(func() {
+			c := openCache(t, oci.Options{Dir: dir})
+			defer c.Close()
+			for range 20 {
+				root, err := c.Root(t.Context(), img)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if diff := cmp.Diff(threeLayersTree, list(t, root.Dir)); diff != "" {
+					t.Errorf("tree (-want +got):\n%s", diff)
+				}
+				c.Release(root)
+			}
+		})
+	}
+	users.Wait()
+	close(done)
+	cleaner.Wait()
+	nothingLeft(t, dir)
 }
 
 func TestCacheOfOthers(t *testing.T) {

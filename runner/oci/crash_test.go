@@ -36,11 +36,13 @@ func crash() {
 		if err != nil {
 			panic(err)
 		}
-		if _, err := c.Root(ctx, oci.Image{Digest: d, Platform: platform, Blobs: oci.Layout(os.Getenv(crashBlobs))}); err != nil {
+		root, err := c.Root(ctx, oci.Image{Digest: d, Platform: platform, Blobs: oci.Layout(os.Getenv(crashBlobs))})
+		if err != nil {
 			panic(err)
 		}
 		fmt.Println(n)
-		if _, err := c.Clean(ctx, 0); err != nil {
+		c.Release(root)
+		if _, err := c.Clean(ctx, oci.CleanOptions{}); err != nil {
 			panic(err)
 		}
 		c.Close()

@@ -26,8 +26,8 @@
 // # Layout of a cache, version 1
 //
 //	version                     "arch images 1\n"
-//	use                         empty; flock: shared while open, exclusive for Clean
 //	locks/KIND-HH               empty; flock: exclusive while an object whose name begins with HH is made
+//	layers/HEX                  flock: shared while it is read, exclusive while it is removed; roots likewise
 //	layers/HEX/index            the steps of a layer: see index.go
 //	layers/HEX/files/N/M        the content of its file number 1024·N+M, counted from 0
 //	layers/HEX/seal             hash of the index, and when the object was checked last

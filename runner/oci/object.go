@@ -86,8 +86,11 @@ func (c *Cache) fresh(s seal) bool {
 // touch remembers that an object was used. Only Clean reads it, so an error, on a read-only cache, say, changes nothing.
 func (c *Cache) touch(dir string) {
 	now := c.now()
-	_ = os.Chtimes(filepath.Join(dir, sealName), now, now)
+	_ = os.Chtimes(c.seal(dir), now, now)
 }
+
+// seal is the path of an object's seal.
+func (c *Cache) seal(dir string) string { return filepath.Join(dir, sealName) }
 
 // verify reads all of an object.
 func (c *Cache) verify(o object, dir string, s seal) error {

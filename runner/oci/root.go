@@ -29,23 +29,30 @@ var mountPoints = []string{"dev", "inputs", "outputs", "proc", "tmp"}
 // maxVolumes bounds an image's volumes; images have one or two.
 const maxVolumes = 64
 
-// Root returns the root file system of an image, which is made if the cache does not have it. It stays there until the Cache is closed
-// and somebody cleans.
+// Root returns the root file system of an image, which is made if the cache does not have it. It stays there until it is released, or the
+// Cache closed, and somebody cleans.
 func (c *Cache) Root(ctx context.Context, img Image) (Root, error) {
 	docs, err := img.read()
 	if err != nil {
 		return Root{}, err
 	}
-	dir, err := c.ensure(ctx, c.rootObject(ctx, img, docs), false)
+	h, err := c.holdObject(ctx, c.rootObject(ctx, img, docs), false)
 	if err != nil {
 		return Root{}, err
 	}
-	root := Root{Dir: filepath.Join(dir, rootName), Manifest: docs.manifest, Chain: chainID(docs.config.RootFS.DiffIDs), Config: docs.config.Config}
+	root := Root{Dir: c.rootIn(h.dir), Manifest: docs.manifest, Chain: chainID(docs.config.RootFS.DiffIDs), Config: docs.config.Config}
 	if err := root.look(); err != nil {
+		c.letGo(h)
 		return Root{}, img.fail("", err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = append(c.held, h)
 	return root, nil
 }
+
+// rootIn is where in the directory of its object a root lies.
+func (c *Cache) rootIn(dir string) string { return filepath.Join(dir, rootName) }
 
 // chainID names what layers make together: image-spec config.md, "Layer ChainID". That of no layers is the hash of nothing.
 func chainID(diffIDs []digest.SHA256) digest.SHA256 {
@@ -83,11 +90,13 @@ func (c *Cache) merge(ctx context.Context, img Image, docs documents, dir string
 	defer tree.Close()
 	for i, desc := range docs.layers {
 		diffID := docs.config.RootFS.DiffIDs[i]
-		layer, err := c.ensure(ctx, c.layer(ctx, img, desc, diffID), suspect)
+		layer, err := c.holdObject(ctx, c.layer(ctx, img, desc, diffID), suspect)
 		if err != nil {
 			return nil, err
 		}
-		if err := applyLayer(ctx, tree, layer); err != nil {
+		err = applyLayer(ctx, tree, layer.dir)
+		c.letGo(layer)
+		if err != nil {
 			return nil, img.fail("layer "+desc.Digest.String(), err)
 		}
 	}

@@ -28,7 +28,9 @@ func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
 		os.Exit(code)
 	}
-	inner := func() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+	inner := func() (runner.Runner, error) {
+		return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+	}
 	if handled, code := systemd.Main(os.Args, inner); handled {
 		os.Exit(code)
 	}

@@ -75,6 +75,27 @@ func exchanges() []testCase {
 			result, _ := h.run(spec)
 			h.ended(result, runner.ReasonTimeout, 0)
 		}},
+		{"what is used is told while the commands run", func(h *harness) {
+			spec := h.spec("talk")
+			told := make(chan runner.Usage, 1)
+			spec.Observe = func(u runner.Usage) {
+				select {
+				case told <- u:
+				default:
+				}
+			}
+			var usage runner.Usage
+			spec.Exchange = func(conn *os.File) error {
+				usage = <-told
+				_, err := fmt.Fprintln(conn, "bye")
+				return err
+			}
+			result, _ := h.run(spec)
+			h.ended(result, runner.ReasonExit, 0)
+			if usage.Wall <= 0 || usage.Accounting == "" {
+				h.Errorf("told %+v, and the result is %+v", usage, result.Usage)
+			}
+		}},
 		{"an error of the exchange ends the run", func(h *harness) {
 			const mark = "mark-of-exchange"
 			wrong := errors.New("the commands speak another language")

@@ -137,6 +137,9 @@ func merge(base, l runner.Limits) runner.Limits {
 // Conn implements runner.Worker.
 func (w *Worker) Conn() *os.File { return w.conn }
 
+// Observe implements runner.Worker.
+func (w *Worker) Observe(f func(runner.Usage)) { w.meter.Observe(f) }
+
 // Wait implements runner.Worker. Worker.Conn is closed when it returns.
 func (w *Worker) Wait(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, func() { w.kill(ending{runner.ReasonCancelled, context.Cause(ctx).Error()}) })()

@@ -115,7 +115,7 @@ func (e *execution) confinement(inner runner.Confinement, report Report, missing
 	}
 	c.Missing = slices.Concat(inner.Missing, e.watch.missing, missing)
 	if bounded(e.spec.Limits) {
-		c.Missing = append(c.Missing, "refused-syscalls: the filter of a unit does not count them")
+		c.Missing = append(c.Missing, "refused-syscalls: those that the unit's own filter refuses are not counted, only those of the inner layer's")
 	}
 	return sorted(c)
 }

@@ -14,8 +14,13 @@
 // Network is in the network namespace of the host, in which the gateway of the inner layer works; the commands are in one of their own.
 //
 // Limits of memory and processes are for the commands: units have 24 MiB and 48 threads more, for the first two processes.
-// Result.Usage counts those processes as well, some 6 MiB and 20 ms. Refused system calls are not counted, as
-// Confinement.Missing says, since some are refused by systemd's filter and some by the inner layer's.
+// Result.Usage counts those processes as well, some 6 MiB and 20 ms.
+//
+// Refused system calls are counted, and an anomaly when they are many, as far as the inner layer's filter refuses them: mounts,
+// namespaces, other processes' memory, set-ID files, odd sockets. What systemd's filter refuses as well, such as bpf or keyctl, nobody can count: the
+// kernel takes the strictest answer of all filters (seccomp(2)), and systemd's "errno" beats the inner layer's "ask the first process"
+// (SECCOMP_RET_USER_NOTIF), of which there may be only one anyway. SystemCallLog= would have the kernel log them, but reading its log takes a
+// capability that the broker does not have, and the log is rate-limited and names no unit. Confinement.Missing says so.
 //
 // What it promises: the limits are kept by control groups, and what was applied is read back from the kernel for each
 // unit, never assumed, since systemd accepts and ignores what it cannot do; a Spec that needs something that has no

@@ -37,7 +37,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+func inner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // TestSystemd runs everything that needs a systemd.
 func TestSystemd(t *testing.T) { guest.Suite(t, suite, guest.Namespaces) }

@@ -47,6 +47,7 @@ func startWatch(e *execution) (*watch, error) {
 		Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.bytes.Load,
 		Power: func(milli int64) error { return setQuota(e.bus, e.link, e.unit, milli, e.spec.Limits.CPU) },
 	})
+	w.meter.Observe(e.spec.Observe)
 	w.kills = watchKills(g["memory"], func() {
 		e.kill(&ending{runner.ReasonOutOfMemory, memoryDetail(e.spec.Limits)}, nil)
 	})

@@ -41,7 +41,9 @@ func TestMain(m *testing.M) {
 }
 
 // inner is the layer inside of systemd's units.
-func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+func inner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // built is the directory of what tests build once; empty: nothing yet.
 var built string
@@ -240,6 +242,8 @@ type pooled struct {
 }
 
 func (w *pooled) Conn() *os.File { return w.file }
+
+func (w *pooled) Observe(func(runner.Usage)) {}
 
 func (w *pooled) Wait(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, w.cancel)()

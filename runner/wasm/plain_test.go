@@ -92,6 +92,8 @@ type lyingWorker struct {
 	done   chan struct{}
 }
 
+func (w *lyingWorker) Observe(func(runner.Usage)) {}
+
 func (w *lyingWorker) Conn() *os.File { return w.conn }
 
 func (w *lyingWorker) Wait(context.Context) (runner.Result, error) {

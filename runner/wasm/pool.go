@@ -35,7 +35,13 @@ func (r *Runner) runPooled(ctx context.Context, spec runner.Spec, module []byte,
 		if refused == nil {
 			refused = &runner.Result{}
 		}
+		if reason, ok := ended(ctx); ok && refused.Reason == runner.ReasonCancelled { // whoever prepares knows only that it was
+			refused.Reason, refused.Detail = reason, context.Cause(ctx).Error()
+		}
 		return *refused, err
+	}
+	if spec.Observe != nil {
+		w.worker.Observe(spec.Observe)
 	}
 	s, c := runSession(spec, w, h)
 	res, err := w.finish(ctx, s.exchange)

@@ -306,3 +306,31 @@ func TestGoFiles(t *testing.T) {
 		}
 	}
 }
+
+// stuck is a driver under which nothing gets ready before its time is up.
+type stuck struct{}
+
+func (stuck) Run(ctx context.Context, _ runner.Spec) (runner.Result, error) {
+	<-ctx.Done()
+	return runner.Result{Reason: runner.ReasonCancelled, Detail: context.Cause(ctx).Error()}, nil
+}
+
+func (stuck) Take(context.Context, runner.Limits) (runner.Worker, error) {
+	return nil, errors.New("it was not to come so far")
+}
+
+// A job whose time is up while its module is being compiled has timed out, and was not cancelled by anybody.
+func TestTimeIsUpWhileCompiling(t *testing.T) {
+	r := newRunner(t, wasm.Options{Driver: stuck{}, Pool: stuck{}, Cache: t.TempDir()})
+	spec := tool("exit", "0")
+	spec.Limits.Wall = time.Millisecond
+	if got, err := r.Run(t.Context(), spec); err != nil || got.Reason != runner.ReasonTimeout {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	spec.Limits.Wall = time.Hour
+	if got, err := r.Run(ctx, spec); err != nil || got.Reason != runner.ReasonCancelled {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}

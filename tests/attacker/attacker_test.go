@@ -32,7 +32,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func innerLayer() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+func innerLayer() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
+}
 
 // nobody is an ordinary user.
 const nobody = 65534
@@ -78,6 +80,9 @@ func confined(t *testing.T, d driver) {
 
 // TestNamespace runs as whoever runs the tests.
 func TestNamespace(t *testing.T) { confined(t, namespaceDriver()) }
+
+// TestNamespaceByBroker has a broker run the attacker.
+func TestNamespaceByBroker(t *testing.T) { testByBroker(t, namespaceDriver()) }
 
 // TestNamespaceAsOrdinaryUser runs TestNamespace again as a user without any privilege.
 func TestNamespaceAsOrdinaryUser(t *testing.T) {
@@ -126,6 +131,7 @@ func TestGuests(t *testing.T) {
 		makeMetadata(t)
 		t.Run("systemd", func(t *testing.T) { confined(t, systemdDriver()) })
 		t.Run("systemd pool", testPool)
+		t.Run("systemd by a broker", func(t *testing.T) { testByBroker(t, systemdDriver()) })
 		t.Run("namespace", func(t *testing.T) { testAttempts(t, namespaceDriver()) })
 		t.Run("control", func(t *testing.T) { testControl(t, names(t)) })
 		t.Run("control of collusion", testMeeting)

@@ -29,4 +29,4 @@ func main() {
 	os.Exit(64)
 }
 
-func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true}) }
+func inner() (runner.Runner, error) { return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true}) }

@@ -1,0 +1,243 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"arch.network/runner"
+)
+
+func (w *world) client() *Client { return &Client{Path: w.socket} }
+
+func (w *world) request(envelope []byte, ticket string) Request {
+	return Request{Envelope: envelope, Content: w.content, Ticket: ticket}
+}
+
+// errSeen ends watching.
+var errSeen = errors.New("seen")
+
+// TestWatch drives jobs as a program does that runs for long: it submits, watches all of them over one connection, and takes results.
+func TestWatch(t *testing.T) {
+	release := make(chan struct{})
+	part := twoParts(release)
+	w := newWorld(t, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+		spec.Observe(runner.Usage{Wall: time.Second, CPU: 2 * time.Second, MemoryPeak: 3, IORead: 4, IOWrite: 5})
+		return part(ctx, spec)
+	})
+	c, envelope := w.client(), sign(t, outputJob(), "alice", "bob")
+	if jobs, err := c.Jobs(t.Context()); err != nil || len(jobs) > 0 {
+		t.Fatalf("got %v, %v", jobs, err)
+	}
+	first, err := c.Submit(t.Context(), w.request(envelope, "one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	watching, told := make(chan struct{}), make(chan error, 1)
+	var seen []string
+	go func() {
+		told <- c.Watch(t.Context(), func(jobs []Job) error {
+			if len(seen) == 0 {
+				close(watching)
+			}
+			for _, j := range jobs {
+				s := fmt.Sprint(j.Ticket, " ", j.Phase)
+				if len(seen) == 0 || seen[len(seen)-1] != s {
+					seen = append(seen, s)
+				}
+				if s == "two gone" {
+					if j.Usage.CPU != 2*time.Second || j.Usage.IOWrite != 5 || !j.Started.Equal(now) {
+						t.Errorf("told %+v", j)
+					}
+					return errSeen
+				}
+			}
+			return nil
+		})
+	}()
+	<-watching
+	release <- struct{}{}
+	if resp, err := c.Attach(t.Context(), first, Request{}); err != nil || !resp.Result.OK() {
+		t.Fatalf("got %+v, %v", resp, err)
+	}
+	second, err := c.Submit(t.Context(), w.request(envelope, "two"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release <- struct{}{}
+	if resp, err := c.Attach(t.Context(), second, Request{}); err != nil || !resp.Result.OK() {
+		t.Fatalf("got %+v, %v", resp, err)
+	}
+	if err := <-told; !errors.Is(err, errSeen) {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"one running", "one over", "one gone", "two running", "two over", "two gone"}, seen); diff != "" {
+		t.Errorf("seen (-want +got):\n%s", diff)
+	}
+	settle(w.server.connections)
+	settle(w.server.jobs)
+}
+
+// TestWatchEnds has the broker stopped while somebody watches, although it would let jobs go on for an hour.
+func TestWatchEnds(t *testing.T) {
+	w := newWorld(t, exits, func(o *Options) { o.Drain = time.Hour })
+	watching, told := make(chan struct{}), make(chan error, 1)
+	go func() {
+		told <- w.client().Watch(t.Context(), func([]Job) error {
+			close(watching)
+			return nil
+		})
+	}()
+	<-watching
+	w.stop()
+	if r, ok := errors.AsType[*Refusal](<-told); !ok || r.Code != CodeStopping {
+		t.Errorf("got %v", r)
+	}
+	if _, err := w.client().Jobs(t.Context()); err == nil {
+		t.Error("it still answers")
+	} else if _, ok := errors.AsType[*UnreachableError](err); !ok {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestTicket asks twice for the same, as after a crash between asking and hearing the answer.
+func TestTicket(t *testing.T) {
+	release := make(chan struct{})
+	w := newWorld(t, twoParts(release))
+	c, envelope := w.client(), sign(t, outputJob(), "alice", "bob")
+	name, err := c.Submit(t.Context(), w.request(envelope, "42"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.Submit(t.Context(), w.request(envelope, "42")); err != nil || again != name {
+		t.Errorf("got %q, %v; the first was %q", again, err, name)
+	}
+	other := outputJob()
+	other.Metadata.Name = "other"
+	_, err = c.Submit(t.Context(), w.request(sign(t, other, "alice", "bob"), "42"))
+	if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != CodeTicket {
+		t.Errorf("another document: %v", err)
+	}
+	if n := w.started(); n != 1 {
+		t.Errorf("%d jobs ran", n)
+	}
+	release <- struct{}{}
+	// Run with the same ticket follows it; what is not kept is left.
+	q := w.request(envelope, "42")
+	q.Detach = true
+	lost := errors.New("no room")
+	for _, want := range []error{lost, ErrLeave, nil} {
+		q.Keep = func(resp Response, err error) error {
+			if err != nil || !resp.Result.OK() {
+				t.Errorf("keep %+v, %v", resp, err)
+			}
+			return want
+		}
+		resp, err := c.Run(t.Context(), q)
+		if !resp.Result.OK() || errors.Is(want, lost) != errors.Is(err, lost) || !errors.Is(want, lost) && err != nil {
+			t.Errorf("got %+v, %v", resp, err)
+		}
+	}
+	settle(w.server.connections)
+	if jobs, err := c.Jobs(t.Context()); err != nil || len(jobs) != 0 {
+		t.Errorf("left: %v, %v", jobs, err)
+	}
+	if n := w.started(); n != 1 {
+		t.Errorf("%d jobs ran", n)
+	}
+	settle(w.server.jobs)
+}
+
+// TestTicketOutlivesBroker finds a job by its ticket after a restart.
+func TestTicketOutlivesBroker(t *testing.T) {
+	dir, alive := t.TempDir(), map[string]Survivor{}
+	survivors := func(o *Options) {
+		o.Survivors = func(context.Context) (map[string]Survivor, error) { return alive, nil }
+	}
+	release := make(chan struct{})
+	w := newWorldIn(t, dir, twoParts(release), survivors)
+	envelope := nativeJob(t, w)
+	name, err := w.client().Submit(t.Context(), w.request(envelope, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	close(release)
+	settle(w.server.jobs)
+	alive[name] = &survivor{wait: secondPart}
+	next := newWorldIn(t, dir, exits, survivors)
+	if again, err := next.client().Submit(t.Context(), next.request(envelope, "t")); err != nil || again != name {
+		t.Errorf("got %q, %v; it was %q", again, err, name)
+	}
+	_, outputs, resp, err := next.attach(name)
+	if err != nil || outputs != "NAR" || !resp.Result.OK() {
+		t.Errorf("got %q, %+v, %v", outputs, resp, err)
+	}
+	next.running()
+	settle(next.server.connections)
+}
+
+// TestManyFollowers has several read the log of a running job.
+func TestManyFollowers(t *testing.T) {
+	release := make(chan struct{})
+	w := newWorld(t, twoParts(release))
+	name, err := w.client().Submit(t.Context(), w.request(sign(t, outputJob(), "alice", "bob"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const followers = 4
+	logs := make([]strings.Builder, followers)
+	started, ended := make(chan struct{}, 2*followers), make(chan error, followers)
+	for i := range followers {
+		go func() {
+			_, err := w.client().Attach(t.Context(), name, Request{
+				Stdout: writerFunc(func(p []byte) (int, error) { started <- struct{}{}; return logs[i].Write(p) }),
+				Keep:   func(Response, error) error { return ErrLeave },
+			})
+			ended <- err
+		}()
+	}
+	for range followers {
+		<-started
+	}
+	close(release)
+	for range followers {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range logs {
+		if got := logs[i].String(); got != "onetwo" {
+			t.Errorf("follower %d read %q", i, got)
+		}
+	}
+	if _, outputs, _, err := w.attach(name); err != nil || outputs != "NAR" {
+		t.Errorf("got %q, %v", outputs, err)
+	}
+	settle(w.server.connections)
+	settle(w.server.jobs)
+}
+
+// TestWatchRefuses lists what nobody may ask together.
+func TestWatchRefuses(t *testing.T) {
+	w := newWorld(t, exits)
+	envelope := sign(t, newJob(), "alice", "bob")
+	for name, q := range map[string]request{
+		"watch a job":                {Watch: true, Attach: "job-" + strings.Repeat("0", 24) + "-" + strings.Repeat("0", 12)},
+		"watch and run":              {Watch: true, Envelope: envelope},
+		"a ticket without detaching": {Envelope: envelope, Ticket: "x"},
+		"a path as ticket":           {Envelope: envelope, Detach: true, Ticket: "../x"},
+		"a long ticket":              {Envelope: envelope, Detach: true, Ticket: strings.Repeat("x", 65)},
+	} {
+		q.Version = protocolVersion
+		if r := w.talk(message(t, kindRequest, q)); r.Code != CodeProtocol {
+			t.Errorf("%s: %v", name, r)
+		}
+	}
+	w.alive()
+}
