@@ -1,0 +1,123 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// CheckpointPath is where a log's signed checkpoint lies, below its prefix.
+const CheckpointPath = "checkpoint"
+
+// Source is where a log's files are read from: a Dir, or a server.
+type Source interface {
+	TileReader
+	// ReadCheckpoint returns the signed checkpoint, of at most MaxNote bytes.
+	ReadCheckpoint(ctx context.Context) ([]byte, error)
+	// ReadBundle returns the bytes that lie at the path of a Bundle.
+	ReadBundle(ctx context.Context, path string) ([]byte, error)
+}
+
+// Dir is a directory in which a log's files lie. Where a partial tile or bundle is not there any more, because the full one has taken its
+// place, it reads that one and cuts it.
+type Dir string
+
+// The sizes that files can have, in bytes.
+const (
+	maxTile   = tileWidth * tlog.HashSize
+	maxBundle = tileWidth * (2 + MaxEntry)
+)
+
+// ReadCheckpoint implements Source.
+func (d Dir) ReadCheckpoint(context.Context) ([]byte, error) { return d.read(CheckpointPath, MaxNote) }
+
+// ReadTile implements TileReader.
+func (d Dir) ReadTile(_ context.Context, path string) ([]byte, error) {
+	return d.partial(path, maxTile)
+}
+
+// ReadBundle implements Source.
+func (d Dir) ReadBundle(_ context.Context, path string) ([]byte, error) {
+	return d.partial(path, maxBundle)
+}
+
+func (d Dir) partial(path string, limit int) ([]byte, error) {
+	tile, bundle, err := ParsePath(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := d.read(path, limit)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return data, err
+	}
+	full, cut := whole(tile, bundle)
+	if full == path {
+		return nil, err
+	}
+	more, err2 := d.read(full, limit)
+	if err2 != nil {
+		return nil, err
+	}
+	return cut(more)
+}
+
+func (d Dir) read(path string, limit int) ([]byte, error) {
+	f, err := os.Open(filepath.Join(string(d), filepath.FromSlash(path)))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("read %s: it is over the limit of %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// whole returns the path of the full tile or bundle that takes the place of a partial one, and what cuts it to the partial one.
+func whole(tile *Tile, bundle *Bundle) (string, func([]byte) ([]byte, error)) {
+	if tile != nil {
+		full := Tile{Level: tile.Level, Number: tile.Number, Width: tileWidth}
+		return full.Path(), func(data []byte) ([]byte, error) {
+			if len(data) != maxTile {
+				return nil, fmt.Errorf("read %s: it has %d bytes, not %d", full.Path(), len(data), maxTile)
+			}
+			return data[:tile.Width*tlog.HashSize], nil
+		}
+	}
+	full := Bundle{Number: bundle.Number, Width: tileWidth}
+	return full.Path(), func(data []byte) ([]byte, error) {
+		entries, err := ParseEntries(full, data)
+		if err != nil {
+			return nil, err
+		}
+		size := 0
+		for _, e := range entries[:bundle.Width] {
+			size += 2 + len(e)
+		}
+		return data[:size], nil
+	}
+}
+
+// ReadEntry returns entry index of a log of size entries. Whether it is the right one, only a proof shows.
+func ReadEntry(ctx context.Context, from Source, index, size int64) ([]byte, error) {
+	if index < 0 || index >= size {
+		return nil, fmt.Errorf("read entry %d: the log has %d entries", index, size)
+	}
+	b, at := BundleOf(index, size)
+	data, err := from.ReadBundle(ctx, b.Path())
+	if err != nil {
+		return nil, fmt.Errorf("read entry %d: %w", index, err)
+	}
+	entries, err := ParseEntries(b, data)
+	if err != nil {
+		return nil, fmt.Errorf("read entry %d: %w", index, err)
+	}
+	return entries[at], nil
+}
