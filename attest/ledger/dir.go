@@ -28,10 +28,10 @@ type Source interface {
 // place, it reads that one and cuts it.
 type Dir string
 
-// The sizes that files can have, in bytes.
+// The sizes that the files of a log can have, in bytes.
 const (
-	maxTile   = tileWidth * tlog.HashSize
-	maxBundle = tileWidth * (2 + MaxEntry)
+	MaxTile   = tileWidth * tlog.HashSize
+	MaxBundle = tileWidth * (2 + MaxEntry)
 )
 
 // ReadCheckpoint implements Source.
@@ -39,20 +39,26 @@ func (d Dir) ReadCheckpoint(context.Context) ([]byte, error) { return d.read(Che
 
 // ReadTile implements TileReader.
 func (d Dir) ReadTile(_ context.Context, path string) ([]byte, error) {
-	return d.partial(path, maxTile)
+	return d.partial(path, MaxTile)
 }
 
 // ReadBundle implements Source.
 func (d Dir) ReadBundle(_ context.Context, path string) ([]byte, error) {
-	return d.partial(path, maxBundle)
+	return d.partial(path, MaxBundle)
 }
 
 func (d Dir) partial(path string, limit int) ([]byte, error) {
+	return ReadPartial(path, func(path string) ([]byte, error) { return d.read(path, limit) })
+}
+
+// ReadPartial reads the tile or bundle at path by read. If it is a partial one that is not there (fs.ErrNotExist), it reads the full one and cuts it
+// (C2SP tlog-tiles, Partial Tiles).
+func ReadPartial(path string, read func(path string) ([]byte, error)) ([]byte, error) {
 	tile, bundle, err := ParsePath(path)
 	if err != nil {
 		return nil, err
 	}
-	data, err := d.read(path, limit)
+	data, err := read(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}
@@ -60,7 +66,7 @@ func (d Dir) partial(path string, limit int) ([]byte, error) {
 	if full == path {
 		return nil, err
 	}
-	more, err2 := d.read(full, limit)
+	more, err2 := read(full)
 	if err2 != nil {
 		return nil, err
 	}
@@ -85,8 +91,8 @@ func whole(tile *Tile, bundle *Bundle) (string, func([]byte) ([]byte, error)) {
 	if tile != nil {
 		full := Tile{Level: tile.Level, Number: tile.Number, Width: tileWidth}
 		return full.Path(), func(data []byte) ([]byte, error) {
-			if len(data) != maxTile {
-				return nil, fmt.Errorf("read %s: it has %d bytes, not %d", full.Path(), len(data), maxTile)
+			if len(data) != MaxTile {
+				return nil, fmt.Errorf("read %s: it has %d bytes, not %d", full.Path(), len(data), MaxTile)
 			}
 			return data[:tile.Width*tlog.HashSize], nil
 		}
