@@ -29,6 +29,7 @@ const importRules = `
 	NONE < attest/ledger/durable;
 	attest/ledger, attest/ledger/durable < attest/ledger/notekey;
 	attest, attest/ledger/notekey < attest/ledger/sequencer;
+	attest/ledger/sequencer < attest/ledger/hammer;
 	attest/ledger < attest/ledger/tilehttp;
 	attest/ledger/notekey < attest/ledger/witness;
 
@@ -59,7 +60,7 @@ const importRules = `
 
 	# The commands choose drivers and fetchers.
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
-	attest/ledger/sequencer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
+	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;

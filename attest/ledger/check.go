@@ -39,7 +39,8 @@ func (r *Report) OK() bool { return len(r.Faults) == 0 }
 
 // Check computes a log anew from its entries, and compares with every tile and with the signed checkpoint. For a Dir it also checks what
 // is durable and not signed yet, and every other file there. Visit, if not nil, sees each entry in the order of the log; what it
-// says against one is a fault of it. The error is for what keeps the check from going on, such as ctx; faults are in the report.
+// says against one is a fault of it. The error is for what keeps the check from going on, such as ctx, or a *QuorumError; faults are in the
+// report.
 func Check(ctx context.Context, policy *Policy, from Source, visit func(index int64, entry []byte) error) (*Report, error) {
 	c := &checker{ctx: ctx, from: from, visit: visit, report: &Report{}}
 	if err := c.states(policy); err != nil {
@@ -88,6 +89,9 @@ func (c *checker) states(policy *Policy) error {
 		return fmt.Errorf("check log: read checkpoint: %w", err)
 	}
 	signed, err := policy.Open(data)
+	if quorum, ok := errors.AsType[*QuorumError](err); ok {
+		return quorum // not the log's fault
+	}
 	if err == nil {
 		err = oneForm(data)
 	}

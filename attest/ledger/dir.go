@@ -15,6 +15,10 @@ import (
 // CheckpointPath is where a log's signed checkpoint lies, below its prefix.
 const CheckpointPath = "checkpoint"
 
+// PolicyPath is where a writer keeps the keys of its log, as a policy, for those who read the log in its own directory. It is not published: whoever
+// gets a log from elsewhere has its keys from elsewhere, too.
+const PolicyPath = "policy"
+
 // Source is where a log's files are read from: a Dir, or a server.
 type Source interface {
 	TileReader
@@ -36,6 +40,15 @@ const (
 
 // ReadCheckpoint implements Source.
 func (d Dir) ReadCheckpoint(context.Context) ([]byte, error) { return d.read(CheckpointPath, MaxNote) }
+
+// ReadPolicy returns the keys that the log's own writer says it has.
+func (d Dir) ReadPolicy() (*Policy, error) {
+	data, err := d.read(PolicyPath, MaxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("read the log's own keys: %w", err)
+	}
+	return ParsePolicy(data)
+}
 
 // ReadTile implements TileReader.
 func (d Dir) ReadTile(_ context.Context, path string) ([]byte, error) {

@@ -75,7 +75,7 @@ func mainCommands(a *app) []*cobra.Command {
 func trustCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newKeyCommand(a), newTrustCommand(a), newSignCommand(a), newCheckCommand(a), newWrapCommand(a),
-		newUnwrapCommand(a), newPinCommand(a), newExplainCommand(a), newSchemaCommand(a),
+		newUnwrapCommand(a), newPinCommand(a), newExplainCommand(a), newSchemaCommand(a), newLedgerCommand(a),
 	}
 }
 

@@ -191,6 +191,9 @@ func (l *Log) compare(ctx context.Context, opts Options) error {
 	if err := l.comparePublished(ctx, tree); err != nil {
 		return err
 	}
+	if err := l.publishPolicy(opts.Keys); err != nil {
+		return err
+	}
 	return l.settle(tree)
 }
 
@@ -211,6 +214,15 @@ func (l *Log) comparePublished(ctx context.Context, tree ledger.Checkpoint) erro
 		return &RestoredError{Signed: signed.Checkpoint, Found: tree, Record: l.record.path}
 	}
 	return nil
+}
+
+// publishPolicy writes the log's own keys beside it, for those who read it where it lies.
+func (l *Log) publishPolicy(keys *notekey.Keys) error {
+	path := filepath.Join(string(l.dir), ledger.PolicyPath)
+	if have, err := durable.ReadFile(path, ledger.MaxPolicy); err == nil && string(have) == string(keys.LogPolicy()) {
+		return nil
+	}
+	return durable.WriteFile(path, keys.LogPolicy(), 0o644)
 }
 
 // damagedError says that the published checkpoint is not one of ours.
