@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 )
@@ -63,6 +64,20 @@ func DecisionKinds() []string {
 // NewDecision makes the statement of a decision about subjects: the document it is about, and whatever else it changes. Texts over the limits
 // are cut, and so many of the reasons are kept as fit, with a last one that counts those left out.
 func NewDecision(d Decision, subjects ...ResourceDescriptor) (*Statement, error) {
+	predicate, _, err := encodeDecision(d, subjects)
+	if err != nil {
+		return nil, err
+	}
+	return &Statement{Type: StatementType, Subject: subjects, PredicateType: DecisionType, Predicate: predicate}, nil
+}
+
+// EncodeDecision returns what NewDecision's statement encodes to, for whoever makes many: the payload that is signed.
+func EncodeDecision(d Decision, subjects ...ResourceDescriptor) ([]byte, error) {
+	_, payload, err := encodeDecision(d, subjects)
+	return payload, err
+}
+
+func encodeDecision(d Decision, subjects []ResourceDescriptor) (predicate, payload []byte, err error) {
 	d.Summary = shorten(d.Summary, MaxText)
 	all := d.Reasons
 	d.Reasons = make([]DecisionReason, min(len(all), MaxReasons))
@@ -74,31 +89,38 @@ func NewDecision(d Decision, subjects ...ResourceDescriptor) (*Statement, error)
 		d.Reasons[MaxReasons-1] = leftOut(len(all) - MaxReasons + 1)
 	}
 	for {
-		s, size, err := d.statement(subjects)
+		predicate, payload, err = d.encode(subjects)
 		kept := len(d.Reasons)
 		switch {
 		case err != nil:
-			return nil, err
-		case size <= MaxDecision:
-			return s, nil
+			return nil, nil, fmt.Errorf("make decision: %w", err)
+		case len(payload) <= MaxDecision:
+			return predicate, payload, nil
 		case kept < 2:
-			return nil, fmt.Errorf("make decision: it has %d bytes without most of its reasons; %d are allowed: name evidence by digest instead", size, MaxDecision)
+			return nil, nil, fmt.Errorf("make decision: it has %d bytes without most of its reasons; %d are allowed: name evidence by digest instead", len(payload), MaxDecision)
 		}
 		d.Reasons = d.Reasons[:kept-1]
 		d.Reasons[kept-2] = leftOut(len(all) - kept + 2)
 	}
 }
 
-func (d *Decision) statement(subjects []ResourceDescriptor) (*Statement, int, error) {
-	s, err := NewStatement(subjects, d)
-	if err != nil {
-		return nil, 0, err
+// encode returns the predicate and the statement in canonical form, in which the members of the statement are in this order.
+func (d *Decision) encode(subjects []ResourceDescriptor) (predicate, payload []byte, err error) {
+	if err := d.Validate(); err != nil {
+		return nil, nil, err
 	}
 	if err := checkDecisionSubjects(subjects); err != nil {
-		return nil, 0, fmt.Errorf("make decision: %w", err)
+		return nil, nil, err
 	}
-	data, err := s.Encode()
-	return s, len(data), err
+	if predicate, err = canonical.Marshal(d); err != nil {
+		return nil, nil, err
+	}
+	subject, err := canonical.Marshal(subjects)
+	if err != nil {
+		return nil, nil, err
+	}
+	return predicate, slices.Concat([]byte(`{"_type":"`+StatementType+`","predicate":`), predicate,
+		[]byte(`,"predicateType":"`+DecisionType+`","subject":`), subject, []byte("}")), nil
 }
 
 func leftOut(n int) DecisionReason {
@@ -106,8 +128,8 @@ func leftOut(n int) DecisionReason {
 }
 
 func checkDecisionSubjects(subjects []ResourceDescriptor) error {
-	if len(subjects) > MaxDecisionSubjects {
-		return fmt.Errorf("decision has %d subjects, over the limit of %d", len(subjects), MaxDecisionSubjects)
+	if len(subjects) == 0 || len(subjects) > MaxDecisionSubjects {
+		return fmt.Errorf("decision has %d subjects, not 1 to %d", len(subjects), MaxDecisionSubjects)
 	}
 	return validateNamed("subject", subjects)
 }

@@ -64,6 +64,14 @@ func TestDecision(t *testing.T) {
 	if diff := cmp.Diff(&want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
+	encoded, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, err := attest.EncodeDecision(decision(), decisionSubject())
+	if diff := cmp.Diff(string(encoded), string(direct)); diff != "" || err != nil {
+		t.Errorf("%v (-statement +direct)\n%s", err, diff)
+	}
 	at := time.Date(2026, 5, 1, 14, 0, 0, 123456789, time.FixedZone("", 7200))
 	if got := attest.FormatDecisionTime(at); got != want.At {
 		t.Errorf("time %s", got)

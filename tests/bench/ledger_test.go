@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -62,6 +63,19 @@ func grouped(b *testing.B, l *sequencer.Log, n int) {
 	}
 }
 
+// perCore runs one thing again and again, and reports how often a second of CPU time is enough for it.
+func perCore(b *testing.B, what string, run func(i int) error) {
+	b.Helper()
+	start := cpuTime(b)
+	i := 0
+	for ; b.Loop(); i++ {
+		if err := run(i); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(i)/(cpuTime(b)-start).Seconds(), what+"/cpu-s")
+}
+
 // BenchmarkLedgerAppend makes entries of 600 bytes durable: one at a time, and many together.
 func BenchmarkLedgerAppend(b *testing.B) {
 	b.Run("single", func(b *testing.B) {
@@ -78,10 +92,31 @@ func BenchmarkLedgerAppend(b *testing.B) {
 		b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 	})
+	for _, group := range []int{1, 256} { // the same, to a file with nothing but a sync
+		b.Run(fmt.Sprintf("fsync-per-%d", group), func(b *testing.B) {
+			f, err := os.Create(filepath.Join(b.TempDir(), "entries"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			entries := make([]byte, 600*group)
+			for b.Loop() {
+				if _, err := f.Write(entries); err != nil {
+					b.Fatal(err)
+				}
+				if err := f.Sync(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*group)/b.Elapsed().Seconds(), "entries/s")
+		})
+	}
 	b.Run("grouped", func(b *testing.B) {
 		l := benchLog(b)
 		b.ResetTimer()
+		cpu := cpuTime(b)
 		grouped(b, l, b.N)
+		b.ReportMetric(float64((cpuTime(b)-cpu).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 	})
 }
@@ -100,6 +135,7 @@ func BenchmarkLedgerRecord(b *testing.B) {
 	job := attest.Document("job", digest.Of([]byte("job")))
 	b.SetParallelism(512)
 	b.ResetTimer()
+	cpu := cpuTime(b)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if _, err := r.Record(context.Background(), attest.Decision{Kind: "admission", Verdict: "accepted", Summary: "The job was accepted."}, job); err != nil {
@@ -108,6 +144,7 @@ func BenchmarkLedgerRecord(b *testing.B) {
 		}
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+	b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
 }
 
 // BenchmarkLedgerProof builds and verifies proofs of entries of a log of 100,000, on one core, beside tessera's client and merkle's verifier.
@@ -132,12 +169,7 @@ func BenchmarkLedgerProof(b *testing.B) {
 			}
 		}
 		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			if _, err := prover.Inclusion(b.Context(), at(i)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proofs/s")
+		perCore(b, "proofs", func(i int) error { _, err := prover.Inclusion(b.Context(), at(i)); return err })
 	})
 	fetch := client.FileFetcher{Root: string(l.Dir())}
 	pb, err := client.NewProofBuilder(b.Context(), uint64(signed.Size), fetch.ReadTile)
@@ -146,12 +178,7 @@ func BenchmarkLedgerProof(b *testing.B) {
 	}
 	b.Run("build/tessera", func(b *testing.B) {
 		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			if _, err := pb.InclusionProof(b.Context(), uint64(at(i))); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proofs/s")
+		perCore(b, "proofs", func(i int) error { _, err := pb.InclusionProof(b.Context(), uint64(at(i))); return err })
 	})
 	entry, err := ledger.ReadEntry(b.Context(), l.Dir(), 4711, signed.Size)
 	if err != nil {
@@ -163,31 +190,18 @@ func BenchmarkLedgerProof(b *testing.B) {
 	}
 	leaf := tlog.RecordHash(entry)
 	b.Run("verify/arch", func(b *testing.B) {
-		for b.Loop() {
-			if err := signed.Includes(4711, hashes, entry); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proofs/s")
+		perCore(b, "proofs", func(int) error { return signed.Includes(4711, hashes, entry) })
 	})
 	b.Run("verify/path", func(b *testing.B) { // without hashing the entry, as merkle's
-		for b.Loop() {
-			if err := tlog.CheckRecord(hashes, signed.Size, signed.Root, 4711, leaf); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proofs/s")
+		perCore(b, "proofs", func(int) error { return tlog.CheckRecord(hashes, signed.Size, signed.Root, 4711, leaf) })
 	})
 	var theirs [][]byte
 	for _, h := range hashes {
 		theirs = append(theirs, bytes.Clone(h[:]))
 	}
 	b.Run("verify/merkle", func(b *testing.B) {
-		for b.Loop() {
-			if err := proof.VerifyInclusion(rfc6962.DefaultHasher, 4711, uint64(signed.Size), leaf[:], theirs, signed.Root[:]); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proofs/s")
+		perCore(b, "proofs", func(int) error {
+			return proof.VerifyInclusion(rfc6962.DefaultHasher, 4711, uint64(signed.Size), leaf[:], theirs, signed.Root[:])
+		})
 	})
 }

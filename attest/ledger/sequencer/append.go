@@ -84,25 +84,49 @@ func (l *Log) Add(ctx context.Context, entry []byte) (Future, error) {
 // group makes entries durable, as many together as there are. It ends when the queue is closed.
 func (l *Log) group() {
 	defer close(l.grouped)
-	group := make([]*pending, 0, l.batch)
-	for first := range l.queue {
-		group = append(group[:0], first)
-		for more := true; more && len(group) < l.batch; {
-			select {
-			case p, ok := <-l.queue:
-				if more = ok; ok {
-					group = append(group, p)
-				}
-			default:
-				more = false
+	restAfter := orElse(l.opts.RestAfter, DefaultRestAfter)
+	idle := time.NewTimer(restAfter)
+	defer idle.Stop()
+	for {
+		select {
+		case first, ok := <-l.queue:
+			if !ok {
+				return
+			}
+			l.write(l.together(first))
+			idle.Reset(restAfter)
+		case <-idle.C:
+			if l.rest(); l.storage != nil {
+				idle.Reset(restAfter)
 			}
 		}
-		l.write(group)
 	}
+}
+
+// together returns first and what else is waiting.
+func (l *Log) together(first *pending) []*pending {
+	group := []*pending{first}
+	for len(group) < l.batch {
+		select {
+		case p, ok := <-l.queue:
+			if !ok {
+				return group
+			}
+			group = append(group, p)
+		default:
+			return group
+		}
+	}
+	return group
 }
 
 // write makes a group durable and answers it, part by part if the storage would not take it as one.
 func (l *Log) write(group []*pending) {
+	if l.storage == nil && l.failure() == nil {
+		if err := l.start(l.opts); err != nil {
+			l.fail(err)
+		}
+	}
 	for len(group) > 0 && l.failure() == nil {
 		n := l.writePart(group)
 		l.answer(group[:n])
@@ -118,8 +142,8 @@ func (l *Log) write(group []*pending) {
 // what comes later waits for the next part, so that it cannot become durable when what was before it did not.
 func (l *Log) writePart(group []*pending) int {
 	var futures []tessera.IndexFuture
-	for start := time.Now(); len(futures) < len(group) && time.Since(start) < batchAge/2; {
-		futures = append(futures, l.add(context.Background(), group[len(futures)].entry))
+	for start := time.Now(); len(futures) < len(group) && time.Since(start) < batchAge*3/4; {
+		futures = append(futures, l.storage.add(context.Background(), group[len(futures)].entry))
 	}
 	for i, future := range futures {
 		index, err := future()

@@ -33,6 +33,9 @@ type Options struct {
 	Pending int
 	// CheckpointInterval is the least time between two checkpoints. Zero: DefaultCheckpointInterval, the shortest there is.
 	CheckpointInterval time.Duration
+	// RestAfter is how long nothing is appended before the storage is stopped, which otherwise looks at the disk ten times a second. The next
+	// entry starts it again. Zero: DefaultRestAfter.
+	RestAfter time.Duration
 	// Adopt begins the record of what was signed with the log as it stands, if there is a log and no record. It is for a
 	// person to decide, once.
 	Adopt bool
@@ -43,9 +46,10 @@ const (
 	DefaultBatch              = 1024
 	DefaultPending            = 8192
 	DefaultCheckpointInterval = 100 * time.Millisecond // tessera's minimum
+	DefaultRestAfter          = 3 * time.Second
 
-	// batchAge is how long a group that is not full waits for its last entries to be handed to the storage.
-	batchAge = time.Millisecond
+	// batchAge is how long the storage waits for more after the first entry of a group that is not full.
+	batchAge = 2 * time.Millisecond
 	// collectEvery is how often partial tiles that full ones have replaced are removed.
 	collectEvery = time.Minute
 )
@@ -57,8 +61,8 @@ func (o Options) Validate() error {
 		return errors.New("open log: it needs a directory and a record of what was signed")
 	case o.Keys == nil:
 		return errors.New("open log: it needs keys")
-	case o.Batch < 0 || o.Pending < 0 || o.CheckpointInterval < 0:
-		return errors.New("open log: batch, pending and checkpoint interval are not negative")
+	case o.Batch < 0 || o.Pending < 0 || o.CheckpointInterval < 0 || o.RestAfter < 0:
+		return errors.New("open log: batch, pending, checkpoint interval and rest are not negative")
 	case o.CheckpointInterval != 0 && o.CheckpointInterval < DefaultCheckpointInterval:
 		return fmt.Errorf("open log: a checkpoint interval of %v is under the minimum of %v", o.CheckpointInterval, DefaultCheckpointInterval)
 	}
@@ -84,11 +88,8 @@ type Log struct {
 	record *record
 	locks  []func() error
 
-	add      tessera.AddFn
-	reader   tessera.LogReader
-	shutdown func(context.Context) error
-	cancel   context.CancelFunc
-
+	opts    Options
+	storage *storage // of the grouping goroutine, and after it of Close; nil: it rests
 	queue   chan *pending
 	batch   int
 	flying  sync.WaitGroup // entries that are handed over and not answered
@@ -115,20 +116,25 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{
-		dir: ledger.Dir(opts.Dir), origin: opts.Keys.Name(), policy: policy, batch: orElse(opts.Batch, DefaultBatch),
+		opts: opts, dir: ledger.Dir(opts.Dir), origin: opts.Keys.Name(), policy: policy, batch: orElse(opts.Batch, DefaultBatch),
 		queue: make(chan *pending, orElse(opts.Pending, DefaultPending)), grouped: make(chan struct{}),
 		record: &record{path: opts.Signed, tiles: ledger.Dir(opts.Dir)},
 	}
-	for _, step := range []func(context.Context, Options) error{l.lock, l.compare, l.start} {
-		if err := step(ctx, opts); err != nil {
-			return nil, errors.Join(err, l.release())
-		}
+	err = l.lock(opts)
+	if err == nil {
+		err = l.compare(ctx, opts)
+	}
+	if err == nil {
+		err = l.start(opts)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.release())
 	}
 	go l.group()
 	return l, nil
 }
 
-func orElse(n, fallback int) int {
+func orElse[T int | time.Duration](n, fallback T) T {
 	if n == 0 {
 		return fallback
 	}
@@ -139,7 +145,7 @@ func orElse(n, fallback int) int {
 var silence = sync.OnceFunc(func() { klog.SetSlogLogger(slog.New(slog.DiscardHandler)) })
 
 // lock keeps other processes out, of the log and of the record.
-func (l *Log) lock(_ context.Context, opts Options) error {
+func (l *Log) lock(opts Options) error {
 	for _, file := range []string{opts.Signed + ".lock", filepath.Join(opts.Dir, ".state", "writer.lock")} {
 		if err := durable.MakeDir(filepath.Dir(file)); err != nil {
 			return err
@@ -264,7 +270,8 @@ func (l *Log) settle(tree ledger.Checkpoint) error {
 	return nil
 }
 
-func (l *Log) start(_ context.Context, opts Options) error {
+// start starts the storage, which signs checkpoints by itself.
+func (l *Log) start(opts Options) error {
 	signers, err := opts.Keys.LogSigners()
 	if err != nil {
 		return err
@@ -272,19 +279,15 @@ func (l *Log) start(_ context.Context, opts Options) error {
 	for i, s := range signers {
 		signers[i] = recordedSigner{s, l.record}
 	}
-	interval := opts.CheckpointInterval
-	if interval == 0 {
-		interval = DefaultCheckpointInterval
-	}
-	ctx, cancel := context.WithCancel(context.Background()) // until Close
+	ctx, cancel := context.WithCancel(context.Background()) // until stop
 	driver, err := posix.New(ctx, posix.Config{Path: opts.Dir})
 	if err != nil {
 		cancel()
 		return fmt.Errorf("open log: %w", err)
 	}
-	appender, shutdown, reader, err := tessera.NewAppender(ctx, driver, tessera.NewAppendOptions().
+	appender, shutdown, _, err := tessera.NewAppender(ctx, driver, tessera.NewAppendOptions().
 		WithCheckpointSigner(signers[0], signers[1:]...).
-		WithCheckpointInterval(interval).
+		WithCheckpointInterval(orElse(opts.CheckpointInterval, DefaultCheckpointInterval)).
 		WithCheckpointRepublishInterval(0).
 		WithBatching(uint(l.batch), batchAge).
 		WithGarbageCollectionInterval(collectEvery))
@@ -292,8 +295,32 @@ func (l *Log) start(_ context.Context, opts Options) error {
 		cancel()
 		return fmt.Errorf("open log: %w", err)
 	}
-	l.add, l.shutdown, l.reader, l.cancel = appender.Add, shutdown, reader, cancel
+	l.storage = &storage{add: appender.Add, shutdown: shutdown, cancel: cancel}
 	return nil
+}
+
+// storage is tessera's, while it runs. It looks at the disk ten times a second, so it is stopped when there is nothing to do.
+type storage struct {
+	add      tessera.AddFn
+	shutdown func(context.Context) error // waits for a checkpoint
+	cancel   context.CancelFunc
+}
+
+// rest stops the storage if a checkpoint covers the whole tree.
+func (l *Log) rest() {
+	if l.storage == nil {
+		return
+	}
+	tree, err := l.Tree()
+	if err != nil {
+		return
+	}
+	signed, err := l.Checkpoint(context.Background())
+	if err != nil || signed.Size != tree.Size {
+		return
+	}
+	l.storage.cancel()
+	l.storage = nil
 }
 
 // Close waits until everything handed over is answered and a checkpoint covers it, or ctx ends, and lets go of the log.
@@ -310,11 +337,13 @@ func (l *Log) Close(ctx context.Context) error {
 	close(l.queue)
 	<-l.grouped
 	var err error
-	if failed == nil {
-		err = l.shutdown(ctx)
+	if l.storage != nil {
+		if failed == nil {
+			err = l.storage.shutdown(ctx)
+		}
+		l.storage.cancel()
 	}
 	l.record.close()
-	l.cancel()
 	return errors.Join(err, l.release())
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
@@ -301,6 +302,31 @@ func checkChain(t testing.TB, l *sequencer.Log, n int64) {
 	}
 	if got, _, err := c.End(); err != nil || got != n {
 		t.Errorf("%d decisions, want %d: %v", got, n, err)
+	}
+}
+
+// A log whose storage rests after each entry goes on as any other.
+func TestRest(t *testing.T) {
+	opts := options(t, t.TempDir())
+	opts.RestAfter = time.Millisecond
+	l := open(t, opts)
+	r := recorder(t, l)
+	for i := range 10 {
+		d, subject := decision(i)
+		e, err := r.Record(t.Context(), d, subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 { // until a checkpoint covers it, it does not rest
+			if _, err := r.Proof(t.Context(), e.Index); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	checkChain(t, l, 10)
+	closeLog(t, l)
+	if report := check(t, opts, true); !report.OK() || report.Signed.Size != 10 {
+		t.Errorf("%+v", report)
 	}
 }
 
