@@ -259,27 +259,3 @@ func TestServerRemembers(t *testing.T) {
 		t.Errorf("a state that cannot be kept: %d %q", w.Code, w.Body)
 	}
 }
-
-func FuzzAddCheckpoint(f *testing.F) {
-	l := newMemoryLog(f, "log.example", "a", "b", "c")
-	f.Add(body(0, nil, l.checkpoint(f, 3)))
-	f.Add(body(2, l.proof(f, 2, 3), l.checkpoint(f, 3)))
-	good := map[string]bool{}
-	for n := range int64(4) {
-		good[strings.SplitN(string(l.checkpoint(f, n)), "\n\n", 2)[0]] = true
-	}
-	s, err := witness.NewServer(witness.Options{Dir: f.TempDir(), Keys: keys(f, "w.example"), Policy: policyOf(f, string(l.keys.LogPolicy()))})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		w := httptest.NewRecorder()
-		s.ServeHTTP(w, httptest.NewRequest("POST", witness.AddPath, strings.NewReader(text)))
-		if w.Code == 200 {
-			_, rest, _ := strings.Cut(text, "\n\n")
-			if text, _, _ := strings.Cut(rest, "\n\n"); !good[text] {
-				t.Errorf("%q was cosigned", text)
-			}
-		}
-	})
-}
