@@ -21,6 +21,7 @@ const (
 	// StatementType is the `_type` of every statement (in-toto attestation spec/v1/statement.md).
 	StatementType = "https://in-toto.io/Statement/v1"
 
+	DecisionType   = "https://arch.network/attestation/decision/v1"
 	ClaimType      = "https://arch.network/attestation/build-claim/v1"
 	NegativeType   = "https://arch.network/attestation/build-negative/v1"
 	JobResultType  = "https://arch.network/attestation/job-result/v1"

@@ -12,7 +12,7 @@ var texts embed.FS
 
 // SchemaNames lists the statements that have a JSON Schema and a page of documentation, sorted.
 func SchemaNames() []string {
-	return []string{"build-claim", "build-negative", "job-result", "job-run", "provenance", "verification-summary"}
+	return []string{"build-claim", "build-negative", "decision", "job-result", "job-run", "provenance", "verification-summary"}
 }
 
 // Schema returns the JSON Schema (2020-12) of a statement, one of SchemaNames.

@@ -32,6 +32,7 @@ func (w *world) examples() map[string]*attest.Statement {
 	return map[string]*attest.Statement{
 		"build-claim": w.claim, "build-negative": negative, "provenance": w.provenance(w.claim), "verification-summary": summary,
 		"job-result": newJobResult(w.t), "job-run": newJobRun(w.t, newJobResult(w.t), jobRun()),
+		"decision": newDecision(w.t, decision(), decisionSubject()),
 	}
 }
 
@@ -138,6 +139,11 @@ func TestSchemasRefuse(t *testing.T) {
 		{"unknown reason", "job-run", `"reason":"exit"`, `"reason":"tired"`},
 		{"signal of an exit", "job-run", `"reason":"exit"`, `"reason":"exit","signal":"SIGKILL"`},
 		{"exit without a result", "job-run", `"result":"`, `"results":"`},
+		{"unknown kind of decision", "decision", `"kind":"admission"`, `"kind":"guess"`},
+		{"first decision with one before it", "decision", `"sequence":7`, `"sequence":1`},
+		{"decision without milliseconds", "decision", `.123456Z`, `Z`},
+		{"decision by nobody", "decision", `"by":"uid:1000"`, `"by":"somebody"`},
+		{"evidence that is carried along", "decision", `"name":"policy.yaml"`, `"content":"eA==","name":"policy.yaml"`},
 		{"summary of another result", "verification-summary", `"PASSED"`, `"MAYBE"`},
 	}
 	for _, tt := range tests {

@@ -22,7 +22,7 @@ type Statement struct {
 	Predicate     json.RawMessage      `json:"predicate,omitempty"`
 }
 
-// Predicate is what a Statement can say: a Claim, Provenance, VSA, Negative, JobResult or JobRun.
+// Predicate is what a Statement can say: a Claim, Provenance, VSA, Negative, JobResult, JobRun or Decision.
 type Predicate interface {
 	PredicateType() string
 	Validate() error
@@ -120,7 +120,9 @@ func ParseStatement(payload []byte) (*Statement, error) {
 }
 
 // ownTypes are the predicate types of ours, of which each statement has one form.
-func ownTypes() []string { return []string{ClaimType, NegativeType, JobResultType, JobRunType} }
+func ownTypes() []string {
+	return []string{ClaimType, NegativeType, JobResultType, JobRunType, DecisionType}
+}
 
 // checkOwn holds a statement of ours to the one form it can have, but for its predicate, which own checks.
 func (s *Statement) checkOwn(payload, form []byte) error {

@@ -6,8 +6,8 @@
 // witnesses, counted by public key; that an entry called included is under that very checkpoint; and that a proof made from tiles
 // is checked against the checkpoint before anyone gets it.
 //
-// It never writes a log, never trusts a log or witness that the Policy does not name, and links no network: whoever
-// has the tiles hands them in.
+// It never writes a log (attest/ledger/sequencer does), never trusts a log or witness that the Policy does not name, and links no
+// network: whoever has the tiles hands them in.
 package ledger
 
 import (
@@ -39,6 +39,9 @@ func (c Checkpoint) String() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
 }
 
+// ParseCheckpoint reads the text of a note, without the signatures: what it says is true only if they were verified. See Policy.Open.
+func ParseCheckpoint(text string) (Checkpoint, error) { return parseCheckpoint(text) }
+
 // parseCheckpoint reads the text of a note. Extension lines, which the specification allows, are skipped.
 func parseCheckpoint(text string) (Checkpoint, error) {
 	refuse := func(format string, args ...any) (Checkpoint, error) {
@@ -53,11 +56,11 @@ func parseCheckpoint(text string) (Checkpoint, error) {
 	if origin == "" || len(origin) > MaxOrigin {
 		return refuse("its origin has %d bytes, not 1 to %d", len(origin), MaxOrigin)
 	}
-	size, ok := parseNumber(count)
+	size, ok := ParseNumber(count)
 	if !ok {
 		return refuse("%q is no tree size", shorten(count))
 	}
-	root, ok := parseHash(hash)
+	root, ok := ParseHash(hash)
 	if !ok {
 		return refuse("%q is no root hash", shorten(hash))
 	}
@@ -81,14 +84,14 @@ func emptyRoot() tlog.Hash {
 	return h
 }
 
-// parseNumber reads a decimal number without sign and without leading zeros.
-func parseNumber(text string) (int64, bool) {
+// ParseNumber reads a decimal number without sign and without leading zeros.
+func ParseNumber(text string) (int64, bool) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == text
 }
 
-// parseHash reads standard base64 of 32 bytes, in its one spelling.
-func parseHash(text string) (tlog.Hash, bool) {
+// ParseHash reads standard base64 of 32 bytes, in its one spelling.
+func ParseHash(text string) (tlog.Hash, bool) {
 	var h tlog.Hash
 	data, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil || len(data) != len(h) || base64.StdEncoding.EncodeToString(data) != text {

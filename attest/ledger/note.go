@@ -42,6 +42,22 @@ func (e *QuorumError) Hint() string {
 // cosigned. Signatures by keys that the policy does not know are ignored; one that a known key did not make
 // refuses the whole note (C2SP signed-note, Verifying). The error is a *QuorumError if only witnesses are lacking.
 func (p *Policy) Open(signed []byte) (*Signed, error) {
+	s, err := p.Read(signed)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string]bool{}
+	for _, name := range s.Witnesses {
+		by[name] = true
+	}
+	if !p.quorum.satisfied(by) {
+		return nil, &QuorumError{Origin: s.Origin, Witnesses: s.Witnesses}
+	}
+	return s, nil
+}
+
+// Read is Open for whoever asks witnesses for their cosignatures: it does not demand that there be a quorum of them yet.
+func (p *Policy) Read(signed []byte) (*Signed, error) {
 	n, origin, err := p.open(signed)
 	if err != nil {
 		return nil, fmt.Errorf("verify checkpoint: %w", err)
@@ -56,10 +72,8 @@ func (p *Policy) Open(signed []byte) (*Signed, error) {
 			return nil, fmt.Errorf("verify checkpoint: %s did not sign with its key of type %#02x, %08x", origin, k.kind, k.verifier.KeyHash())
 		}
 	}
-	by := map[string]bool{}
 	for _, w := range p.witnesses {
 		if sig, ok := signature(n, w.key); ok {
-			by[w.name] = true
 			s.Witnesses = append(s.Witnesses, w.name)
 			if at, err := fnote.CoSigV1Timestamp(sig); err == nil && at.After(s.Newest) {
 				s.Newest = at
@@ -67,9 +81,6 @@ func (p *Policy) Open(signed []byte) (*Signed, error) {
 		}
 	}
 	slices.Sort(s.Witnesses)
-	if !p.quorum.satisfied(by) {
-		return nil, &QuorumError{Origin: origin, Witnesses: s.Witnesses}
-	}
 	return s, nil
 }
 

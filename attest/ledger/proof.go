@@ -61,14 +61,14 @@ func parseProof(data []byte) (*Proof, error) {
 	if len(lines) == 0 || !strings.HasPrefix(lines[0], "index ") {
 		return nil, errors.New("it has no index line")
 	}
-	if p.Index, ok = parseNumber(lines[0][len("index "):]); !ok {
+	if p.Index, ok = ParseNumber(lines[0][len("index "):]); !ok {
 		return nil, fmt.Errorf("%q is no index", shorten(lines[0]))
 	}
 	if lines = lines[1:]; len(lines) > maxHashes {
 		return nil, fmt.Errorf("%d hashes are over the limit of %d", len(lines), maxHashes)
 	}
 	for _, line := range lines {
-		h, ok := parseHash(line)
+		h, ok := ParseHash(line)
 		if !ok {
 			return nil, fmt.Errorf("%q is no hash", shorten(line))
 		}

@@ -70,7 +70,7 @@ func ParsePath(path string) (*Tile, *Bundle, error) {
 	number, width, partial := strings.Cut(rest, ".p/")
 	w := tileWidth
 	if partial {
-		n, ok := parseNumber(width)
+		n, ok := ParseNumber(width)
 		if !ok || n < 1 || n >= tileWidth {
 			return refuse()
 		}
@@ -86,7 +86,7 @@ func ParsePath(path string) (*Tile, *Bundle, error) {
 		}
 		return refuse()
 	}
-	l, ok := parseNumber(level)
+	l, ok := ParseNumber(level)
 	if t := (Tile{Level: int(l), Number: n, Width: w}); ok && l < 8 && t.Path() == path {
 		return &t, nil, nil
 	}

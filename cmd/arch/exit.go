@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"arch.network/attest"
+	"arch.network/attest/ledger"
 	"arch.network/attest/quorum"
 	"arch.network/builder"
 	"arch.network/builder/source"
@@ -84,6 +85,9 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitInputsMissing
 	}
 	if _, ok := errors.AsType[*quorum.UpdateError](err); ok {
+		return exitDenied
+	}
+	if _, ok := errors.AsType[*ledger.QuorumError](err); ok {
 		return exitDenied
 	}
 	if e, ok := errors.AsType[*attest.VerifyError](err); ok {

@@ -187,6 +187,8 @@ type pooledWorker struct {
 
 func (w *pooledWorker) Conn() *os.File { return w.conn }
 
+func (w *pooledWorker) Observe(func(runner.Usage)) {} // nobody looks
+
 func (w *pooledWorker) Wait(ctx context.Context) (runner.Result, error) {
 	defer context.AfterFunc(ctx, w.cancel)()
 	<-w.ended

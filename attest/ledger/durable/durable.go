@@ -1,0 +1,126 @@
+// Package durable keeps the small files on which a log's or a witness's word rests: the state that it signed last. It stands below
+// whoever signs, and is used before anything that was signed leaves the process.
+//
+// It promises that a file is replaced whole or not at all, that nil means it is on the disk, with its directory, and that one process
+// at a time holds a Lock. It never reports success after a failed sync.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// MakeDir makes a directory with the parents that it lacks, and syncs each into the one above it.
+func MakeDir(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		return fmt.Errorf("make directory %s: there is a file of that name", path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("make directory: %w", err)
+	}
+	above := filepath.Dir(path)
+	if err := MakeDir(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	return Sync(above)
+}
+
+// WriteFile replaces the file at path, whose directory exists.
+func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return Sync(filepath.Dir(path))
+}
+
+// Sync makes a file, or the names in a directory, durable.
+func Sync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}
+
+// ReadFile reads a file of at most limit bytes.
+func ReadFile(path string, limit int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(data) > limit {
+		return nil, fmt.Errorf("read %s: it has over %d bytes", path, limit)
+	}
+	return data, nil
+}
+
+// InUseError says that another process holds a lock.
+type InUseError struct{ Path string }
+
+func (e *InUseError) Error() string { return fmt.Sprintf("lock %s: another process has it", e.Path) }
+
+// Hint tells the way out.
+func (e *InUseError) Hint() string {
+	return "one process at a time may write here; stop the other one, or read without writing"
+}
+
+// Lock makes and locks the file at path until the returned function is called, or the process ends. If another one has it, the error is an
+// *InUseError.
+func Lock(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &InUseError{Path: path}
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f.Close, nil
+}

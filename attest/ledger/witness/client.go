@@ -1,0 +1,161 @@
+package witness
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"arch.network/attest/ledger"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Client asks the witnesses of a policy for their cosignatures.
+type Client struct {
+	policy *ledger.Policy
+	http   *http.Client
+}
+
+// NewClient returns a client for the witnesses that have an address in policy. Timeouts are those of client and of the contexts.
+func NewClient(policy *ledger.Policy, client *http.Client) *Client {
+	return &Client{policy: policy, http: client}
+}
+
+// attempts is how often a witness that is elsewhere than we thought is asked again.
+const attempts = 3
+
+// AheadError says that a witness has seen more of a log than there is.
+type AheadError struct {
+	Witness string
+	Size    int64 // that it has cosigned
+	Have    int64
+}
+
+func (e *AheadError) Error() string {
+	return fmt.Sprintf("ask witness %s: it has cosigned a checkpoint of %d entries, and the log has %d", e.Witness, e.Size, e.Have)
+}
+
+// Hint tells the way out.
+func (e *AheadError) Hint() string {
+	return "the log was restored from an old copy or has lost entries: bring back its newest copy"
+}
+
+// Prove returns the proof that a checkpoint continues the log's state at size old, such as ledger.Prover.Consistency.
+type Prove func(ctx context.Context, old int64) ([]tlog.Hash, error)
+
+// Cosign returns the checkpoint with the cosignatures that it had and those that the witnesses gave. It asks all witnesses at once that have not
+// cosigned it. If there is no quorum after that, the error is a *ledger.QuorumError joined with what each witness said, and the checkpoint comes
+// back as it is then.
+func (c *Client) Cosign(ctx context.Context, signed []byte, prove Prove) ([]byte, error) {
+	s, err := c.policy.Read(signed)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex // guards out and errs
+	var wait sync.WaitGroup
+	out, errs := slices.Clone(signed), []error{}
+	for at, names := range c.asked(s) {
+		wait.Go(func() {
+			lines, err := c.ask(ctx, at, names, s, prove)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, err)
+			}
+			out = append(out, lines...)
+		})
+	}
+	wait.Wait()
+	if _, err := c.policy.Open(out); err != nil {
+		return out, errors.Join(append([]error{err}, errs...)...)
+	}
+	return out, nil
+}
+
+// asked returns the witnesses that have not cosigned yet, by their address: one may have several keys.
+func (c *Client) asked(s *ledger.Signed) map[string][]string {
+	list := map[string][]string{}
+	for _, w := range c.policy.Witnesses() {
+		if w.URL != "" && !slices.Contains(s.Witnesses, w.Name) {
+			list[w.URL] = append(list[w.URL], w.Name)
+		}
+	}
+	return list
+}
+
+// ask asks one witness, and returns those of its lines that the policy's keys verify.
+func (c *Client) ask(ctx context.Context, at string, names []string, s *ledger.Signed, prove Prove) ([]byte, error) {
+	who := strings.Join(names, ", ")
+	old := int64(0)
+	for range attempts {
+		proof, err := prove(ctx, old)
+		if err != nil {
+			return nil, fmt.Errorf("ask witness %s: %w", who, err)
+		}
+		status, kind, answer, err := c.post(ctx, at, old, proof, s.Note)
+		if err != nil {
+			return nil, fmt.Errorf("ask witness %s: %w", who, err)
+		}
+		switch {
+		case status == http.StatusOK:
+			return c.accept(who, s, answer)
+		case status == http.StatusConflict && kind == sizeType:
+			size, ok := ledger.ParseNumber(strings.TrimSuffix(string(answer), "\n"))
+			if !ok {
+				return nil, fmt.Errorf("ask witness %s: %.40q is no size", who, answer)
+			}
+			if size > s.Size {
+				return nil, &AheadError{Witness: who, Size: size, Have: s.Size}
+			}
+			old = size
+		default:
+			return nil, fmt.Errorf("ask witness %s: it refuses with status %d: %.200q", who, status, answer)
+		}
+	}
+	return nil, fmt.Errorf("ask witness %s: it says another size each time", who)
+}
+
+func (c *Client) post(ctx context.Context, at string, old int64, proof []tlog.Hash, signed []byte) (status int, kind string, answer []byte, err error) {
+	var body bytes.Buffer
+	fmt.Fprintf(&body, "old %d\n", old)
+	for _, h := range proof {
+		fmt.Fprintln(&body, base64.StdEncoding.EncodeToString(h[:]))
+	}
+	body.WriteByte('\n')
+	body.Write(signed)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(at, "/")+AddPath, &body)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	kind, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return resp.StatusCode, kind, answer, err
+}
+
+// accept returns those lines of an answer that are cosignatures of the policy's witnesses.
+func (c *Client) accept(who string, s *ledger.Signed, answer []byte) ([]byte, error) {
+	var lines []byte
+	for line := range bytes.Lines(answer) {
+		with, err := c.policy.Read(slices.Concat(s.Note, line))
+		if err == nil && len(with.Witnesses) > len(s.Witnesses) {
+			lines = append(lines, line...)
+		}
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("ask witness %s: no line of its answer is a cosignature by its key", who)
+	}
+	return lines, nil
+}
