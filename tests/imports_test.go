@@ -51,9 +51,12 @@ const importRules = `
 
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/nodetest;
+	agent < agent/control/wire < agent/control/client;
+	attest/ledger < agent/control/logview;
+	agent/control/wire, agent/control/logview < agent/control;
 
 	# The commands choose drivers and fetchers.
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;

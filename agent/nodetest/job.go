@@ -28,7 +28,7 @@ type Does struct {
 func Document(t testing.TB, name string, does Does) *manifest.Job {
 	t.Helper()
 	program := digest.Of([]byte("a program"))
-	args := []string{does.Print, strconv.Itoa(does.Exit), strconv.FormatBool(does.Hang), strconv.FormatBool(does.Odd)}
+	args := []string{strconv.QuoteToASCII(does.Print), strconv.Itoa(does.Exit), strconv.FormatBool(does.Hang), strconv.FormatBool(does.Odd)}
 	doc := &manifest.Job{APIVersion: manifest.APIVersion, Kind: "Job", Metadata: manifest.Metadata{Name: name, Owner: "user:tester"}}
 	ref, err := manifest.ParseRef("tree:program#" + program.SRI())
 	if err != nil {
@@ -41,7 +41,11 @@ func Document(t testing.TB, name string, does Does) *manifest.Job {
 // Play is an Options.Execute that does what Document says.
 func Play(ctx context.Context, job *manifest.Job, stdout, _ io.Writer) Result {
 	args := job.Spec.Args
-	io.WriteString(stdout, args[0])
+	text, err := strconv.Unquote(args[0])
+	if err != nil {
+		return Result{Exit: 1}
+	}
+	io.WriteString(stdout, text)
 	if args[2] == "true" {
 		<-ctx.Done()
 	}
@@ -49,7 +53,7 @@ func Play(ctx context.Context, job *manifest.Job, stdout, _ io.Writer) Result {
 	if err != nil {
 		exit = 1
 	}
-	res := Result{Exit: exit, Gas: uint64(len(args[0])), Outputs: map[string][]byte{"printed": []byte(args[0])}}
+	res := Result{Exit: exit, Gas: uint64(len(text)), Outputs: map[string][]byte{"printed": []byte(text)}}
 	if args[3] == "true" {
 		res.Anomalies = []string{"output: it was asked to be odd"}
 	}

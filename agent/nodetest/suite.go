@@ -56,8 +56,8 @@ func (s Subject) submit(t *testing.T, name string, does Does) agent.Job {
 	return job
 }
 
-// until waits until a job is as is says, by the node's events.
-func (s Subject) until(t *testing.T, id digest.SHA256, is func(agent.Job) bool) agent.Job {
+// Until waits until a job is as is says, by the node's events.
+func (s Subject) Until(t *testing.T, id digest.SHA256, is func(agent.Job) bool) agent.Job {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
@@ -96,7 +96,7 @@ func testSubmit(t *testing.T, s Subject) {
 	if first.Name != "once" || first.ID.IsZero() || first.Submitted.IsZero() || first.By == "" {
 		t.Errorf("it tells %+v of the job", first)
 	}
-	s.until(t, first.ID, ended)
+	s.Until(t, first.ID, ended)
 	again, err := s.Node.Submit(t.Context(), envelope, s.By)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func testSubmitRefuses(t *testing.T, s Subject) {
 }
 
 func testLife(t *testing.T, s Subject) {
-	job := s.until(t, s.submit(t, "alive", Does{Print: "hello\n"}).ID, ended)
+	job := s.Until(t, s.submit(t, "alive", Does{Print: "hello\n"}).ID, ended)
 	if job.State != agent.Archived || job.Result.IsZero() {
 		t.Fatalf("it ended as %s, result %s: %s %v", job.State, job.Result, job.Summary, job.Reasons)
 	}
@@ -184,7 +184,7 @@ func testLife(t *testing.T, s Subject) {
 }
 
 func testFailure(t *testing.T, s Subject) {
-	job := s.until(t, s.submit(t, "fails", Does{Exit: 3}).ID, ended)
+	job := s.Until(t, s.submit(t, "fails", Does{Exit: 3}).ID, ended)
 	if job.State != agent.Failed || len(job.Reasons) == 0 || job.Attempts[len(job.Attempts)-1].Exit != 3 {
 		t.Errorf("it ended as %+v", job)
 	}
@@ -218,7 +218,7 @@ func testPages(t *testing.T, s Subject) {
 	if !slices.Equal(got, ids) {
 		t.Errorf("pages hold %v, want %v", got, ids)
 	}
-	s.until(t, other, ended)
+	s.Until(t, other, ended)
 	if jobs, err := s.Node.Jobs(t.Context(), agent.Query{States: []agent.State{agent.Archived}, Owner: "nobody:here"}); err != nil || len(jobs) != 0 {
 		t.Errorf("jobs of nobody: %v (%v)", jobs, err)
 	}
@@ -250,7 +250,7 @@ func isUnknown(err error) bool {
 }
 
 func testLog(t *testing.T, s Subject) {
-	job := s.until(t, s.submit(t, "prints", Does{Print: "0123456789\n"}).ID, ended)
+	job := s.Until(t, s.submit(t, "prints", Does{Print: "0123456789\n"}).ID, ended)
 	for _, c := range []struct {
 		q    agent.LogQuery
 		want string
@@ -304,7 +304,7 @@ func testFollow(t *testing.T, s Subject) {
 
 func testEvents(t *testing.T, s Subject) {
 	job := s.submit(t, "seen", Does{})
-	s.until(t, job.ID, ended)
+	s.Until(t, job.ID, ended)
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	var states []agent.State
@@ -345,7 +345,7 @@ func testEvents(t *testing.T, s Subject) {
 
 func testEventsNow(t *testing.T, s Subject) {
 	old := s.submit(t, "old", Does{})
-	s.until(t, old.ID, ended)
+	s.Until(t, old.ID, ended)
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	got := make(chan agent.Event)
@@ -379,11 +379,11 @@ func testEventsNow(t *testing.T, s Subject) {
 
 func testCancel(t *testing.T, s Subject) {
 	job := s.submit(t, "hangs", Does{Hang: true})
-	s.until(t, job.ID, in(agent.Running))
+	s.Until(t, job.ID, in(agent.Running))
 	if err := s.Node.Act(t.Context(), agent.Act{Verb: agent.VerbCancel, Job: job.ID, By: s.By, Reason: "no longer needed"}); err != nil {
 		t.Fatal(err)
 	}
-	job = s.until(t, job.ID, ended)
+	job = s.Until(t, job.ID, ended)
 	if job.State != agent.Cancelled {
 		t.Errorf("it is %s", job.State)
 	}
@@ -394,7 +394,7 @@ func testCancel(t *testing.T, s Subject) {
 }
 
 func testActs(t *testing.T, s Subject) {
-	job := s.until(t, s.submit(t, "done", Does{}).ID, ended)
+	job := s.Until(t, s.submit(t, "done", Does{}).ID, ended)
 	for _, v := range []agent.Verb{agent.VerbCancel, agent.VerbRelease, agent.VerbDiscard} {
 		err := s.Node.Act(t.Context(), agent.Act{Verb: v, Job: job.ID, By: s.By, Reason: "it is tried"})
 		if _, ok := errors.AsType[*agent.StepError](err); !ok {
@@ -418,14 +418,14 @@ func testDrain(t *testing.T, s Subject) {
 	if err != nil || !status.Draining {
 		t.Fatalf("it does not say that it drains: %+v (%v)", status, err)
 	}
-	job = s.until(t, job.ID, in(agent.Verified))
+	job = s.Until(t, job.ID, in(agent.Verified))
 	if job.Position != 1 {
 		t.Errorf("its place in the queue is %d", job.Position)
 	}
 	if err := s.Node.Act(t.Context(), agent.Act{Verb: agent.VerbResume, By: s.By, Reason: "the kernel was replaced"}); err != nil {
 		t.Fatal(err)
 	}
-	if job = s.until(t, job.ID, ended); job.State != agent.Archived {
+	if job = s.Until(t, job.ID, ended); job.State != agent.Archived {
 		t.Errorf("it ended as %s", job.State)
 	}
 }
