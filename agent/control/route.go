@@ -71,7 +71,7 @@ func (s *Server) newMux() *http.ServeMux {
 	if s.o.Dashboard != nil {
 		mux.Handle("GET /", s.mounted(s.o.Dashboard))
 	} else {
-		mux.HandleFunc("/", missing)
+		mux.HandleFunc("GET /", missing)
 	}
 	return mux
 }
