@@ -383,4 +383,6 @@ func (broken) OutputNAR(context.Context, digest.SHA256, string) (io.ReadCloser, 
 
 type failing struct{}
 
-func (failing) Read([]byte) (int, error) { return 0, errors.New("read /secret/place: input/output error") }
+func (failing) Read([]byte) (int, error) {
+	return 0, errors.New("read /secret/place: input/output error")
+}

@@ -324,8 +324,11 @@ func TestMetrics(t *testing.T) {
 	for _, c := range []struct {
 		got, want float64
 	}{
-		{value("arch_jobs", "state=archived"), 1}, {value("arch_jobs", "state=refused"), 0}, {value("arch_capacity_cpu_cores"), 4},
-		{value("arch_policy_version"), 3}, {value("arch_node_problems"), 1},
+		{value("arch_jobs", "state=archived"), 1},
+		{value("arch_jobs", "state=refused"), 0},
+		{value("arch_capacity_cpu_cores"), 4},
+		{value("arch_policy_version"), 3},
+		{value("arch_node_problems"), 1},
 		{value("arch_http_requests_total", "route=GET /v1/jobs/{job}", "class=4xx"), 3},
 	} {
 		if c.got != c.want {

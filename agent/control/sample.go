@@ -25,7 +25,9 @@ type sampler struct {
 	samples  []wire.Sample
 }
 
-func newSampler(node agent.Node, now func() time.Time) *sampler { return &sampler{node: node, now: now} }
+func newSampler(node agent.Node, now func() time.Time) *sampler {
+	return &sampler{node: node, now: now}
+}
 
 // run looks until ctx ends.
 func (s *sampler) run(ctx context.Context) {

@@ -343,3 +343,9 @@ func (c *Client) Status(ctx context.Context) (agent.Status, error) {
 
 // Policy returns the envelope of the policy in force.
 func (c *Client) Policy(ctx context.Context) ([]byte, error) { return c.read(ctx, "/v1/policy") }
+
+// Local reports whether the node is asked through its socket, where the kernel says who asks.
+func (c *Client) Local() bool { return c.base == "http://node" }
+
+// Address returns the address that New was given.
+func (c *Client) Address() string { return c.address }
