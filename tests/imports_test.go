@@ -54,6 +54,8 @@ const importRules = `
 	agent < agent/control/wire < agent/control/client;
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;
+	agent/control/logview < agent/control/dashboard;
+	NONE < agent/unit;
 
 	# The commands choose drivers and fetchers.
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/control/client < cmd/arch;
