@@ -60,6 +60,7 @@ const importRules = `
 	# The commands choose drivers and fetchers.
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
+	agent/control, agent/control/client, agent/control/dashboard < cmd/arch-node-agent;
 
 	builder !< runner;
 	runner/namespace !< builder;

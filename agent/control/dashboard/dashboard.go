@@ -165,6 +165,7 @@ func (d *Dashboard) functions() template.FuncMap {
 			}
 			return min(100, part*100/whole)
 		},
+		"held": func(s agent.Status) int { return s.Jobs[agent.Quarantined] },
 		"line": visible,
 	}
 }

@@ -23,7 +23,7 @@
     if (!pre.textContent) pre.textContent = '(it printed nothing)';
   }
 
-  function plot(parent, title, xs, series, format) {
+  function plot(parent, title, xs, series, format, incrs) {
     const style = getComputedStyle(document.documentElement);
     const soft = style.getPropertyValue('--soft').trim(), line = style.getPropertyValue('--line').trim();
     const colors = ['--accent', '--wait'].map(name => style.getPropertyValue(name).trim());
@@ -32,7 +32,8 @@
       width: parent.clientWidth, height: 170, title,
       cursor: {drag: {x: false, y: false}},
       scales: {y: {range: (_, min, max) => [0, Math.max(max, 1)]}},
-      axes: [axis, {...axis, size: 64, values: (_, vs) => vs.map(format)}],
+      axes: [axis, {...axis, size: 66, incrs, values: (_, vs) => vs.map(format)}],
+      legend: {show: series.length > 1},
       series: [{label: 'at'}, ...series.map((s, i) => ({
         label: s.label, stroke: colors[i], fill: colors[i] + '22', width: 2, points: {show: xs.length < 3},
         value: (_, v) => v == null ? '' : format(v)}))],
@@ -51,11 +52,12 @@
     if (!res.ok) return;
     const {samples} = await res.json();
     const xs = samples.map(s => Date.parse(s.at) / 1000);
-    box.replaceChildren();
-    const part = () => box.appendChild(document.createElement('div'));
-    plot(part(), 'Jobs', xs, [{label: 'active', values: samples.map(s => s.active)}, {label: 'waiting', values: samples.map(s => s.waiting)}], v => '' + +v.toFixed(1));
-    plot(part(), 'Processors promised', xs, [{label: 'cores', values: samples.map(s => s.cpu / 1000)}], v => '' + +v.toFixed(2));
-    plot(part(), 'Memory promised', xs, [{label: 'memory', values: samples.map(s => s.memory)}], bytes);
+    box.replaceChildren(...[1, 2, 3].map(() => document.createElement('div'))); // all of them, before any takes its width
+    const [jobs, cpu, memory] = box.children;
+    plot(jobs, 'Jobs', xs, [{label: 'active', values: samples.map(s => s.active)}, {label: 'waiting', values: samples.map(s => s.waiting)}],
+      v => '' + +v.toFixed(1), [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000]);
+    plot(cpu, 'Processors promised', xs, [{label: 'cores', values: samples.map(s => s.cpu / 1000)}], v => '' + +v.toFixed(2));
+    plot(memory, 'Memory promised', xs, [{label: 'memory', values: samples.map(s => s.memory)}], bytes, Array.from({length: 40}, (_, i) => 2 ** (i + 10)));
   }
 
   function start() {
