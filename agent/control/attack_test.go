@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -385,4 +386,53 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) {
 	return 0, errors.New("read /secret/place: input/output error")
+}
+
+// A thousand readers cost bounded memory, and each hears everything.
+func TestManyReaders(t *testing.T) {
+	const readers = 1000
+	m := memory(t, nodetest.Options{Events: 100})
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, control.Options{Node: m}, l)
+	heap := func() uint64 {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return s.HeapInuse + s.StackInuse
+	}
+	before := heap()
+	conns := make([]net.Conn, readers)
+	for i := range conns {
+		if conns[i], err = net.Dial("unix", socket); err != nil {
+			t.Fatal(err)
+		}
+		defer conns[i].Close()
+		io.WriteString(conns[i], "GET /v1/events?after=0 HTTP/1.1\r\nHost: node\r\n\r\n")
+	}
+	job, err := m.Submit(t.Context(), nodetest.Sign(t, nodetest.Document(t, "heard", nodetest.Does{})), "uid:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range conns {
+		c.SetReadDeadline(time.Now().Add(time.Minute))
+		lines := bufio.NewReader(c)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				t.Fatalf("reader %d: %v", i, err)
+			}
+			if strings.Contains(line, `"state":"archived"`) && strings.Contains(line, job.ID.String()) {
+				break
+			}
+		}
+	}
+	grown := int64(heap()) - int64(before)
+	t.Logf("%d readers: %.1f MiB of heap and stacks, on both ends", readers, float64(grown)/(1<<20))
+	if grown > 100<<20 {
+		t.Errorf("%d bytes for %d readers, want at most 100 MiB", grown, readers)
+	}
 }
