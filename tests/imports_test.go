@@ -54,7 +54,7 @@ const importRules = `
 	agent < agent/control/wire < agent/control/client;
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;
-	agent/control/logview < agent/control/dashboard;
+	agent, agent/control/logview < agent/control/dashboard;
 	NONE < agent/unit;
 
 	# The commands choose drivers and fetchers.

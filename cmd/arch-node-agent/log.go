@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -42,9 +43,7 @@ func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool {
 // Handle implements slog.Handler.
 func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "arch-node-agent"}
-	for name, value := range h.fields {
-		fields[name] = value
-	}
+	maps.Copy(fields, h.fields)
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
 		h.add(fields, h.group, a)
@@ -59,9 +58,7 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 // WithAttrs implements slog.Handler.
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	next := &journalHandler{send: h.send, group: h.group, fields: map[string]string{}}
-	for name, value := range h.fields {
-		next.fields[name] = value
-	}
+	maps.Copy(next.fields, h.fields)
 	for _, a := range attrs {
 		h.add(next.fields, h.group, a)
 	}

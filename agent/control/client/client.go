@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -131,9 +132,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, header)
 	if media != "" {
 		r.Header.Set("Content-Type", media)
 	}
@@ -235,11 +234,12 @@ func (c *Client) post(ctx context.Context, path, media string, body []byte, v an
 }
 
 func jobPath(ref string, more ...string) string {
-	path := "/v1/jobs/" + url.PathEscape(ref)
+	var path strings.Builder
+	path.WriteString("/v1/jobs/" + url.PathEscape(ref))
 	for _, m := range more {
-		path += "/" + url.PathEscape(m)
+		path.WriteString("/" + url.PathEscape(m))
 	}
-	return path
+	return path.String()
 }
 
 // Submit implements agent.Node. The node decides by itself who hands it in: by is not sent.
