@@ -69,11 +69,6 @@
       draw(box);
       setInterval(() => draw(box), 15000);
     }
-    const pulse = document.getElementById('pulse');
-    document.addEventListener('htmx:sse:after:connection', () => { pulse.textContent = 'live'; pulse.classList.add('on'); });
-    for (const name of ['htmx:sse:close', 'htmx:sse:error']) {
-      document.addEventListener(name, () => { pulse.textContent = 'not live'; pulse.classList.remove('on'); });
-    }
     document.addEventListener('htmx:after:swap', () => {
       for (const pre of document.querySelectorAll('[data-log]:not([data-on])')) {
         pre.dataset.on = '1';
@@ -81,6 +76,11 @@
       }
     });
   }
-  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', start);
-  else start();
+  // This script is the first: htmx may connect as soon as it is there, and nothing it says must be missed.
+  const pulse = document.getElementById('pulse');
+  document.addEventListener('htmx:sse:after:connection', () => { pulse.textContent = 'live'; pulse.classList.add('on'); });
+  for (const name of ['htmx:sse:close', 'htmx:sse:error']) {
+    document.addEventListener(name, () => { pulse.textContent = 'not live'; pulse.classList.remove('on'); });
+  }
+  document.addEventListener('DOMContentLoaded', start); // when the scripts behind this one are there, too
 })();
