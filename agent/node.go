@@ -38,8 +38,8 @@ type Node interface {
 	// Direct does what a signed Directive says, if those who signed it may.
 	Direct(ctx context.Context, envelope []byte, by string) error
 
-	// Events returns what happened after the event of that number, and then what happens, until ctx ends. A reader that is too
-	// slow gets a *LaggedError: it may ask again, and misses what is no longer kept.
+	// Events returns what happened after the event of that number, and then what happens, until ctx ends; below zero: only what
+	// happens from now on. A reader that is too slow gets a *LaggedError: it may ask again, and misses what is no longer kept.
 	Events(ctx context.Context, after int64) iter.Seq2[Event, error]
 
 	Status(ctx context.Context) (Status, error)

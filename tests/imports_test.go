@@ -68,7 +68,15 @@ const importRules = `
 	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
+	attest < agent < agent/nodetest;
+	agent < agent/control/wire < agent/control/client;
+	attest/ledger < agent/control/logview;
+	agent/control/wire, agent/control/logview < agent/control;
+	agent, agent/control/logview < agent/control/dashboard;
+	NONE < agent/unit;
+	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
+	agent/control, agent/control/client, agent/control/dashboard < cmd/arch-node-agent;
 
 	builder !< runner;
 	runner/namespace !< builder;

@@ -23,6 +23,8 @@ const (
 	exitNotReproducible = 5
 	exitExecution       = 6
 	exitInputsMissing   = 7
+	exitUnreachable     = 8
+	exitTimeout         = 9
 	exitInterrupted     = 130
 )
 
@@ -36,6 +38,8 @@ const exitHelp = `The exit status of every arch command:
     5  not reproducible, or the two things compared differ
     6  a step of a build, or a job, failed
     7  inputs are missing
+    8  the node cannot be reached, or what answers is none
+    9  it took longer than --timeout
   130  interrupted
 
 Any other status is a failure too. arch doctor ends with 1 if a guarantee that jobs need does not hold here. Every failure says why on stderr, with --json as
@@ -92,6 +96,9 @@ func exitStatus(ctx context.Context, err error) int {
 	}
 	if e, ok := errors.AsType[*attest.VerifyError](err); ok {
 		return verifyStatus(e.Class)
+	}
+	if status := remoteStatus(err); status != 0 {
+		return status
 	}
 	return exitError
 }

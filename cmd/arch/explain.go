@@ -8,21 +8,28 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"arch.network/agent/control/wire"
 	"arch.network/attest"
 	"arch.network/attest/manifest"
 )
 
 func newExplainCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "explain PATH",
-		Short: "Explain a kind of document or one of its fields",
-		Long: `Explain tells what a kind of document, or a field of one, means: its type, rule, values and fields below it.
+		Use:   "explain PATH|CODE",
+		Short: "Explain a kind of document, one of its fields, or a problem of a node by its code",
+		Long: `Explain tells what a kind of document, or a field of one, means: its type, rule, values and fields below it. Of the code of a
+problem, which a node's API answers with, it tells when it comes up and what to do.
 
-The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `.`,
-		Example:   "  arch explain Build\n  arch explain Job.spec.resources",
+The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `. The codes are ` + strings.Join(codeNames(), ", ") + `.`,
+		Example:   "  arch explain Build\n  arch explain Job.spec.resources\n  arch explain queue-full",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: manifest.Kinds(),
+		ValidArgs: append(manifest.Kinds(), codeNames()...),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if code, ok := wire.Find(args[0]); ok {
+				return a.print(code, func(w *screen) {
+					fmt.Fprintf(w, "%s: %s (HTTP %d)\n  %s\n  what to do: %s\n", code.Name, code.Title, code.Status, code.Meaning, code.Cure)
+				})
+			}
 			e, err := manifest.Explain(args[0])
 			if err != nil {
 				return err
@@ -30,6 +37,14 @@ The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `.`,
 			return a.print(e, func(w *screen) { io.WriteString(w, e.String()) })
 		},
 	}
+}
+
+func codeNames() []string {
+	var names []string
+	for _, c := range wire.Codes() {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 func newSchemaCommand(a *app) *cobra.Command {

@@ -106,6 +106,18 @@ func TestBadInput(t *testing.T) {
 		{"ledger", "witness", "--key", "@", "--state", "state", "--policy", "artifact"},
 		{"ledger", "witness", "--key", "artifact", "--state", "state", "--policy", "@"},
 		{"nar", "ls", "@"},
+		{"submit", "@"},
+		{"submit", "--dry-run", "@"},
+		{"submit", "--agent", "@", "artifact"},
+		{"jobs", "--agent", "@"},
+		{"jobs", "--state", "@"},
+		{"job", "show", "@"},
+		{"why", "@"},
+		{"logs", "@"},
+		{"cancel", "@"},
+		{"quarantine", "release", "--reason", "x", "@"},
+		{"node", "status", "--agent", "@"},
+		{"node", "drain", "--reason", "x", "--agent", "./@"},
 		{"store", "ls", "@"},
 		{"store", "gc", "--age", "@"},
 		{"store", "ls", "--store", "@"},
@@ -209,7 +221,7 @@ func ownHome(t *testing.T) string {
 	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "ARCH_STORE"} {
 		t.Setenv(name, filepath.Join(dir, "home", strings.ToLower(name)))
 	}
-	for _, name := range []string{"ARCH_CONFIG", "ARCH_STATE", "ARCH_DATA", "NO_COLOR", "GOPROXY"} {
+	for _, name := range []string{"ARCH_CONFIG", "ARCH_STATE", "ARCH_DATA", "ARCH_AGENT", "NO_COLOR", "GOPROXY"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("GOPROXY", "off")

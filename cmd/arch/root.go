@@ -36,6 +36,7 @@ Results go to stdout, everything else to stderr; with --json a result is one lin
 	a.addFlags(root.PersistentFlags())
 	root.AddGroup(
 		&cobra.Group{ID: "main", Title: "Artifacts and jobs:"},
+		&cobra.Group{ID: "node", Title: "Jobs on a node:"},
 		&cobra.Group{ID: "trust", Title: "Documents, keys and trust:"},
 		&cobra.Group{ID: "bytes", Title: "Bytes and the store:"},
 	)
@@ -44,6 +45,7 @@ Results go to stdout, everything else to stderr; with --json a result is one lin
 		commands []*cobra.Command
 	}{
 		{"main", mainCommands(a)},
+		{"node", nodeCommands(a)},
 		{"trust", trustCommands(a)},
 		{"bytes", byteCommands(a)},
 	} {
@@ -69,6 +71,13 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 func mainCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a), newDoctorCommand(a),
+	}
+}
+
+func nodeCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newSubmitCommand(a), newJobsCommand(a), newJobCommand(a), newWhyCommand(a, "arch why"), newLogsCommand(a), newCancelCommand(a),
+		newQuarantineCommand(a), newNodeCommand(a),
 	}
 }
 

@@ -30,6 +30,8 @@ var peers = map[string]string{
 	// WebAssembly from C, and the format's reference tools.
 	"wasm-validate": "wabt", "wasm-opt": "binaryen", "clang-14": "clang-14", "wasm-ld": "lld", "/usr/include/wasm32-wasi/stdio.h": "wasi-libc",
 	"/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a": "libclang-rt-14-dev-wasm32",
+	// A browser that looks at the dashboard.
+	"chromium": "chromium",
 	// A program that needs nothing: for images and closures.
 	"/bin/busybox": "busybox-static",
 }

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"arch.network/agent/control"
+	"arch.network/agent/control/client"
+)
+
+// errNoExecutor says what is missing, as long as it is.
+var errNoExecutor = errors.New("this build of the agent has no executor: it cannot run jobs")
+
+const help = `Arch-node-agent takes signed jobs, admits what its policy allows, has them run confined, checks and keeps their results, and writes every
+decision to its ledger. It answers on a Unix socket, to the machine's users, and on --listen over HTTP.
+
+Over the socket, root, the user that the agent runs as and those of --operator and --operator-group may do everything. Everybody else,
+and whoever comes over HTTP, changes nothing but by documents that somebody signed whom the trust root names; with --read they may read.
+
+The policy and the trust root are verified when they are read, at the start, when they change and on SIGHUP; one that does not verify
+never replaces one that does. SIGTERM drains: nothing new is started, and what runs is left to its units.
+
+EXIT STATUS: 0 it was stopped; 1 error; 2 usage.`
+
+// options are the flags.
+type options struct {
+	socket, state, policy, trust, key string
+	listen, hosts                     []string
+	operators, groups                 []string
+	read                              bool
+	logFormat                         string
+	drain                             time.Duration
+}
+
+func newCommand(w wiring) *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use:   "arch-node-agent",
+		Short: "Take, run and record signed jobs",
+		Long:  help,
+		Example: `  arch-node-agent --listen 127.0.0.1:7340 --policy /etc/arch/policy.yaml
+  arch-node-agent --read --listen 192.0.2.1:7340 --host node.example
+  arch-node-agent --socket ./node/socket --state ./node/state --policy policy.yaml --trust trust.yaml --key ./key`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("arch submit hands in a job", "%q is no flag", args[0])
+			}
+			return nil
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return err
+			}
+			log, err := newLog(o.logFormat, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return serve(c.Context(), o, w, log)
+		},
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("--help lists the flags", "%v", err) })
+	c.CompletionOptions.DisableDefaultCmd = true
+	f := c.Flags()
+	f.StringVar(&o.socket, "socket", client.DefaultSocket, "socket to make, unless systemd hands one over")
+	f.StringArrayVar(&o.listen, "listen", nil, "address to answer on over HTTP, HOST:PORT (repeatable; default: none)")
+	f.StringArrayVar(&o.hosts, "host", nil, "name by which the node is called over HTTP, beside its addresses (repeatable)")
+	f.BoolVar(&o.read, "read", false, "let everybody read who can connect")
+	f.StringArrayVar(&o.operators, "operator", nil, "user of this machine who operates the node, by name or number (repeatable)")
+	f.StringArrayVar(&o.groups, "operator-group", nil, "group whose members operate the node, by name or number (repeatable)")
+	f.StringVar(&o.policy, "policy", "/etc/arch/policy.yaml", "policy, signed by the trust root's policy role")
+	f.StringVar(&o.trust, "trust", "/etc/arch/trust.yaml", "trust root")
+	f.StringVar(&o.state, "state", "/var/lib/arch-node-agent", "directory of everything that must be remembered")
+	f.StringVar(&o.key, "key", "credential:key", "key of this node: a file, or credential:NAME of $CREDENTIALS_DIRECTORY")
+	f.StringVar(&o.logFormat, "log-format", "text", "text, json or journal")
+	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long to wait, when stopped, for what is about to be decided")
+	return c
+}
+
+func (o options) validate() error {
+	if slices.Contains([]string{o.socket, o.state, o.policy, o.trust, o.key}, "") {
+		return usage("", "a path is empty")
+	}
+	if o.drain < 0 {
+		return usage("", "--drain must not be negative")
+	}
+	for _, l := range o.listen {
+		host, port, err := net.SplitHostPort(l)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" && n == 0 {
+			return usage("write it like 127.0.0.1:7340 or [::1]:7340", "--listen: %q is no address", l)
+		}
+	}
+	for _, h := range o.hosts {
+		if h == "" || strings.ContainsAny(h, ":/ *") {
+			return usage("write the name alone, such as node.example", "--host: %q is no name", h)
+		}
+	}
+	if !slices.Contains(logFormats, o.logFormat) {
+		return usage("it is one of "+strings.Join(logFormats, ", "), "--log-format: there is no format %q", o.logFormat)
+	}
+	_, err := o.whoOperates()
+	return err
+}
+
+// whoOperates turns names into numbers.
+func (o options) whoOperates() (control.Operators, error) {
+	var out control.Operators
+	for _, name := range o.operators {
+		id, err := numberOf(name, func() (string, error) {
+			u, err := user.Lookup(name)
+			if err != nil {
+				return "", err
+			}
+			return u.Uid, nil
+		})
+		if err != nil {
+			return out, usage("", "--operator: %v", err)
+		}
+		out.UIDs = append(out.UIDs, id)
+	}
+	for _, name := range o.groups {
+		id, err := numberOf(name, func() (string, error) {
+			g, err := user.LookupGroup(name)
+			if err != nil {
+				return "", err
+			}
+			return g.Gid, nil
+		})
+		if err != nil {
+			return out, usage("", "--operator-group: %v", err)
+		}
+		out.GIDs = append(out.GIDs, id)
+	}
+	return out, nil
+}
+
+func numberOf(name string, look func() (string, error)) (uint32, error) {
+	text := name
+	if _, err := strconv.ParseUint(text, 10, 32); err != nil {
+		if text, err = look(); err != nil {
+			return 0, err
+		}
+	}
+	id, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q has the id %q", name, text)
+	}
+	return uint32(id), nil
+}
+
+// absolute makes the paths of flags independent of the working directory.
+func (o options) absolute() (options, error) {
+	for _, p := range []*string{&o.socket, &o.state, &o.policy, &o.trust} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return o, err
+		}
+		*p = abs
+	}
+	return o, nil
+}
+
+// logged is what a reload says.
+func logged(ctx context.Context, log *slog.Logger, err error) {
+	if err != nil {
+		log.ErrorContext(ctx, "reload refused", "error", err.Error())
+		return
+	}
+	log.InfoContext(ctx, "reloaded")
+}
