@@ -75,6 +75,11 @@ const importRules = `
 	agent, agent/control/logview < agent/control/dashboard;
 	NONE < agent/unit;
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/control/client < cmd/arch;
+	attest < agent < agent/scheduler, agent/validation;
+	builder/source, runner/job < agent/content;
+	agent, agent/content, builder/diff < agent/archive;
+	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;
+	agent/content, builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 	agent/control, agent/control/client, agent/control/dashboard < cmd/arch-node-agent;
 
@@ -104,6 +109,8 @@ var doors = map[string][]string{
 	"github.com/transparency-dev/tessera":               {"attest/ledger/sequencer"},
 	"k8s.io/klog/v2":                                    {"attest/ledger/sequencer"},
 	"filippo.io/mldsa":                                  {"attest/ledger/notekey"},
+	"github.com/transparency-dev/formats":               {"attest/ledger"},
+	"go.etcd.io/bbolt":                                  {"agent/executor"},
 	"gopkg.in/yaml.v3":                                  {"attest/manifest"},
 }
 
