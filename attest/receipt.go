@@ -296,6 +296,9 @@ func (r *Receipt) summary() string {
 	if len(r.Results)+len(r.Runs) > 0 {
 		text += fmt.Sprintf(", %s, %s", count(len(r.Results), "job result"), count(len(r.Runs), "job run"))
 	}
+	if len(r.Others) > 0 {
+		text += fmt.Sprintf("; %s of another kind", count(len(r.Others), "line"))
+	}
 	if r.Ignored > 0 {
 		text += fmt.Sprintf("; %s ignored", count(r.Ignored, "malformed line"))
 	}
