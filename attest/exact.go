@@ -307,7 +307,7 @@ func valueLen(data []byte) int {
 	for i := 0; i < len(data); i++ {
 		switch data[i] {
 		case '"':
-			n := stringLen(data[i:])
+			n := canonical.StringLen(data[i:])
 			if n == 0 {
 				return 0
 			}
@@ -332,22 +332,6 @@ func valueLen(data []byte) int {
 	}
 	if depth == 0 {
 		return len(data)
-	}
-	return 0
-}
-
-// stringLen returns the length of the string literal that data starts with; 0 if it does not end.
-func stringLen(data []byte) int {
-	for i := 1; i < len(data); {
-		quote := bytes.IndexByte(data[i:], '"')
-		if quote < 0 {
-			return 0
-		}
-		escape := bytes.IndexByte(data[i:i+quote], '\\')
-		if escape < 0 {
-			return i + quote + 1
-		}
-		i += escape + 2
 	}
 	return 0
 }

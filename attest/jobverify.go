@@ -315,8 +315,8 @@ func (v *jobVerification) checkRunners(r *Report, runs map[string]*JobRun) {
 		r.skip(CheckRebuilds, "run by %s; no number was asked for", found)
 	case len(names) < v.Rebuilds || len(operators) < v.Operators:
 		r.fail(ClassPolicy, CheckRebuilds, strings.Join(names, ", "), "have others run the job and sign: `arch run --attest`",
-			"run by %s, but %d by %d are asked for", found, v.Rebuilds, v.Operators)
+			"run by %s; needed: %s", found, v.asked())
 	default:
-		r.pass(CheckRebuilds, strings.Join(names, ", "), "run by %s; %d by %d were asked for", found, v.Rebuilds, v.Operators)
+		r.pass(CheckRebuilds, strings.Join(names, ", "), "run by %s; needed: %s", found, v.asked())
 	}
 }

@@ -315,10 +315,22 @@ func (v *verification) checkRebuilds(r *Report, votes []vote) {
 		r.skip(CheckRebuilds, "made by %s; no number was asked for", found)
 	case len(votes) < v.Rebuilds || len(by) < v.Operators:
 		r.fail(ClassPolicy, CheckRebuilds, principalsOf(votes), "have others rebuild and sign: `arch rebuild RECEIPT`",
-			"made by %s, but %d by %d are asked for", found, v.Rebuilds, v.Operators)
+			"made by %s; needed: %s", found, v.asked())
 	default:
-		r.pass(CheckRebuilds, principalsOf(votes), "made by %s; %d by %d were asked for", found, v.Rebuilds, v.Operators)
+		r.pass(CheckRebuilds, principalsOf(votes), "made by %s; needed: %s", found, v.asked())
 	}
+}
+
+// asked says for people how many must have made the artifact.
+func (in VerifyInput) asked() string {
+	var parts []string
+	if in.Rebuilds > 0 {
+		parts = append(parts, count(in.Rebuilds, "principal"))
+	}
+	if in.Operators > 0 {
+		parts = append(parts, count(in.Operators, "operator"))
+	}
+	return strings.Join(parts, " by ")
 }
 
 // checkNegatives looks for results of someone trusted that contradict the claim. Whoever could not build it (but did so

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -56,28 +55,29 @@ func (e *LimitError) Error() string {
 // *LimitError or comes from r.
 func ReadReceipt(r io.Reader) (*Receipt, error) {
 	out := newCollector(&Receipt{})
-	in := bufio.NewReaderSize(io.LimitReader(r, MaxReceipt+1), 64<<10)
-	for size, lines := 0, 0; ; {
-		line, err := in.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("read receipt: %w", err)
+	limited := &io.LimitedReader{R: r, N: MaxReceipt + 1}
+	in := bufio.NewScanner(limited)
+	in.Buffer(make([]byte, 64<<10), MaxReceipt+2) // over a whole receipt: only the limits here say what is too much
+	for lines := 0; in.Scan() && limited.N > 0; {
+		text := bytes.TrimSpace(in.Bytes())
+		if len(text) == 0 {
+			continue
 		}
-		if size += len(line); size > MaxReceipt {
-			return nil, &LimitError{What: "bytes", Limit: MaxReceipt}
+		if lines++; lines > MaxReceiptLines {
+			return nil, &LimitError{What: "lines", Limit: MaxReceiptLines}
 		}
-		if text := bytes.TrimSpace(line); len(text) > 0 {
-			if lines++; lines > MaxReceiptLines {
-				return nil, &LimitError{What: "lines", Limit: MaxReceiptLines}
-			}
-			out.addLine(text)
-		}
-		if err != nil {
-			return out.Receipt, nil
-		}
+		out.addLine(text)
 	}
+	if err := in.Err(); err != nil {
+		return nil, fmt.Errorf("read receipt: %w", err)
+	}
+	if limited.N <= 0 {
+		return nil, &LimitError{What: "bytes", Limit: MaxReceipt}
+	}
+	return out.Receipt, nil
 }
 
-// addLine sorts in one line.
+// addLine sorts in one line, of which it keeps no part.
 func (r *collector) addLine(line []byte) {
 	if bytes.HasPrefix(line, []byte(`{"mediaType":"`)) { // as WriteTo writes sources, which may be long: try this first
 		if source, err := parseSource(line); err == nil {
@@ -295,6 +295,9 @@ func (r *Receipt) summary() string {
 		count(len(r.Negatives), "negative result"), count(len(r.Sources), "carried source"))
 	if len(r.Results)+len(r.Runs) > 0 {
 		text += fmt.Sprintf(", %s, %s", count(len(r.Results), "job result"), count(len(r.Runs), "job run"))
+	}
+	if len(r.Others) > 0 {
+		text += fmt.Sprintf("; %s of another kind", count(len(r.Others), "line"))
 	}
 	if r.Ignored > 0 {
 		text += fmt.Sprintf("; %s ignored", count(r.Ignored, "malformed line"))

@@ -136,10 +136,17 @@ func (s *Statement) checkOwn(payload, form []byte) error {
 	if err != nil {
 		return err
 	}
+	parts := [][]byte{want}
 	if s.Predicate != nil { // it is the member that follows _type
-		want = slices.Concat([]byte(first), []byte(`"predicate":`), s.Predicate, []byte(","), want[len(first):])
+		parts = [][]byte{[]byte(first), []byte(`"predicate":`), s.Predicate, []byte(","), want[len(first):]}
 	}
-	if !bytes.Equal(payload, want) {
+	rest, same := payload, true
+	for _, part := range parts {
+		if rest, same = bytes.CutPrefix(rest, part); !same {
+			break
+		}
+	}
+	if !same || len(rest) > 0 {
 		return fmt.Errorf("statement of type %s has unknown or empty members", s.PredicateType)
 	}
 	return nil

@@ -182,28 +182,28 @@ func (in SummaryInput) signed(r *Report) []*summary {
 	var out []*summary
 	budget := dsse.NewBudget(signatureBudget)
 	for _, group := range byStatement(in.Receipt.Summaries) {
-		by := verifiedKeys(group, keys, budget)
+		by := verifiedKeys(group.envelopes, keys, budget)
 		if len(by) == 0 {
 			continue
 		}
-		s, err := ParseStatement(group[0].Payload)
+		s, err := ParseStatement(group.payload())
 		var vsa *VSA
 		if err == nil {
 			vsa, err = s.VSA()
 		}
 		if err != nil {
-			r.fail(ClassVerification, CheckSummary, by[0].Short(), "", "summary %s is signed, but wrong: %v", group[0].ID(), err)
+			r.fail(ClassVerification, CheckSummary, by[0].Short(), "", "summary %s is signed, but wrong: %v", group.id, err)
 			continue
 		}
 		pair := func(k identity.PublicKey) bool { return slices.ContainsFunc(in.Verifiers[vsa.Verifier.ID], k.Equal) }
 		i := slices.IndexFunc(by, pair)
 		if i < 0 {
-			r.skip(CheckSignature, "summary %s says it is by %q, for whom its key does not speak", group[0].ID(), vsa.Verifier.ID)
+			r.skip(CheckSignature, "summary %s says it is by %q, for whom its key does not speak", group.id, vsa.Verifier.ID)
 			continue
 		}
-		r.pass(CheckSignature, by[i].Short(), "summary %s is signed for %q", group[0].ID(), vsa.Verifier.ID)
+		r.pass(CheckSignature, by[i].Short(), "summary %s is signed for %q", group.id, vsa.Verifier.ID)
 		at, _ := parseTime("timeVerified", vsa.TimeVerified) // checked by Validate; absent is the zero time
-		out = append(out, &summary{id: group[0].ID(), statement: s, vsa: vsa, at: at})
+		out = append(out, &summary{id: group.id, statement: s, vsa: vsa, at: at})
 	}
 	if budget.Exhausted() {
 		r.failCostly()

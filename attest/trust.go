@@ -131,17 +131,17 @@ type signers struct {
 
 func (s signers) String() string { return strings.Join(s.principals, ", ") }
 
-// signed returns who signed a statement, given every envelope that holds it.
-func (t trust) signed(group []*dsse.Envelope) signers {
+// signed returns who signed a statement.
+func (t trust) signed(g group) signers {
 	s := signers{
-		keys:   verifiedKeys(group, t.keys, t.budget),
+		keys:   verifiedKeys(g.envelopes, t.keys, t.budget),
 		roles:  map[string][]string{},
 		keysOf: map[string][]identity.PublicKey{},
 	}
 	if len(s.keys) == 0 {
 		return s
 	}
-	s.id = group[0].ID()
+	s.id = g.id
 	options := t.optionsOf(s.id)
 	for _, role := range t.roles {
 		for _, p := range t.root.Signers(role, s.keys, t.at, options) {

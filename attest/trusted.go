@@ -101,26 +101,32 @@ func (v *verification) eachTrusted(ctx context.Context, list []*dsse.Envelope, v
 			return // Verify returns the error
 		}
 		if by := v.trust.signed(group); len(by.principals) > 0 { // else no one, or such as one half of a hybrid
-			visit(by.id, by, group[0].Payload)
+			visit(by.id, by, group.payload())
 		}
 	}
 }
 
-// byStatement groups envelopes of the same statement, in the order of their first. All are of one payload type.
-func byStatement(list []*dsse.Envelope) [][]*dsse.Envelope {
-	if len(list) == 1 {
-		return [][]*dsse.Envelope{list}
-	}
-	var groups [][]*dsse.Envelope
-	at := map[string]int{}
+// group is what envelopes say of one statement.
+type group struct {
+	id        digest.SHA256
+	envelopes []*dsse.Envelope // at least one
+}
+
+func (g group) payload() []byte { return g.envelopes[0].Payload }
+
+// byStatement groups envelopes by statement, in the order of the first of each.
+func byStatement(list []*dsse.Envelope) []group {
+	var groups []group
+	at := map[digest.SHA256]int{}
 	for _, env := range list {
-		i, ok := at[string(env.Payload)]
+		id := env.ID()
+		i, ok := at[id]
 		if !ok {
 			i = len(groups)
-			at[string(env.Payload)] = i
-			groups = append(groups, nil)
+			at[id] = i
+			groups = append(groups, group{id: id})
 		}
-		groups[i] = append(groups[i], env)
+		groups[i].envelopes = append(groups[i].envelopes, env)
 	}
 	return groups
 }

@@ -189,7 +189,7 @@ func (v *verification) report() *Report {
 		r.failCostly()
 	case v.Receipt.Empty():
 		r.fail(ClassNothing, CheckReceipts, "", "give the receipt that came with the artifact, such as FILE.receipt.jsonl",
-			"there is no statement to verify")
+			"there is no statement to verify: %s", v.Receipt.summary())
 	default:
 		r.pass(CheckReceipts, "", "%s", v.Receipt.summary())
 	}

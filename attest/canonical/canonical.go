@@ -51,6 +51,8 @@ func Marshal(v any) ([]byte, error) {
 //
 // A number with fraction or exponent is a double. It is refused as an integer if its canonical form would be one
 // outside the range (9007199254740992.0, 1e20), and kept if that form has an exponent (1e30 becomes 1e+30).
+//
+// What is in canonical form already is not copied: the result may be a part of data.
 func Transform(data []byte) ([]byte, error) { return transform(data, false) }
 
 // Check tells whether data is byte for byte in canonical form; the error is a *SyntaxError or a *MismatchError.

@@ -86,6 +86,26 @@ func TestTransform(t *testing.T) {
 	}
 }
 
+// What is canonical already is handed back in place, and that is all: neither Transform nor whoever appends to its result
+// writes into the input.
+func TestTransformLeavesInput(t *testing.T) {
+	for name, c := range transforms() {
+		in := append(make([]byte, 0, 2*len(c.in)+8), c.in+"\n"...)
+		out, err := canonical.Transform(in)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		_ = append(out, "XXXX"...)
+		if diff := cmp.Diff(c.in+"\n", string(in)); diff != "" {
+			t.Errorf("%s: the input after Transform (-want +got):\n%s", name, diff)
+		}
+	}
+	in := []byte(`{"a":[1,"é\n",{"b":1e+30}],"c":null}`)
+	if allocs := testing.AllocsPerRun(10, func() { canonical.Transform(in) }); allocs > 4 {
+		t.Errorf("%.0f allocations for what is canonical already", allocs)
+	}
+}
+
 func TestTransformRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
 		"nothing":                       {"", "byte 0: unexpected end, want a value"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -152,11 +153,11 @@ func (l *lexer) text() (text []byte, escaped bool, err error) {
 // plain moves to the next quote or backslash of a string, over valid UTF-8 without control characters.
 func (l *lexer) plain() error {
 	for l.pos < len(l.in) {
-		for l.pos+8 <= len(l.in) && ordinary(binary.LittleEndian.Uint64(l.in[l.pos:])) {
-			l.pos += 8
-		}
-		if l.pos == len(l.in) {
-			break
+		if l.pos+8 <= len(l.in) {
+			n := ordinary(binary.LittleEndian.Uint64(l.in[l.pos:]))
+			if l.pos += n; n == 8 {
+				continue
+			}
 		}
 		c := l.in[l.pos]
 		switch {
@@ -177,14 +178,46 @@ func (l *lexer) plain() error {
 	return l.fail(l.pos, "unexpected end in a string")
 }
 
-// ordinary reports that none of eight bytes is a control character, a quote, a backslash or beyond ASCII. It looks at all of
-// them at once: subtracting n from each byte borrows into its top bit if the byte is below n. A borrow may run on into the next
-// byte, so the answer may be no where yes is right, but never the other way.
-func ordinary(x uint64) bool {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
+// Patterns of eight bytes.
+const (
+	ones = 0x0101010101010101
+	tops = 0x8080808080808080
+)
+
+// ordinary returns how many of eight bytes, from the lowest on, come before the first that is a control character, a quote, a
+// backslash or beyond ASCII. It looks at all of them at once: subtracting n from each byte borrows into its top bit if the byte is
+// below n. A borrow may run on, but only into higher bytes than one that is below n itself, so the first is always right.
+func ordinary(x uint64) int {
+	return bits.TrailingZeros64((x|(x-ones*' ')|delimiters(x))&tops) / 8
+}
+
+// delimiters sets the top bit of the lowest byte of x that is a quote or a backslash, and of no byte below it.
+func delimiters(x uint64) uint64 {
 	quote := x ^ ones*'"' // zero where the byte is a quote
 	backslash := x ^ ones*'\\'
-	return (x|(x-ones*' ')|(quote-ones)&^quote|(backslash-ones)&^backslash)&tops == 0
+	return ((quote-ones)&^quote | (backslash-ones)&^backslash) & tops
+}
+
+// StringLen returns the length of the string literal that data, part of valid JSON, begins with, its quotes included; 0 if it
+// does not end. It looks at nothing but where the literal ends.
+func StringLen(data []byte) int {
+	for i := 1; i < len(data); {
+		if i+8 <= len(data) {
+			n := bits.TrailingZeros64(delimiters(binary.LittleEndian.Uint64(data[i:]))) / 8
+			if i += n; n == 8 {
+				continue
+			}
+		}
+		switch data[i] {
+		case '"':
+			return i + 1
+		case '\\':
+			i += 2
+		default:
+			i++
+		}
+	}
+	return 0
 }
 
 // escape consumes an escape sequence, whose backslash is next.

@@ -8,13 +8,15 @@ import (
 )
 
 // transformer copies JSON from in to out, in canonical form. Each object is written in the order of the
-// input first and put into the order of its names at its end, if it is not so already.
+// input first and put into the order of its names at its end, if it is not so already. Most input is canonical, and
+// nothing of it is copied: until there is a difference, out is the beginning of in, and only read.
 type transformer struct {
 	lexer
 	out     []byte
+	apart   bool // out is a buffer of its own
 	depth   int
 	members []member // of all objects that are open, the innermost last
-	scratch []byte   // for sorting
+	scratch []byte   // for sorting and for strings
 }
 
 // member is one member of an open object.
@@ -29,7 +31,7 @@ func transform(data []byte, refuseReplacement bool) ([]byte, error) {
 	}
 	t := transformer{
 		lexer: lexer{in: data, refuseReplacement: refuseReplacement},
-		out:   make([]byte, 0, len(data)),
+		out:   data[:0],
 	}
 	if err := t.value(); err != nil {
 		return nil, err
@@ -40,7 +42,41 @@ func transform(data []byte, refuseReplacement bool) ([]byte, error) {
 	if err := checkSize(t.out); err != nil { // numbers may grow: 1e-6 becomes 0.000001
 		return nil, err
 	}
-	return t.out, nil
+	return slices.Clip(t.out), nil // whoever appends to it must not write into data
+}
+
+// keep appends the bytes of the input from start to end, which are canonical.
+func (t *transformer) keep(start, end int) {
+	if !t.apart && start == len(t.out) {
+		t.out = t.in[:end]
+		return
+	}
+	t.part()
+	t.out = append(t.out, t.in[start:end]...)
+}
+
+// put appends form, which is how to write the bytes of the input from start to end.
+func (t *transformer) put(form []byte, start, end int) {
+	if bytes.Equal(form, t.in[start:end]) {
+		t.keep(start, end)
+		return
+	}
+	t.part()
+	t.out = append(t.out, form...)
+}
+
+// next consumes one byte and keeps it.
+func (t *transformer) next() {
+	t.pos++
+	t.keep(t.pos-1, t.pos)
+}
+
+// part makes out a buffer of its own, which may be written to.
+func (t *transformer) part() {
+	if !t.apart {
+		t.out = append(make([]byte, 0, len(t.in)), t.out...)
+		t.apart = true
+	}
 }
 
 func checkSize(b []byte) error {
@@ -64,7 +100,7 @@ func (t *transformer) value() error {
 		return t.numeral()
 	}
 	word, err := t.literal()
-	t.out = append(t.out, word...)
+	t.keep(t.pos-len(word), t.pos)
 	return err
 }
 
@@ -85,36 +121,35 @@ func (t *transformer) numeral() error {
 	if err != nil {
 		return err
 	}
-	out, err := appendNumber(t.out, token, integer, at)
+	var scratch [32]byte
+	form, err := appendNumber(scratch[:0], token, integer, at)
 	if err != nil {
 		return err
 	}
-	t.out = out
+	t.put(form, at, t.pos)
 	return nil
 }
 
 // string copies a string and returns what it says.
 func (t *transformer) string() ([]byte, error) {
+	at := t.pos
 	text, escaped, err := t.text()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case escaped:
+		t.scratch = appendQuoted(t.scratch[:0], text)
+		t.put(t.scratch, at, t.pos)
+	default:
+		t.keep(at, t.pos)
 	}
-	if escaped {
-		t.out = appendQuoted(t.out, text)
-		return text, nil
-	}
-	t.out = append(t.out, '"')
-	t.out = append(t.out, text...)
-	t.out = append(t.out, '"')
 	return text, nil
 }
 
 func (t *transformer) array() error {
-	t.pos++
-	t.out = append(t.out, '[')
+	t.next()
 	if t.peek() == ']' {
-		t.pos++
-		t.out = append(t.out, ']')
+		t.next()
 		return nil
 	}
 	for {
@@ -123,11 +158,9 @@ func (t *transformer) array() error {
 		}
 		switch t.peek() {
 		case ',':
-			t.pos++
-			t.out = append(t.out, ',')
+			t.next()
 		case ']':
-			t.pos++
-			t.out = append(t.out, ']')
+			t.next()
 			return nil
 		default:
 			return t.unexpected(`"," or "]"`)
@@ -137,12 +170,10 @@ func (t *transformer) array() error {
 
 func (t *transformer) object() error {
 	open := t.pos
-	t.pos++
-	t.out = append(t.out, '{')
+	t.next()
 	first := len(t.members)
 	if t.peek() == '}' {
-		t.pos++
-		t.out = append(t.out, '}')
+		t.next()
 		return nil
 	}
 	for {
@@ -151,16 +182,14 @@ func (t *transformer) object() error {
 		}
 		switch t.peek() {
 		case ',':
-			t.pos++
-			t.out = append(t.out, ',')
+			t.next()
 		case '}':
-			t.pos++
 			if err := t.sort(t.members[first:], open); err != nil {
 				return err
 			}
 			clear(t.members[first:])
 			t.members = t.members[:first]
-			t.out = append(t.out, '}')
+			t.next()
 			return nil
 		default:
 			return t.unexpected(`"," or "}"`)
@@ -178,10 +207,10 @@ func (t *transformer) member() error {
 	if err != nil {
 		return err
 	}
-	if err := t.expect(':', `":"`); err != nil {
-		return err
+	if t.peek() != ':' {
+		return t.unexpected(`":"`)
 	}
-	t.out = append(t.out, ':')
+	t.next()
 	if err := t.value(); err != nil {
 		return err
 	}
@@ -206,6 +235,7 @@ func (t *transformer) sort(members []member, open int) error {
 	if sorted {
 		return nil
 	}
+	t.part()
 	t.scratch = t.scratch[:0]
 	for _, m := range members {
 		t.scratch = append(t.scratch, t.out[m.start:m.end]...)

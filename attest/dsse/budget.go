@@ -6,8 +6,9 @@ import "arch.network/attest/identity"
 // limits. It counts in units of about one Ed25519 verification of a short message, 50 µs; long messages, which are hashed
 // for each check, and long lists of keys cost more. A Budget is for one goroutine.
 type Budget struct {
-	left  int64
-	spent bool
+	left    int64
+	spent   bool
+	message []byte // memory for what is verified, used again for each envelope
 }
 
 const (

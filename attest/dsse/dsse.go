@@ -14,6 +14,7 @@ package dsse
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strconv"
 
 	"arch.network/attest/digest"
@@ -43,7 +44,11 @@ type Signature struct {
 // PAE returns the bytes that are signed: "DSSEv1", the type and the payload, each of the two after its length in
 // bytes as a decimal number, separated by single spaces.
 func PAE(payloadType string, payload []byte) []byte {
-	out := make([]byte, 0, len(payloadType)+len(payload)+64)
+	return appendPAE(nil, payloadType, payload)
+}
+
+func appendPAE(out []byte, payloadType string, payload []byte) []byte {
+	out = slices.Grow(out, len(payloadType)+len(payload)+64)
 	out = appendHead(out, payloadType, len(payload))
 	return append(out, payload...)
 }

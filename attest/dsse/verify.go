@@ -28,10 +28,15 @@ func (e *Envelope) Verified(keys []identity.PublicKey) []identity.PublicKey {
 
 func verify(e *Envelope, keys []identity.PublicKey, total *Budget) *verification {
 	v := &verification{
-		message: PAE(e.PayloadType, e.Payload),
-		keys:    candidates(keys),
-		budget:  MaxVerifications,
-		total:   total,
+		keys:   candidates(keys),
+		budget: MaxVerifications,
+		total:  total,
+	}
+	if total == nil {
+		v.message = PAE(e.PayloadType, e.Payload)
+	} else {
+		total.message = appendPAE(total.message[:0], e.PayloadType, e.Payload)
+		v.message = total.message
 	}
 	v.tryOthers(v.tryHinted(attempts(e.Signatures)))
 	return v

@@ -84,14 +84,15 @@ func receiptFiles(name string) ([]string, error) {
 }
 
 func readReceipt(path string) (*attest.Receipt, error) {
+	const hint = "a receipt is the file NAME.receipt.jsonl that arch build --attest wrote"
 	f, err := openRegular(path)
 	if err != nil {
-		return nil, fmt.Errorf("read receipt: %w", err)
+		return nil, hinted(fmt.Errorf("read receipt: %w", err), hint)
 	}
 	defer f.Close()
 	r, err := attest.ReadReceipt(f)
 	if err != nil {
-		return nil, fmt.Errorf("read receipt %s: %w", path, err)
+		return nil, hinted(fmt.Errorf("%s: %w", path, err), hint)
 	}
 	return r, nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,7 +44,11 @@ func showObjects(w *screen, objects []objectResult) {
 	for _, o := range objects {
 		kept := ""
 		if len(o.Roots) > 0 {
-			kept = fmt.Sprintf("  kept by %q", o.Roots)
+			quoted := make([]string, len(o.Roots))
+			for i, root := range o.Roots {
+				quoted[i] = strconv.Quote(root)
+			}
+			kept = "  kept by " + strings.Join(quoted, ", ")
 		}
 		fmt.Fprintf(w, "%-4s %s %10s%s\n", o.Kind, o.Digest, size(o.Size), kept)
 	}
