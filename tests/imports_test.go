@@ -50,7 +50,7 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# One node: what a job's life is, and what can be asked.
-	attest < agent;
+	attest < agent < agent/scheduler;
 
 	# The commands choose drivers and fetchers.
 	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
