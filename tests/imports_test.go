@@ -51,9 +51,10 @@ const importRules = `
 
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler;
+	builder/source, runner/job < agent/content;
 
 	# The commands choose drivers and fetchers.
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	agent/content, builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 
 	builder !< runner;

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"arch.network/agent/content"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/runner"
@@ -167,11 +168,11 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 		return err
 	}
 	defer w.close()
-	content, err := w.fetchJob(ctx, t, o)
+	got, err := w.fetchJob(ctx, t, o)
 	if err != nil {
 		return err
 	}
-	spec, err := t.derive(content, o)
+	spec, err := t.derive(got, o)
 	if err != nil {
 		return denied(err)
 	}
@@ -184,11 +185,11 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 			return err
 		}
 	}
-	return w.execute(ctx, t, o, spec, content, signer)
+	return w.execute(ctx, t, o, spec, got, signer)
 }
 
 // derive makes the Spec. For the broker, which derives by itself, it is empty.
-func (t *jobTarget) derive(c *jobContent, o runOptions) (runner.Spec, error) {
+func (t *jobTarget) derive(c *content.Content, o runOptions) (runner.Spec, error) {
 	if t.byBroker {
 		return runner.Spec{}, nil
 	}

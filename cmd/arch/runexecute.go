@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"arch.network/agent/content"
 	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/identity"
@@ -81,7 +82,7 @@ type execution struct {
 }
 
 // execute runs the job, delivers what it left, and tells of it.
-func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec runner.Spec, c *jobContent, signer identity.Signer) error {
+func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec runner.Spec, c *content.Content, signer identity.Signer) error {
 	if err := w.openRunner(ctx, t, o); err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec 
 		return withStatus(exitInterrupted, errors.New("interrupted"))
 	}
 	outcome := job.Outcome{
-		Result: result, Inputs: c.inputs, Stdout: stdout.printed(), Stderr: stderr.printed(),
+		Result: result, Inputs: c.Resolved, Stdout: stdout.printed(), Stderr: stderr.printed(),
 		Started: started, Finished: finished, Versions: map[string]string{"arch": version},
 	}
 	if t.doc.Spec.Runtime == manifest.RuntimeWasm {
@@ -214,77 +215,20 @@ func (e *execution) judge(r runner.Result) error {
 
 // outputs names what was collected by all its digests.
 func (e *execution) outputs() ([]attest.JobOutput, error) {
-	var out []attest.JobOutput
-	for _, name := range sortedKeys(e.target.doc.Spec.Outputs) {
-		sum := e.trees[name]
-		path, ok := e.store.TreePath(sum)
-		if !ok {
-			return nil, fmt.Errorf("output %s: the runner did not deliver it", name)
-		}
-		o := attest.JobOutput{Name: name, NAR: sum}
-		info, err := os.Lstat(path)
-		if err == nil && info.Mode().IsRegular() {
-			o.File, err = hashFile(path)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := checkLinks(name, path); err != nil {
-			return nil, err
-		}
-		out = append(out, o)
+	out, err := content.Outputs(e.store, e.target.doc, e.trees)
+	if _, ok := errors.AsType[*content.LinkError](err); ok {
+		return nil, withStatus(exitExecution, err)
 	}
-	return out, nil
-}
-
-// checkLinks refuses an output that leads out of itself: whoever opens what lies in the result directory must not be shown
-// another file of this machine as if the job had made it.
-func checkLinks(name, root string) error {
-	return filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.Type()&os.ModeSymlink == 0 {
-			return err
-		}
-		to, err := os.Readlink(path)
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		if !filepath.IsAbs(to) && rel != "." && filepath.IsLocal(filepath.Join(filepath.Dir(rel), to)) {
-			return nil
-		}
-		return hinted(withStatus(exitExecution, fmt.Errorf("output %s of the job is refused: %q is a symbolic link that leads out of it, to %q", name, rel, to)),
-			"have the job write files, or links that stay within the output")
-	})
+	return out, err
 }
 
 // compare holds the outputs to what the document expects: spec.expected, and outputs that are pinned.
 func (e *execution) compare(outputs []attest.JobOutput) error {
-	spec := &e.target.doc.Spec
-	for _, o := range outputs {
-		if want, ok := spec.Expected[o.Name]; ok && want != o.NAR {
-			return e.differs(o.Name, want, o.NAR)
-		}
-		target := spec.Outputs[o.Name]
-		if target.Destination != "" {
-			continue
-		}
-		got := o.File
-		if target.Ref.Scheme == manifest.RefTree {
-			got = o.NAR
-		}
-		if got != target.Ref.Digest {
-			return e.differs(o.Name, target.Ref.Digest, got)
-		}
+	differs := content.Compare(e.target.doc, outputs)
+	if len(differs) == 0 {
+		return nil
 	}
-	return nil
-}
-
-func (e *execution) differs(name string, want, got digest.SHA256) error {
-	return hinted(withStatus(exitNotReproducible, fmt.Errorf("output %s of job %s is %s, but the document expects %s", name, e.target.doc.Metadata.Name, got, want)),
-		"nothing was delivered; the output is in the store: arch store ls")
+	return hinted(withStatus(exitNotReproducible, differs[0]), "nothing was delivered; the output is in the store: arch store ls")
 }
 
 // deliver writes every output into the result directory, and to the place that the document names.
@@ -350,7 +294,7 @@ func (o *runOptions) checkPlace(t *jobTarget) error {
 		return hinted(fmt.Errorf("result directory %s is %s", o.out, kindOf(info.Mode())), "choose another directory with --out")
 	}
 	for name, target := range t.doc.Spec.Outputs {
-		if !comparable(target) {
+		if !content.Comparable(target) {
 			return hinted(fmt.Errorf("output %s must be %s, which a file or tree cannot be compared with", name, target.Ref),
 				"pin it as tree:NAME#sha256-…, or as a URL or CID of the file's bytes, or name its NAR hash in spec.expected")
 		}
@@ -367,18 +311,6 @@ func (o *runOptions) checkPlace(t *jobTarget) error {
 		}
 	}
 	return nil
-}
-
-// comparable reports whether an output can be held to a pinned target: a tree by its NAR hash, a file by that of its bytes. A
-// CID of the codec raw is one; others name a block that depends on how the file was cut.
-func comparable(t manifest.Target) bool {
-	switch t.Ref.Scheme {
-	case manifest.RefTree, manifest.RefURL, manifest.RefModel, "":
-		return true
-	case manifest.RefCID:
-		return strings.HasPrefix(t.Ref.Location, "ipfs://bafkrei") || strings.HasPrefix(t.Ref.Location, "bafkrei")
-	}
-	return false
 }
 
 // mayReplace refuses to deliver where that would remove a directory which arch did not make.
