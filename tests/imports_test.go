@@ -50,7 +50,7 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# One node: what a job's life is, and what can be asked.
-	attest < agent < agent/scheduler;
+	attest < agent < agent/scheduler, agent/validation;
 	builder/source, runner/job < agent/content;
 
 	# The commands choose drivers and fetchers.
