@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"fmt"
 	"time"
 
 	"arch.network/attest/digest"
@@ -35,6 +36,26 @@ type Result struct {
 	Outputs   []Collected
 
 	Confinement Confinement
+}
+
+// Sentence tells how an execution ended, for people, without its subject: "was stopped at a limit (gas)".
+func (r Result) Sentence() string {
+	text := map[Reason]string{
+		ReasonExit:        fmt.Sprintf("ended with status %d", r.Exit),
+		ReasonSignal:      "was killed by " + r.Signal,
+		ReasonTimeout:     "was stopped: it took longer than it may",
+		ReasonOutOfMemory: "was stopped: it used more memory than it may",
+		ReasonLimit:       "was stopped at a limit",
+		ReasonRefused:     "was not started: its module is unfit",
+		ReasonNotFound:    "lacks something",
+	}[r.Reason]
+	if text == "" {
+		text = "was stopped: " + string(r.Reason)
+	}
+	if r.Detail != "" {
+		text += fmt.Sprintf(" (%s)", r.Detail)
+	}
+	return text
 }
 
 // Usage is what an execution used, with all its processes together.

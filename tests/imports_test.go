@@ -52,6 +52,8 @@ const importRules = `
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler, agent/validation;
 	builder/source, runner/job < agent/content;
+	agent, builder/store < agent/archive;
+	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;
 
 	# The commands choose drivers and fetchers.
 	agent/content, builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
@@ -79,6 +81,7 @@ var doors = map[string][]string{
 	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
 	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd"},
 	"github.com/transparency-dev/formats":               {"attest/ledger"},
+	"go.etcd.io/bbolt":                                  {"agent/executor"},
 	"gopkg.in/yaml.v3":                                  {"attest/manifest"},
 }
 

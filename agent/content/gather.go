@@ -1,7 +1,6 @@
 package content
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +27,9 @@ import (
 type Content struct {
 	job.Content
 	Resolved []attest.ResourceDescriptor // everything that was fetched
-	Objects  []digest.SHA256             // of the store: blobs and trees that must stay while the job, or its archive entry, needs them
+	// Objects are the blobs and trees of the store that each reference became, by its text. They must stay while the job, or its
+	// archive entry, needs them.
+	Objects map[string][]digest.SHA256
 }
 
 // Gatherer gets content. Its fields must not change while it is in use; its methods may be called from several goroutines at
@@ -67,7 +68,7 @@ type Options struct {
 // reported for all of it in one *source.MissingError; what is not what its pin says is a *source.PinError or a
 // *closure.HashError.
 func (g *Gatherer) Gather(ctx context.Context, doc *manifest.Job, o Options) (*Content, error) {
-	c := &Content{}
+	c := &Content{Objects: map[string][]digest.SHA256{}}
 	c.Inputs = map[string]string{}
 	refs := map[string]manifest.Ref{"image": doc.Spec.Image}
 	for name, ref := range doc.Spec.Inputs {
@@ -94,11 +95,21 @@ func (g *Gatherer) Gather(ctx context.Context, doc *manifest.Job, o Options) (*C
 	if missing != nil {
 		return nil, missing
 	}
-	slices.SortFunc(c.Objects, func(a, b digest.SHA256) int { return bytes.Compare(a[:], b[:]) })
-	c.Objects = slices.Compact(c.Objects)
 	var err error
 	c.Devices, err = devices(doc.Spec.Capabilities.Devices, g.CDI)
 	return c, err
+}
+
+func (c *Content) add(ref manifest.Ref, d ...digest.SHA256) {
+	c.Objects[ref.String()] = append(c.Objects[ref.String()], d...)
+}
+
+// All are the digests of all objects.
+func (c *Content) All() (out []digest.SHA256) {
+	for _, ref := range slices.Sorted(maps.Keys(c.Objects)) {
+		out = append(out, c.Objects[ref]...)
+	}
+	return out
 }
 
 // missingHint tells where content may be put.
@@ -118,7 +129,7 @@ func (g *Gatherer) one(ctx context.Context, what string, ref manifest.Ref, base 
 		}
 		c.Inputs[name] = tree.Path
 		c.Resolved = append(c.Resolved, tree.Dependencies...)
-		c.Objects = append(c.Objects, tree.NAR)
+		c.add(ref, tree.NAR)
 		return nil
 	}
 	got, err := g.Fetch.FetchRef(ctx, ref)
@@ -138,12 +149,12 @@ func (g *Gatherer) program(ctx context.Context, got source.Content, c *Content) 
 			return err
 		}
 		c.Program.Image = &root
-		c.Objects = append(c.Objects, got.Blobs...)
+		c.add(got.Ref, got.Blobs...)
 		return nil
 	case source.ContentPath:
 		return g.closure(ctx, got, c)
 	}
-	c.Objects = append(c.Objects, got.Digest)
+	c.add(got.Ref, got.Digest)
 	info, err := os.Lstat(got.Path)
 	switch {
 	case err != nil:
@@ -194,7 +205,7 @@ func (g *Gatherer) closure(ctx context.Context, got source.Content, c *Content) 
 	c.Program.Closure = paths
 	for _, p := range paths {
 		if _, ok := g.Store.TreePath(p.NAR); ok {
-			c.Objects = append(c.Objects, p.NAR)
+			c.add(got.Ref, p.NAR)
 		}
 		if p.StorePath == top {
 			continue // is there by its own reference

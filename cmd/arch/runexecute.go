@@ -30,32 +30,7 @@ type JobError struct {
 	Cure   string
 }
 
-func (e *JobError) Error() string {
-	r := e.Result
-	text := ""
-	switch r.Reason {
-	case runner.ReasonExit:
-		text = fmt.Sprintf("ended with status %d", r.Exit)
-	case runner.ReasonSignal:
-		text = "was killed by " + r.Signal
-	case runner.ReasonTimeout:
-		text = "was stopped: it took longer than it may"
-	case runner.ReasonOutOfMemory:
-		text = "was stopped: it used more memory than it may"
-	case runner.ReasonLimit:
-		text = "was stopped at a limit"
-	case runner.ReasonRefused:
-		text = "was not started: its module is unfit"
-	case runner.ReasonNotFound:
-		text = "lacks something"
-	default:
-		text = "was stopped: " + string(r.Reason)
-	}
-	if r.Detail != "" {
-		text += fmt.Sprintf(" (%s)", r.Detail)
-	}
-	return fmt.Sprintf("job %s %s", e.Name, text)
-}
+func (e *JobError) Error() string { return fmt.Sprintf("job %s %s", e.Name, e.Result.Sentence()) }
 
 // Hint tells the way out.
 func (e *JobError) Hint() string { return e.Cure }

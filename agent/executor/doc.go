@@ -1,0 +1,53 @@
+// Package executor is the engine of one node: it takes jobs through their life, from a signed document that is handed in to an
+// archive entry, remembers all of it, and survives being killed at any instant. It implements agent.Node.
+//
+// It decides nothing that another package decides: a Judge says which jobs may run, package scheduler which one is next, package
+// validation whether a result holds. A Source fetches, a Driver runs, a Recorder keeps the ledger, a store.Store keeps content.
+//
+// # What is on disk
+//
+//	state.db                          records, envelopes, statements, short logs, and how many jobs need each object of the store (bbolt)
+//	logs/NUMBER-ATTEMPT.STREAM        what an execution printed, if it is more than 16 KiB
+//	the store                         content and outputs, with one root for each object that a job or an archive entry needs
+//	the ledger                        every decision
+//
+// Statements and short logs are in state.db and not in the store, because they share its commits: a file of its own would cost each
+// job several waits for the disk.
+//
+// # Crash safety
+//
+// A step of a job's life is taken in this order, and in no other:
+//
+//  1. agent.Step says that there is such a step.
+//  2. Objects of the store that the new record names get their roots. After a crash here, there are roots too many: Open removes them.
+//  3. The decision is in the ledger, durable. After a crash here, the ledger has a decision that had no effect; the step is taken again and is
+//     in the ledger a second time.
+//  4. The record with the new state, and everything that belongs to it, is committed to state.db: the envelope with the proposal, the
+//     statements and logs with the end of an execution. Many jobs share one commit, and so one wait for the disk.
+//  5. Only now can anybody see the new state, does an event tell of it, and is anything done because of it: nothing is
+//     fetched before "placed" is on disk, nothing is started before "running" is, with the name that the execution will have.
+//
+// Steps between which nothing happens are one commit: proposed and verified; validating and anchored.
+//
+// After a crash, Open puts what waited back into the queue, and Run goes on with the rest:
+//
+//   - placed: nothing of it ran; it waits again.
+//   - running: the Driver is asked for the execution of that name. If it is there, it is followed to its end. If not, nobody knows how
+//     far it came: the attempt is closed as unfinished, in the ledger, and tried again only if the document's retries allow it.
+//   - validating, anchored: what is missing is done.
+//   - Executions that the Driver has and no record wants are ended.
+//
+// So a job that was accepted is never lost, and never runs twice without the ledger saying so. A write that fails is tried again until
+// the disk or the ledger takes it: the job stands still meanwhile, and Status says so. What was handed in when nothing could be
+// written is an error of Submit, and nothing is kept of it.
+//
+// # Retries
+//
+// Only an execution that could not be finished is tried again: its confinement could not be made, or the node ended. A program that
+// failed, a limit that was reached, a result that is not the expected one: never.
+//
+// # Bounds
+//
+// Memory holds about 250 bytes for each job that waits, the records of jobs that are worked at, of which there are no more than slots,
+// 16 KiB of each of their logs, and the last events. What has ended is on disk only. Logs are cut at Options.MaxLog.
+package executor

@@ -1,0 +1,286 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"arch.network/agent"
+	"arch.network/attest/digest"
+	"arch.network/runner/job"
+)
+
+// logs keeps what executions print: in memory while it is short, in a file of its own when it is not, and in the state file, with
+// the record, when a short one has ended.
+type logs struct {
+	dir string
+	max int64
+	db  *database
+
+	mu   sync.Mutex // guards open
+	open map[logKey]*stream
+}
+
+type logKey struct {
+	number  uint64
+	attempt int
+	stream  string
+}
+
+const (
+	logsDir = "logs"
+	// shortLog is what is kept in memory and in the state file.
+	shortLog = 16 << 10
+)
+
+// cut ends a log of which more was printed than is kept.
+const cut = "\n[what follows is not kept]\n"
+
+func newLogs(o Options, db *database) *logs {
+	return &logs{dir: filepath.Join(o.Dir, logsDir), max: o.MaxLog, db: db, open: map[logKey]*stream{}}
+}
+
+func (k logKey) file() string { return fmt.Sprintf("%d-%d.%s", k.number, k.attempt, k.stream) }
+
+func (k logKey) key() []byte {
+	return append(binary.BigEndian.AppendUint32(numberKey(k.number), uint32(k.attempt)), k.stream...)
+}
+
+// create begins a stream; one that an earlier process began is begun anew.
+func (l *logs) create(k logKey) (*stream, error) {
+	if err := os.Remove(filepath.Join(l.dir, k.file())); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("keep what job prints: %w", err)
+	}
+	s := &stream{logs: l, key: k, changed: make(chan struct{})}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[k] = s
+	return s, nil
+}
+
+func (l *logs) find(k logKey) *stream {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open[k]
+}
+
+// remove forgets a log that has ended.
+func (l *logs) remove(k logKey) error {
+	err := os.Remove(filepath.Join(l.dir, k.file()))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// stream is what one stream of an execution has printed so far.
+type stream struct {
+	logs *logs
+	key  logKey
+
+	mu      sync.Mutex // guards the rest
+	sum     digest.Writer
+	printed int64 // bytes
+	kept    int64 // bytes, of file or short
+	short   []byte
+	file    *os.File // nil: short has everything
+	done    bool
+	changed chan struct{} // closed when there is more, or no more will come
+}
+
+// Write implements io.Writer. It takes everything, and keeps what there is room for.
+func (s *stream) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sum.Write(p)
+	s.printed += int64(len(p))
+	if err := s.keep(p); err != nil {
+		return 0, fmt.Errorf("keep what job prints: %w", err)
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return len(p), nil
+}
+
+// keep appends to what is kept.
+func (s *stream) keep(p []byte) error {
+	room := s.logs.max - s.kept
+	if room <= 0 {
+		return nil
+	}
+	if int64(len(p)) > room {
+		p = append(p[:room:room], cut...)
+	}
+	if s.file == nil && len(s.short)+len(p) <= shortLog {
+		s.short = append(s.short, p...)
+		s.kept += int64(len(p))
+		return nil
+	}
+	if s.file == nil {
+		f, err := os.OpenFile(filepath.Join(s.logs.dir, s.key.file()), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		if _, err := f.Write(s.short); err != nil {
+			f.Close()
+			return err
+		}
+		s.file, s.short = f, nil
+	}
+	n, err := s.file.Write(p)
+	s.kept += int64(n)
+	return err
+}
+
+// end returns what has to be written with the record: nothing, if the log is in a file, which is durable then.
+func (s *stream) end() (job.Printed, []put, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := job.Printed{Digest: s.sum.Sum(), Size: s.printed}
+	if s.file != nil {
+		if err := s.file.Sync(); err != nil {
+			return out, nil, fmt.Errorf("keep what job prints: %w", err)
+		}
+		return out, nil, nil
+	}
+	if len(s.short) == 0 {
+		return out, nil, nil
+	}
+	return out, []put{{bucketLogs, s.key.key(), bytes.Clone(s.short)}}, nil
+}
+
+// close says that no more will come, once what end returned is durable.
+func (s *stream) close() {
+	s.logs.mu.Lock()
+	if s.logs.open[s.key] == s {
+		delete(s.logs.open, s.key)
+	}
+	s.logs.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.done {
+		s.done = true
+		close(s.changed)
+	}
+	if s.file != nil {
+		s.file.Close()
+	}
+}
+
+// at reads what is there at an offset. No bytes and no channel: there is no more.
+func (s *stream) at(p []byte, offset int64) (int, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if offset < s.kept {
+		if s.file == nil {
+			return copy(p, s.short[offset:]), nil, nil
+		}
+		if !s.done {
+			n, err := s.file.ReadAt(p[:min(int64(len(p)), s.kept-offset)], offset)
+			return n, nil, err
+		}
+		f, err := os.Open(filepath.Join(s.logs.dir, s.key.file()))
+		if err != nil {
+			return 0, nil, err
+		}
+		defer f.Close()
+		n, err := f.ReadAt(p[:min(int64(len(p)), s.kept-offset)], offset)
+		return n, nil, err
+	}
+	if s.done {
+		return 0, nil, nil
+	}
+	return 0, s.changed, nil
+}
+
+// follower reads a stream that may go on.
+type follower struct {
+	ctx    context.Context
+	stop   context.CancelFunc
+	stream *stream
+	offset int64
+	follow bool
+}
+
+// Read implements io.Reader.
+func (f *follower) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		if err := f.ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, changed, err := f.stream.at(p, f.offset)
+		if n > 0 || err != nil {
+			f.offset += int64(n)
+			return n, err
+		}
+		if changed == nil || !f.follow {
+			return 0, io.EOF
+		}
+		select {
+		case <-f.ctx.Done():
+			return 0, f.ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// Close ends a Read that waits.
+func (f *follower) Close() error {
+	f.stop()
+	return nil
+}
+
+// Log implements agent.Node.
+func (e *Engine) Log(ctx context.Context, id digest.SHA256, q agent.LogQuery) (io.ReadCloser, error) {
+	if q.Stream != "stdout" && q.Stream != "stderr" || q.Offset < 0 || q.Attempt < 0 {
+		return nil, fmt.Errorf("read log of job %s: stream %q from byte %d of execution %d makes no sense", id, q.Stream, q.Offset, q.Attempt)
+	}
+	rec, err := e.must(id)
+	if err != nil {
+		return nil, err
+	}
+	k := logKey{rec.Number, q.Attempt, q.Stream}
+	if k.attempt == 0 {
+		k.attempt = len(rec.Job.Attempts)
+	}
+	if k.attempt > len(rec.Job.Attempts) {
+		return nil, fmt.Errorf("read log of job %s: it has no execution %d, but %d", id, q.Attempt, len(rec.Job.Attempts))
+	}
+	if s := e.logs.find(k); s != nil {
+		ctx, stop := context.WithCancel(ctx)
+		return &follower{ctx: ctx, stop: stop, stream: s, offset: q.Offset, follow: q.Follow}, nil
+	}
+	return e.logs.read(k, q.Offset)
+}
+
+// read opens a log that has ended.
+func (l *logs) read(k logKey, offset int64) (io.ReadCloser, error) {
+	data, err := l.db.get(bucketLogs, k.key())
+	if err != nil {
+		return nil, err
+	}
+	if data != nil {
+		return io.NopCloser(bytes.NewReader(data[min(offset, int64(len(data))):])), nil
+	}
+	f, err := os.Open(filepath.Join(l.dir, k.file()))
+	if errors.Is(err, os.ErrNotExist) {
+		return io.NopCloser(bytes.NewReader(nil)), nil // nothing was printed, or it is not kept any more
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

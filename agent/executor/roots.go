@@ -1,0 +1,113 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"arch.network/attest/digest"
+	"arch.network/builder/store"
+)
+
+// roots keep objects of the store from its garbage collection: each object that a job needs has one root, whatever number of
+// jobs need it, since most jobs run what others ran before. How many do is in the state file.
+//
+// A root is there before the record that needs it is written, and goes after the last one is. What a crash leaves between is
+// removed when the state is opened.
+type roots struct {
+	store  *store.Store
+	db     *database
+	prefix string
+
+	mu      sync.Mutex // guards what follows, and that a root is not removed while it becomes needed
+	pending map[digest.SHA256]int
+	err     error // of the last removal
+	work    sync.WaitGroup
+}
+
+func newRoots(s *store.Store, db *database, dir string) *roots {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		abs = dir
+	}
+	return &roots{store: s, db: db, prefix: "node " + abs + " ", pending: map[digest.SHA256]int{}}
+}
+
+// keep makes the roots of objects that are about to become needed.
+func (r *roots) keep(list []digest.SHA256) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, d := range list {
+		n, err := r.db.needed(d)
+		if err == nil && n == 0 && r.pending[d] == 0 {
+			err = r.store.AddRoot(r.prefix+d.Hex(), d)
+		}
+		if err != nil {
+			r.forget(list[:i])
+			return fmt.Errorf("keep %s: %w", d, err)
+		}
+		r.pending[d]++
+	}
+	return nil
+}
+
+// kept says that the record that needs the objects is written, or will not be.
+func (r *roots) kept(list []digest.SHA256) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(list)
+}
+
+func (r *roots) forget(list []digest.SHA256) {
+	for _, d := range list {
+		if r.pending[d]--; r.pending[d] <= 0 {
+			delete(r.pending, d)
+		}
+	}
+}
+
+// release removes the roots of objects that no record needs any more. The committer calls it, so it does not wait.
+func (r *roots) release(list []digest.SHA256) {
+	r.work.Go(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, d := range list {
+			if n, err := r.db.needed(d); err != nil || n > 0 || r.pending[d] > 0 {
+				continue
+			}
+			if err := r.store.RemoveRoot(r.prefix + d.Hex()); err != nil {
+				r.err = err // a root too many does no harm; the next Open removes it
+			}
+		}
+	})
+}
+
+func (r *roots) close() error {
+	r.work.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// sweep removes roots that no record needs, and makes those that are missing.
+func (r *roots) sweep(all []store.Root) error {
+	var errs []error
+	for _, root := range all {
+		text, ok := strings.CutPrefix(root.Name, r.prefix)
+		if !ok {
+			continue
+		}
+		d, err := digest.ParseHex(text)
+		if err != nil {
+			continue
+		}
+		if n, err := r.db.needed(d); err != nil {
+			errs = append(errs, err)
+		} else if n == 0 {
+			errs = append(errs, r.store.RemoveRoot(root.Name))
+		}
+	}
+	return errors.Join(errs...)
+}

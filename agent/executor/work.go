@@ -1,0 +1,263 @@
+package executor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"arch.network/agent"
+	"arch.network/agent/content"
+	"arch.network/agent/scheduler"
+	"arch.network/attest/digest"
+	"arch.network/attest/manifest"
+)
+
+// active is a job that is worked at: it holds a place of the scheduler's, and one goroutine takes it through its life.
+type active struct {
+	*Engine
+	h      *handle
+	ctx    context.Context // ends with a cancellation, or with ErrLeave
+	cancel context.CancelCauseFunc
+
+	id       digest.SHA256
+	proposal Proposal
+	envelope []byte
+	content  *content.Content
+	policy   *manifest.Policy // in force when the work began; one that allows nothing, if none was
+	gas      uint64           // used by all executions
+}
+
+// errCancelled is the cause with which an execution is ended that somebody wants ended.
+var errCancelled = errors.New("somebody who may ended it")
+
+// schedule starts what can start.
+func (e *Engine) schedule() {
+	for {
+		e.mu.Lock()
+		e.limits()
+		if e.draining || e.stopping || e.policy.Doc == nil {
+			e.mu.Unlock()
+			return
+		}
+		j, ok := e.queue.Next(e.o.Now())
+		if !ok {
+			e.mu.Unlock()
+			return
+		}
+		e.begin(j)
+		e.mu.Unlock()
+	}
+}
+
+// begin works at a job, which holds its place already. e.mu is held.
+func (e *Engine) begin(j scheduler.Job) {
+	ctx, cancel := context.WithCancelCause(e.life)
+	a := &active{Engine: e, ctx: ctx, cancel: cancel, id: j.ID}
+	e.active[j.ID] = a
+	e.running.Go(func() {
+		again, err := a.work()
+		if err != nil && !errors.Is(err, errClosed) && !errors.Is(err, ErrLeave) {
+			e.o.Log.ErrorContext(e.life, "job left as it is", "job", j.ID.String(), "error", err)
+		}
+		cancel(nil)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.active, j.ID)
+		now := e.o.Now()
+		e.queue.Done(j.ID, scheduler.Usage{Gas: a.gas}, now)
+		if again {
+			e.queue.Push(j, now)
+		}
+		e.poke()
+	})
+}
+
+// work takes a job on from where it is. Again: it waits once more.
+func (a *active) work() (again bool, err error) {
+	number, err := a.numberOf(a.id)
+	if err != nil {
+		return false, err
+	}
+	a.h = a.jobs.hold(number)
+	defer a.jobs.drop(a.h)
+	if err := a.jobs.lock(a.h); err != nil {
+		return false, err
+	}
+	rec := a.h.rec
+	a.h.mu.Unlock()
+	if a.proposal, a.envelope, err = a.Engine.proposal(rec); err != nil {
+		return false, err
+	}
+	if a.policy = a.o.Judge.Policy().Doc; a.policy == nil {
+		a.policy = &manifest.Policy{}
+	}
+	switch rec.Job.State {
+	case agent.Verified:
+		if ok, err := a.place(); err != nil || !ok {
+			return false, err
+		}
+	case agent.Placed: // by an earlier process
+		err := a.pass(nil, move{to: agent.Verified, verdict: "waits", summary: "the node ended before it was started: it waits again"})
+		return err == nil, err
+	case agent.Running:
+		return a.takeUp(rec)
+	case agent.Validating:
+		next, err := a.validate()
+		if err != nil || next != agent.Running {
+			return false, err
+		}
+	case agent.Anchored:
+		return false, a.archive()
+	default:
+		return false, nil // it was cancelled in the meantime
+	}
+	return a.run()
+}
+
+// pass is Engine.pass for this job, which insists.
+func (a *active) pass(change func(*record), moves ...move) error {
+	return a.insist(func() error {
+		if err := a.jobs.lock(a.h); err != nil {
+			return err
+		}
+		defer a.h.mu.Unlock()
+		return a.Engine.pass(a.h, nil, change, moves...)
+	})
+}
+
+// wished reports whether the job is to be ended, and does it if nothing of it runs. a.h is locked.
+func (a *active) wished() (bool, error) {
+	w := a.h.rec.Cancel
+	if w == nil {
+		return false, nil
+	}
+	return true, a.Engine.pass(a.h, nil, nil, w.move())
+}
+
+func (w *cancellation) move() move {
+	return move{to: agent.Cancelled, verdict: "cancelled", by: w.By, entry: &w.Entry, summary: fmt.Sprintf("%s ended it: %s", w.By, w.Reason)}
+}
+
+// place asks the judge again if need be, and takes the place. False: the job does not go on.
+func (a *active) place() (ok bool, err error) {
+	err = a.insist(func() error {
+		ok = false
+		if err := a.jobs.lock(a.h); err != nil {
+			return err
+		}
+		defer a.h.mu.Unlock()
+		if a.h.rec.Job.State != agent.Verified {
+			return nil
+		}
+		policy := a.o.Judge.Policy()
+		var v Verdict
+		change := func(*record) {}
+		if a.h.rec.due(policy.ID, a.o.Now()) {
+			a.proposal.At = a.o.Now().UTC()
+			var err error
+			if v, err = a.o.Judge.Judge(a.ctx, a.proposal); err != nil {
+				return fmt.Errorf("judge job: %w", err)
+			}
+			fresh := a.h.rec.copy()
+			if err := a.admit(fresh, a.proposal, &v); err != nil {
+				return err
+			}
+			change = func(r *record) {
+				r.Job.Signers, r.Job.Policy, r.Weight, r.Until, r.Need = fresh.Job.Signers, fresh.Job.Policy, fresh.Weight, fresh.Until, fresh.Need
+			}
+			if !v.Accepted {
+				return a.Engine.pass(a.h, nil, change, verdictMove(v))
+			}
+		}
+		ok = true
+		return a.Engine.pass(a.h, nil, change, move{to: agent.Placed, verdict: "here", summary: "it is its turn: what it pins is fetched"})
+	})
+	return ok && err == nil, err
+}
+
+// run fetches what the job pins and executes it, as often as needed.
+func (a *active) run() (again bool, err error) {
+	lease, err := a.o.Store.Lease(a.ctx)
+	if err == nil {
+		a.content, err = a.o.Source.Gather(a.ctx, a.proposal.Doc, content.Options{})
+	}
+	if lease != nil {
+		defer lease.Release()
+	}
+	if err == nil {
+		var more bool
+		if more, err = a.judgeContent(); err == nil && !more {
+			return false, nil
+		}
+	}
+	if err != nil {
+		return a.notFetched(err)
+	}
+	for {
+		next, err := a.execute(func() {
+			if lease != nil { // its content has roots now
+				lease.Release()
+			}
+		})
+		if err != nil || next != agent.Validating {
+			return next == agent.Verified && err == nil, err
+		}
+	}
+}
+
+// judgeContent asks a judge that looks at content. False: it was refused.
+func (a *active) judgeContent() (bool, error) {
+	j, ok := a.o.Judge.(ContentJudge)
+	if !ok {
+		return true, nil
+	}
+	a.proposal.At = a.o.Now().UTC()
+	reasons, err := j.JudgeContent(a.ctx, a.proposal, a.content)
+	if err != nil || len(reasons) == 0 {
+		return err == nil, err
+	}
+	return false, a.pass(nil, move{to: agent.Refused, verdict: "refused", reasons: reasons, summary: "what it pins is not what the policy demands: " + reasons[0].Msg})
+}
+
+// notFetched says what becomes of a job whose content is not there.
+func (a *active) notFetched(cause error) (again bool, err error) {
+	if errors.Is(context.Cause(a.ctx), ErrLeave) {
+		return false, ErrLeave // the next process begins anew
+	}
+	err = a.insist(func() error {
+		if err := a.jobs.lock(a.h); err != nil {
+			return err
+		}
+		defer a.h.mu.Unlock()
+		if done, err := a.wished(); done || err != nil {
+			return err
+		}
+		r := agent.Reason{Field: "spec", Msg: cause.Error(), Cure: hint(cause)}
+		to := move{to: agent.Failed, verdict: "not-fetched", reasons: []agent.Reason{r}, summary: "what it pins could not be fetched: " + cause.Error()}
+		if a.h.rec.Job.State == agent.Validating {
+			to.verdict = "not-executed"
+		}
+		return a.Engine.pass(a.h, nil, func(r *record) { r.Content = nil }, to)
+	})
+	return false, err
+}
+
+// hint returns the cure that an error knows.
+func hint(err error) string {
+	if h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok {
+		return h.Hint()
+	}
+	return ""
+}
+
+// newInstance tells an execution apart from others of the same document.
+func newInstance() string {
+	var b [6]byte
+	rand.Read(b[:]) // never fails: crypto/rand
+	return hex.EncodeToString(b[:])
+}
