@@ -166,7 +166,8 @@ type ended struct {
 	attempt  agent.Attempt
 	puts     []put
 	outcome  job.Outcome
-	ran      bool // it was started, and ended in a way that is known
+	ran      bool              // it was started, and ended in a way that is known
+	run      *attest.Statement // this node's account of it
 	executed executed
 	reason   *agent.Reason // why the job failed
 	verdict  string
@@ -191,18 +192,27 @@ func (x *execution) describe(o Outcome, cause error) *ended {
 			cause = err
 		}
 	}
+	if cause == nil && o.Result.Reason != runner.ReasonCancelled {
+		cause = x.ranToItsEnd(end, o, printed)
+	}
 	if cause != nil || o.Result.Reason == runner.ReasonCancelled {
-		end.ran = false
+		end.ran, end.run = false, nil
 		end.attempt.Detail = "the node stopped it"
 		if cause != nil {
 			end.attempt.Detail = cause.Error()
 		}
+		end.attempt.Reason = ""
 		end.verdict, end.reason = "unfinished", &agent.Reason{Msg: end.attempt.Detail}
 		if cause != nil {
 			end.reason.Cure = hint(cause)
 		}
 		return end
 	}
+	return end
+}
+
+// ranToItsEnd notes what is known of an execution that ended in a way that is known.
+func (x *execution) ranToItsEnd(end *ended, o Outcome, printed [2]job.Printed) error {
 	fill(&end.attempt, o.Result)
 	end.outcome = job.Outcome{
 		Result: o.Result, Inputs: x.content.Resolved, Stdout: printed[0], Stderr: printed[1], Started: end.attempt.Started,
@@ -212,7 +222,7 @@ func (x *execution) describe(o Outcome, cause error) *ended {
 		end.outcome.Schedule = gas.Version
 	}
 	x.outputs(end)
-	return end
+	return x.account(end)
 }
 
 // outputs names what the job left, if it ended well, and says why it failed, if it did not.
@@ -238,26 +248,30 @@ func (x *execution) outputs(end *ended) {
 	end.executed = e
 }
 
-// sign makes this node's account of an execution, and keeps it with the record.
-func (x *execution) sign(end *ended) error {
-	if !end.ran || !end.attempt.Run.IsZero() {
-		return nil
-	}
+// account makes this node's account of an execution.
+func (x *execution) account(end *ended) error {
 	result, run, err := job.Statements(x.proposal.Doc, end.outcome)
 	if err != nil {
 		return err
 	}
-	id, envelope, err := x.signed(run)
+	end.run = run
+	if result != nil {
+		end.executed.Result, err = result.ID()
+	}
+	return err
+}
+
+// sign signs that account, and keeps it with the record.
+func (x *execution) sign(end *ended) error {
+	if end.run == nil || !end.attempt.Run.IsZero() {
+		return nil
+	}
+	id, envelope, err := x.signed(end.run)
 	if err != nil {
 		return err
 	}
 	end.attempt.Run, end.executed.Run = id, id
 	end.puts = append(end.puts, put{bucketStatements, id[:], envelope})
-	if result != nil {
-		if end.executed.Result, err = result.ID(); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

@@ -111,8 +111,8 @@ func (s *stream) Write(p []byte) (int, error) {
 // keep appends to what is kept.
 func (s *stream) keep(p []byte) error {
 	room := s.logs.max - s.kept
-	if room <= 0 {
-		return nil
+	if room < 0 {
+		return nil // it was cut
 	}
 	if int64(len(p)) > room {
 		p = append(p[:room:room], cut...)

@@ -459,3 +459,29 @@ func (n *node) await(id digest.SHA256, states ...agent.State) agent.Job {
 		}
 	}
 }
+
+func envelopeID(t testing.TB, envelope []byte) digest.SHA256 {
+	t.Helper()
+	env, err := dsse.Parse(envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return env.ID()
+}
+
+func parse(t testing.TB, envelope []byte) *dsse.Envelope {
+	t.Helper()
+	env, err := dsse.Parse(envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return env
+}
+
+// collectAll removes everything from the store that no root keeps.
+func collectAll(t testing.TB, n *node) {
+	t.Helper()
+	if _, err := n.store.GC(t.Context(), store.GCOptions{Age: -1}); err != nil {
+		t.Fatal(err)
+	}
+}
