@@ -52,7 +52,7 @@ const importRules = `
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler, agent/validation;
 	builder/source, runner/job < agent/content;
-	agent, builder/store < agent/archive;
+	agent, agent/content, builder/diff < agent/archive;
 	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;
 
 	# The commands choose drivers and fetchers.

@@ -130,6 +130,9 @@ func (g *Gatherer) one(ctx context.Context, what string, ref manifest.Ref, base 
 		c.Inputs[name] = tree.Path
 		c.Resolved = append(c.Resolved, tree.Dependencies...)
 		c.add(ref, tree.NAR)
+		if _, ok := g.Store.BlobPath(ref.Digest); ok { // what the tree was made of
+			c.add(ref, ref.Digest)
+		}
 		return nil
 	}
 	got, err := g.Fetch.FetchRef(ctx, ref)

@@ -10,6 +10,12 @@ import (
 	"arch.network/attest/digest"
 )
 
+// Expire removes what has been kept long enough by now, and returns when that is done. Run does so every minute.
+func (e *Engine) Expire() {
+	e.expire(e.o.Now())
+	e.roots.work.Wait()
+}
+
 // expire removes what has been kept long enough. What cannot be removed now is tried again.
 func (e *Engine) expire(now time.Time) {
 	const most = 1000
