@@ -67,9 +67,22 @@ func (b *Broker) follow(ctx context.Context, w Work, ask func(context.Context, b
 		}
 	}
 	if err = errors.Join(err, nameErr); err != nil {
-		return Outcome{}, err
+		return Outcome{}, final(err)
 	}
 	return Outcome{Result: resp.Result, Started: resp.Started, Finished: resp.Finished}, nil
+}
+
+// final marks the refusals that would come again.
+func final(err error) error {
+	r, ok := errors.AsType[*broker.Refusal](err)
+	if !ok {
+		return err
+	}
+	switch r.Code {
+	case broker.CodeBusy, broker.CodeTimeout, broker.CodeSetup, broker.CodeInternal, broker.CodeTrust:
+		return err
+	}
+	return &FinalError{err}
 }
 
 // content opens what the broker asks for; it was fetched before.

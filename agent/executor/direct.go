@@ -70,7 +70,7 @@ func (d *Direct) derive(w Work) (runner.Spec, error) {
 		ID: w.ID, Policy: w.Policy, Instance: instance, Timeout: w.Timeout, Degraded: slices.Contains(w.Policy.Spec.Degradations, "namespaces"),
 	})
 	if err != nil {
-		return runner.Spec{}, err
+		return runner.Spec{}, &FinalError{err} // it is pure
 	}
 	spec.Stdout, spec.Stderr = w.Stdout, w.Stderr
 	spec.Collect = func(out runner.Output, nar io.Reader) error { return w.Collect(out.Name, nar) }

@@ -170,6 +170,7 @@ type ended struct {
 	run      *attest.Statement // this node's account of it
 	executed executed
 	reason   *agent.Reason // why the job failed
+	final    bool          // trying again is of no use
 	verdict  string
 }
 
@@ -203,6 +204,7 @@ func (x *execution) describe(o Outcome, cause error) *ended {
 		}
 		end.attempt.Reason = ""
 		end.verdict, end.reason = "unfinished", &agent.Reason{Msg: end.attempt.Detail}
+		_, end.final = errors.AsType[*FinalError](cause)
 		if cause != nil {
 			end.reason.Cure = hint(cause)
 		}
@@ -316,7 +318,7 @@ func (x *execution) unfinished(end *ended, c *change) (agent.State, error) {
 	rec := x.h.rec.copy()
 	*rec.attempt() = end.attempt
 	m := move{to: agent.Failed, verdict: end.verdict, reasons: []agent.Reason{*end.reason}, summary: "it could not be finished: " + end.attempt.Detail}
-	if n, most := rec.unfinished(), x.proposal.Doc.Spec.Retries; n <= most {
+	if n, most := rec.unfinished(), x.proposal.Doc.Spec.Retries; n <= most && !end.final {
 		m.to, m.summary = agent.Verified, fmt.Sprintf("execution %d could not be finished, and is tried again (%d of %d times): %s", end.attempt.Number, n, most, end.attempt.Detail)
 	}
 	return m.to, x.Engine.pass(x.h, c, func(r *record) {

@@ -87,13 +87,19 @@ type Outcome struct {
 	Started, Finished time.Time
 }
 
+// FinalError says that an execution was not made, and never will be: trying again is of no use.
+type FinalError struct{ Err error }
+
+func (e *FinalError) Error() string { return e.Err.Error() }
+func (e *FinalError) Unwrap() error { return e.Err }
+
 // Driver runs jobs. It may be used by several goroutines at once.
 type Driver interface {
 	// Name is what the execution will be called on this host, where that is known beforehand; it is durable before Run is called.
 	// instance tells executions of the same document apart.
 	Name(id digest.SHA256, instance string) string
 	// Run returns when nothing of the execution is there any more. The error means that it could not be made or finished, or nobody
-	// knows how it ended. Cancelling ctx ends it, unless the cause is ErrLeave and it can go on by itself.
+	// knows how it ended; it is tried again if the document says so, unless it is a *FinalError. Cancelling ctx ends it, unless the cause is ErrLeave and it can go on by itself.
 	Run(ctx context.Context, w Work) (Outcome, error)
 	// Survivors lists the executions that have outlived the process which started them, by name. A driver that cannot list them
 	// returns none, and has Attach find out.

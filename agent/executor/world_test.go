@@ -65,7 +65,7 @@ type court struct {
 	policy *manifest.Policy
 }
 
-func newCourt(policy *manifest.Policy) *court {
+func newRoot() *manifest.TrustRoot {
 	root := &manifest.TrustRoot{
 		APIVersion: manifest.APIVersion, Kind: "TrustRoot",
 		Metadata: manifest.Metadata{Name: "node", Expires: "2100-01-01T00:00:00Z"},
@@ -78,7 +78,11 @@ func newCourt(policy *manifest.Policy) *court {
 	for _, name := range []string{"alice", "bob", "carol", "mallory"} {
 		root.Spec.Principals = append(root.Spec.Principals, manifest.Principal{Name: name, Keys: []string{key(name).Public().String()}})
 	}
-	compiled, err := quorum.Compile(root)
+	return root
+}
+
+func newCourt(policy *manifest.Policy) *court {
+	compiled, err := quorum.Compile(newRoot())
 	if err != nil {
 		panic(err)
 	}
