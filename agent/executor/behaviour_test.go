@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -601,4 +602,45 @@ func TestState(t *testing.T) {
 	}); err == nil {
 		t.Error("two nodes have one state")
 	}
+}
+
+// TestMemory holds what a waiting job takes of the node's memory to a 50,000th of 200 MB.
+func TestMemory(t *testing.T) {
+	const jobs = 1000
+	n := newNode(t, setup{driver: direct(exits), idle: true})
+	var envelopes [][]byte
+	for i := range jobs {
+		envelopes = append(envelopes, n.example("c-hello-wasm", nonce(i), func(j *manifest.Job) { j.Metadata.Owner = fmt.Sprintf("user:%d", i%50) }))
+	}
+	before := heapSize()
+	var wg sync.WaitGroup
+	next := make(chan []byte)
+	for range 16 {
+		wg.Go(func() {
+			for e := range next {
+				if _, err := n.Submit(t.Context(), e, "uid:1"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, e := range envelopes {
+		next <- e
+	}
+	close(next)
+	wg.Wait()
+	n.journal.forget()
+	used := heapSize() - before
+	if per := used / jobs; per > 200_000_000/50_000 {
+		t.Errorf("a waiting job takes %d bytes", per)
+	}
+	t.Logf("%d bytes a job, with its event", used/jobs)
+	runtime.KeepAlive(envelopes)
+}
+
+func heapSize() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -193,11 +193,11 @@ func (d *database) group(c *change) {
 		d.countNow(cloneCounts(counts))
 		d.published(events)
 	}
+	if err == nil && len(unused) > 0 {
+		d.unused(unused) // before anybody goes on, so that who waits for the removal waits for this one, too
+	}
 	for _, c := range list {
 		c.done <- err
-	}
-	if err == nil && len(unused) > 0 {
-		d.unused(unused)
 	}
 }
 

@@ -27,8 +27,6 @@ type execution struct {
 	mu    sync.Mutex // guards trees and sizes: a driver may collect from a goroutine of its own
 	trees map[string]digest.SHA256
 	sizes map[string]int64
-
-	err error // of what the node itself had to do for it; the job is not to blame
 }
 
 // execute runs the job once, and takes it to the state after that. placed is called when the start is durable.

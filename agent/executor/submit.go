@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"arch.network/agent"
@@ -274,12 +273,4 @@ func (e *Engine) proposal(rec *record) (Proposal, []byte, error) {
 // due reports whether a verdict has to be made again.
 func (r *record) due(policy digest.SHA256, now time.Time) bool {
 	return r.Job.Policy != policy || !r.Until.IsZero() && !now.Before(r.Until)
-}
-
-// plural is for sentences.
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, strings.TrimSpace(many))
 }

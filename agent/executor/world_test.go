@@ -194,6 +194,13 @@ func (j *journal) setFail(err error) {
 	j.fail = err
 }
 
+// forget drops what it has in memory.
+func (j *journal) forget() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.list = nil
+}
+
 // verdicts are the decisions about one job, each "kind verdict".
 func (j *journal) verdicts(id digest.SHA256) (out []string) {
 	for _, d := range j.decisions() {
