@@ -56,32 +56,28 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# One node: what a job's life is, and what can be asked.
-	attest < agent;
+	attest < agent < agent/scheduler, agent/validation, agent/nodetest;
 	NONE < agent/disk < agent/disk/disktest;
+	NONE < agent/unit;
 	attest, attest/docfile, agent/disk < agent/policy;
 	agent/policy, runner/job < agent/admission;
 	agent/admission, agent/disk < agent/replay;
 	agent/admission, builder/source, builder/store < agent/evidence;
-
-	# The commands choose drivers and fetchers.
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/evidence < cmd/arch;
-	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
-	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
-	attest < agent < agent/nodetest;
+	builder/source, runner/job < agent/content;
+	agent, agent/content, builder/diff < agent/archive;
+	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;
 	agent < agent/control/wire < agent/control/client;
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;
 	agent, agent/control/logview < agent/control/dashboard;
-	NONE < agent/unit;
-	builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program, agent/control/client < cmd/arch;
-	attest < agent < agent/scheduler, agent/validation;
-	builder/source, runner/job < agent/content;
-	agent, agent/content, builder/diff < agent/archive;
-	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;
-	agent/content, builder, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
+
+	# The commands choose drivers and fetchers.
+	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
+	agent/evidence, agent/content, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
-	agent/control, agent/control/client, agent/control/dashboard < cmd/arch-node-agent;
+	agent/node, agent/control, agent/control/client, agent/control/dashboard, attest/ledger/tilehttp, runner/namespace, runner/egress < cmd/arch-node-agent;
 
 	builder !< runner;
 	runner/namespace !< builder;

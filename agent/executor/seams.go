@@ -34,6 +34,8 @@ type Proposal struct {
 	Doc      *manifest.Job // the envelope's payload, valid
 	ID       digest.SHA256 // document id
 	At       time.Time
+	// Admitted says that the job was admitted before, and is judged again because the policy has changed, or its time has come.
+	Admitted bool
 }
 
 // Verdict is what a Judge says of a job.

@@ -155,7 +155,7 @@ func (a *active) place() (ok bool, err error) {
 		var v Verdict
 		change := func(*record) {}
 		if a.h.rec.due(policy.ID, a.o.Now()) {
-			a.proposal.At = a.o.Now().UTC()
+			a.proposal.At, a.proposal.Admitted = a.o.Now().UTC(), true
 			var err error
 			if v, err = a.o.Judge.Judge(a.ctx, a.proposal); err != nil {
 				return fmt.Errorf("judge job: %w", err)
@@ -213,7 +213,7 @@ func (a *active) judgeContent() (bool, error) {
 	if !ok {
 		return true, nil
 	}
-	a.proposal.At = a.o.Now().UTC()
+	a.proposal.At, a.proposal.Admitted = a.o.Now().UTC(), true
 	reasons, err := j.JudgeContent(a.ctx, a.proposal, a.content)
 	if err != nil || len(reasons) == 0 {
 		return err == nil, err

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,19 +19,20 @@ import (
 	"arch.network/agent/control/client"
 )
 
-// errNoExecutor says what is missing, as long as it is.
-var errNoExecutor = errors.New("this build of the agent has no executor: it cannot run jobs")
-
 const help = `Arch-node-agent takes signed jobs, admits what its policy allows, has them run confined, checks and keeps their results, and writes every
 decision to its ledger. It answers on a Unix socket, to the machine's users, and on --listen over HTTP.
 
 Over the socket, root, the user that the agent runs as and those of --operator and --operator-group may do everything. Everybody else,
 and whoever comes over HTTP, changes nothing but by documents that somebody signed whom the trust root names; with --read they may read.
 
+What confines jobs (--driver): broker hands them to arch-runnerd, which verifies them again and has systemd start them; systemd
+starts units itself, as root; namespace needs neither. auto takes the first that is there. Without a policy the agent runs, says so, and
+takes no jobs.
+
 The policy and the trust root are verified when they are read, at the start, when they change and on SIGHUP; one that does not verify
 never replaces one that does. SIGTERM drains: nothing new is started, and what runs is left to its units.
 
-EXIT STATUS: 0 it was stopped; 1 error; 2 usage.`
+EXIT STATUS: 0 it was stopped, or --check-config found nothing; 1 error; 2 usage; 3 the trust root or the policy cannot be relied on.`
 
 // options are the flags.
 type options struct {
@@ -41,6 +42,13 @@ type options struct {
 	read                              bool
 	logFormat                         string
 	drain                             time.Duration
+
+	ledgerKey, origin   string
+	driver, broker      string
+	names, content, cdi []string
+	offline             bool
+	slots               int
+	adopt, check        bool
 }
 
 func newCommand(w wiring) *cobra.Command {
@@ -58,11 +66,15 @@ func newCommand(w wiring) *cobra.Command {
 			}
 			return nil
 		},
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {
 				return err
+			}
+			if o.check {
+				return check(c, o)
 			}
 			log, err := newLog(o.logFormat, c.ErrOrStderr())
 			if err != nil {
@@ -83,15 +95,32 @@ func newCommand(w wiring) *cobra.Command {
 	f.StringVar(&o.policy, "policy", "/etc/arch/policy.yaml", "policy, signed by the trust root's policy role")
 	f.StringVar(&o.trust, "trust", "/etc/arch/trust.yaml", "trust root")
 	f.StringVar(&o.state, "state", "/var/lib/arch-node-agent", "directory of everything that must be remembered")
-	f.StringVar(&o.key, "key", "credential:key", "key of this node: a file, or credential:NAME of $CREDENTIALS_DIRECTORY")
+	f.StringVar(&o.key, "key", "", "key of this node: a file, credential:NAME of $CREDENTIALS_DIRECTORY, or exec:COMMAND (default: credential:key if there is one, else a file in the state directory, which is made)")
+	f.StringVar(&o.ledgerKey, "ledger-key", "", "file of the keys that sign the ledger (default: one in the state directory, which is made)")
+	f.StringVar(&o.origin, "origin", "", "name of the ledger, for when its keys are made (default: node/ and the node's key)")
+	f.StringVar(&o.driver, "driver", driverAuto, "what confines jobs: "+strings.Join(driverNames(), ", "))
+	f.StringVar(&o.broker, "broker", "", "socket of arch-runnerd (default: its usual one)")
+	f.StringArrayVar(&o.names, "name", nil, "name of this node in a job's audience, beside its identity: a pool, a host name (repeatable)")
+	f.StringArrayVar(&o.content, "content", nil, "archive directory where what jobs pin is looked for before it is fetched (repeatable)")
+	f.BoolVar(&o.offline, "offline", false, "fetch nothing: what jobs pin must be in the store or in an archive")
+	f.StringArrayVar(&o.cdi, "cdi", nil, "directory of Container Device Interface specifications (repeatable; default: the host's)")
+	f.IntVar(&o.slots, "slots", 0, "executions at one time, as far as their resources fit (default: four for each processor)")
+	f.BoolVar(&o.adopt, "adopt-ledger", false, "begin the record of what was signed with the ledger as it stands: once, after it was moved on purpose")
+	f.BoolVar(&o.check, "check-config", false, "read and verify the trust root and the policy, and do nothing")
 	f.StringVar(&o.logFormat, "log-format", "text", "text, json or journal")
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long to wait, when stopped, for what is about to be decided")
 	return c
 }
 
 func (o options) validate() error {
-	if slices.Contains([]string{o.socket, o.state, o.policy, o.trust, o.key}, "") {
+	if slices.Contains([]string{o.socket, o.state, o.policy, o.trust}, "") {
 		return usage("", "a path is empty")
+	}
+	switch {
+	case o.slots < 0 || o.slots > 4096:
+		return usage("", "--slots must be from 0 to 4096")
+	case !slices.Contains(driverNames(), o.driver):
+		return usage("it is one of "+strings.Join(driverNames(), ", "), "--driver: there is no driver %q", o.driver)
 	}
 	if o.drain < 0 {
 		return usage("", "--drain must not be negative")
@@ -162,7 +191,10 @@ func numberOf(name string, look func() (string, error)) (uint32, error) {
 
 // absolute makes the paths of flags independent of the working directory.
 func (o options) absolute() (options, error) {
-	for _, p := range []*string{&o.socket, &o.state, &o.policy, &o.trust} {
+	for _, p := range []*string{&o.socket, &o.state, &o.policy, &o.trust, &o.ledgerKey} {
+		if *p == "" {
+			continue
+		}
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return o, err
@@ -179,4 +211,12 @@ func logged(ctx context.Context, log *slog.Logger, err error) {
 		return
 	}
 	log.InfoContext(ctx, "reloaded")
+}
+
+// version is the program's, as it was built.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }

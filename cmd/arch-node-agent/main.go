@@ -1,5 +1,5 @@
-// Command arch-node-agent is the agent of a node: it admits, schedules, records and answers, and runs no job itself. It is flags and
-// wiring: what it does is in the packages below agent.
+// Command arch-node-agent is the agent of a node: it admits, schedules, records and answers, and has jobs run by the broker or, where
+// there is none, in processes of their own. It is flags and wiring: what it does is in the packages below agent.
 //
 // It is meant to be started by systemd, as an unprivileged user with nothing but its state directory: package agent/unit has the units.
 package main
@@ -10,10 +10,34 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"arch.network/runner"
+	"arch.network/runner/namespace"
+	"arch.network/runner/systemd"
+	"arch.network/runner/wasm"
 )
 
 func main() {
+	if handled, code := inside(os.Args); handled {
+		os.Exit(code)
+	}
 	os.Exit(run(context.Background(), wire, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// inside is the program where it is started again, as a part of a job's confinement.
+func inside(args []string) (handled bool, code int) {
+	if handled, code := namespace.Main(args); handled {
+		return true, code
+	}
+	if handled, code := systemd.Main(args, unitInner); handled {
+		return true, code
+	}
+	return wasm.Main(args)
+}
+
+// unitInner is what confines within a unit of the systemd driver.
+func unitInner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
 }
 
 // run is the whole program: it executes one command line and returns the exit status.
@@ -42,6 +66,7 @@ const (
 	exitOK    = 0
 	exitError = 1
 	exitUsage = 2
+	exitTrust = 3 // the trust root or the policy cannot be relied on
 )
 
 // statusError is an error whose exit status its maker knows.

@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"arch.network/agent"
 	"arch.network/agent/control"
@@ -23,8 +24,9 @@ import (
 )
 
 // serve makes the node and answers for it until it is told to stop.
-func serve(ctx context.Context, o options, w wiring, log *slog.Logger) error {
-	o, err := o.absolute()
+func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err error) {
+	unix.Umask(0o077) // nobody else has a part in what the node keeps
+	o, err = o.absolute()
 	if err != nil {
 		return err
 	}
@@ -35,18 +37,28 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) error {
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 
-	n, err := w(ctx, o, log)
-	if err != nil {
-		return err
-	}
-	operators, err := o.whoOperates()
-	if err != nil {
-		return err
-	}
 	listeners, err := listen(o)
 	if err != nil {
 		return err
 	}
+	closing := true
+	defer func() {
+		for _, l := range listeners {
+			if closing {
+				l.Close()
+			}
+		}
+	}()
+	n, err := w(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	operators, err := o.whoOperates()
+	if err != nil {
+		return err
+	}
+	closing = false // the server closes them
 	server := control.New(control.Options{
 		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Ready: n.ready, Log: log,
 		Dashboard: dashboard.New(dashboard.Options{Node: n, Ledger: n.ledger, Policy: n.policy}),
@@ -125,16 +137,16 @@ func listen(o options) (all []net.Listener, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("take sockets from systemd: %w", err)
 	}
-	unix := false
+	local := false
 	for _, l := range passed {
 		if l == nil {
 			return all, errors.New("take sockets from systemd: one of them is no stream socket")
 		}
 		_, isUnix := l.(*net.UnixListener)
-		unix = unix || isUnix
+		local = local || isUnix
 		all = append(all, l)
 	}
-	if !unix {
+	if !local {
 		l, err := listenUnix(o.socket)
 		if err != nil {
 			return all, err

@@ -2,12 +2,25 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"arch.network/agent"
 	"arch.network/agent/control/logview"
+	"arch.network/agent/executor"
+	realnode "arch.network/agent/node"
+	"arch.network/agent/policy"
 	"arch.network/attest/dsse"
+	"arch.network/attest/ledger"
+	"arch.network/attest/ledger/tilehttp"
+	"arch.network/builder/source"
+	"arch.network/builder/store"
 )
 
 // node is everything that the program serves. Its parts are made by wire.
@@ -19,14 +32,103 @@ type node struct {
 	tiles  http.Handler // of the ledger
 	ready  func(ctx context.Context) error
 	reload func(ctx context.Context) error // reads the policy and the trust root again
-	alive  func() bool                     // the main loop turned since it was asked last
+	alive  func() bool                     // the node answers
 	run    func(ctx context.Context) error // works until ctx ends, then stops what it must
+	close  func() error                    // when run has returned
 }
 
 // wiring makes a node.
 type wiring func(ctx context.Context, o options, log *slog.Logger) (*node, error)
 
-// wire is the one place where the parts of a real node meet.
-func wire(context.Context, options, *slog.Logger) (*node, error) {
-	return nil, &statusError{errNoExecutor, exitError, "run single jobs with arch run"}
+// wire is the one place where the parts of a real node meet what is different on each machine.
+func wire(ctx context.Context, o options, log *slog.Logger) (*node, error) {
+	if err := os.MkdirAll(o.state, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	signer, made, err := nodeKey(ctx, o, os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		log.InfoContext(ctx, "the node has a new key", "identity", dsse.KeyID(signer.Public()))
+	}
+	keys, err := ledgerKeys(o, signer)
+	if err != nil {
+		return nil, err
+	}
+	d := chooseDriver(o)
+	log.InfoContext(ctx, "jobs are confined", "driver", d.name)
+	closeDriver := func() error { return nil }
+	n, err := realnode.Open(ctx, realnode.Options{
+		State: o.state, Policy: o.policy, TrustRoot: o.trust, Signer: signer, LedgerKeys: keys, Names: o.names, CDI: o.cdi, Slots: o.slots, Drain: o.drain,
+		AdoptLedger: o.adopt, Version: version(), Log: log,
+		Driver: func(s *store.Store) (executor.Driver, error) {
+			r, closer, err := d.open(ctx, o, s)
+			if err == nil {
+				closeDriver = closer
+			}
+			return r, err
+		},
+		Fetch: func(f *source.Fetcher) { f.Archives, f.Offline = o.content, o.offline },
+	})
+	if err != nil {
+		return nil, errors.Join(err, closeDriver())
+	}
+	if refused := n.Keeper.Refused(); refused != nil {
+		log.WarnContext(ctx, "no jobs are taken: the policy in the file is not in force", "error", refused.Error(), "hint", refused.Hint())
+	}
+	dir := n.Ledger.Log().Dir()
+	return &node{
+		Node: n, known: n.Known, ledger: logview.New(tiles{dir}, n.Ledger.Log().Policy()), tiles: tilehttp.NewServer(dir),
+		ready:  func(context.Context) error { _, err := n.Keeper.Current(time.Now()); return err },
+		reload: func(context.Context) error { return n.Keeper.Reload() },
+		alive:  func() bool { return answers(ctx, n) },
+		run:    n.Run,
+		close:  func() error { return errors.Join(n.Close(), closeDriver()) },
+	}, nil
+}
+
+// answers reports whether the node still does its work: the watchdog bites if it does not.
+func answers(ctx context.Context, n agent.Node) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, err := n.Status(ctx)
+	return err == nil
+}
+
+// tiles reads the ledger for those who look at it.
+type tiles struct{ ledger.Dir }
+
+// ReadTile implements ledger.TileReader, for the checkpoint and bundles, too.
+func (t tiles) ReadTile(ctx context.Context, path string) ([]byte, error) {
+	if path == ledger.CheckpointPath {
+		return t.ReadCheckpoint(ctx)
+	}
+	if _, b, err := ledger.ParsePath(path); err == nil && b != nil {
+		return t.ReadBundle(ctx, path)
+	}
+	return t.Dir.ReadTile(ctx, path)
+}
+
+// check is --check-config: it judges both files as a node without a past would.
+func check(c *cobra.Command, o options) error {
+	dir, err := os.MkdirTemp("", "arch-node-agent-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	k, err := policy.Open(policy.Options{TrustRoot: o.trust, Policy: o.policy, State: dir})
+	if err != nil {
+		return err
+	}
+	if refused := k.Refused(); refused != nil {
+		return &statusError{refused, exitTrust, refused.Hint()}
+	}
+	active, err := k.Current(time.Now())
+	if err != nil {
+		return &statusError{err, exitTrust, ""}
+	}
+	p := active.Policy()
+	fmt.Fprintf(c.OutOrStdout(), "policy %s version %d is good until %s\n", p.Metadata.Name, p.Spec.Version, active.Ends().UTC().Format(time.RFC3339))
+	return nil
 }

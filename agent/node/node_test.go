@@ -1,0 +1,396 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"arch.network/agent"
+	"arch.network/agent/content"
+	"arch.network/agent/executor"
+	"arch.network/agent/node"
+	"arch.network/attest"
+	"arch.network/attest/digest/nar"
+	"arch.network/attest/dsse"
+	"arch.network/attest/identity"
+	"arch.network/attest/ledger"
+	"arch.network/attest/ledger/notekey"
+	"arch.network/attest/manifest"
+	"arch.network/builder/source"
+	"arch.network/builder/store"
+	"arch.network/runner/namespace"
+	"arch.network/runner/wasm"
+)
+
+func TestMain(m *testing.M) {
+	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := wasm.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// TestLife takes jobs from a signed document to an archive entry on a node with everything real, and reads the ledger afterwards as a
+// stranger does.
+func TestLife(t *testing.T) {
+	w := newWorld(t)
+	n := w.start(t)
+	job, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := await(t, n, job)
+	if done.State != agent.Archived || len(done.Attempts) != 1 || done.Attempts[0].Gas == 0 || len(done.Outputs) != 1 {
+		t.Fatalf("got %+v", done)
+	}
+	r, err := n.OutputNAR(t.Context(), done.ID, "counts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil || !strings.Contains(string(out), "the") {
+		t.Errorf("output %q, %v", out, err)
+	}
+
+	// One signature is one too few; the refusal says so, and is in the ledger, too.
+	refused, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000002", "alice"), "uid:1000")
+	if err != nil || refused.State != agent.Refused || len(refused.Reasons) == 0 {
+		t.Fatalf("got %+v, %v", refused, err)
+	}
+	// The same nonce in another document of the same owner is a replay.
+	again, err := n.Submit(t.Context(), w.sign(t, w.job(t, "nonce-0000000000000001", func(j *manifest.Job) { j.Spec.Priority = 1 }), "alice", "bob"), "uid:1000")
+	if err != nil || again.State != agent.Refused {
+		t.Fatalf("got %+v, %v", again, err)
+	}
+
+	var kinds []string
+	for _, d := range w.decisions(t, n) {
+		kinds = append(kinds, d.Kind+" "+d.Verdict)
+	}
+	want := []string{
+		"node started", "policy accepted",
+		"proposal received", "admission accepted", "placement here", "start attempt", "result anchored", "archive kept",
+		"proposal received", "admission refused",
+		"proposal received", "admission refused",
+	}
+	// The policy is reported beside the start of the engine: either may be first.
+	if len(kinds) > 1 && kinds[0] == want[1] {
+		kinds[0], kinds[1] = kinds[1], kinds[0]
+	}
+	if diff := cmp.Diff(len(want), len(kinds)); diff != "" {
+		t.Errorf("decisions (-want +got):\n%s", cmp.Diff(want, kinds))
+	}
+	proof, err := n.Ledger.Proof(t.Context(), done.Steps[len(done.Steps)-1].Entry.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := ledger.ParsePolicy(w.ledgerKeys.LogPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, err := w.entry(n, proof.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := proof.Verify(policy, entry); err != nil {
+		t.Errorf("offline proof of the archive entry: %v", err)
+	}
+}
+
+// TestRestart shows that what was accepted, and what was spent, outlives the process.
+func TestRestart(t *testing.T) {
+	w := newWorld(t)
+	n := w.start(t)
+	envelope := w.wordcount(t, "nonce-0000000000000001", "alice", "bob")
+	job, err := n.Submit(t.Context(), envelope, "uid:1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := await(t, n, job)
+	w.stop()
+	n = w.start(t)
+	same, err := n.Submit(t.Context(), envelope, "uid:1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before.Outputs, same.Outputs); diff != "" || same.State != agent.Archived {
+		t.Errorf("state %s (-want +got):\n%s", same.State, diff)
+	}
+	w.stop()
+	starts := 0
+	for _, d := range w.decisions(t, n) {
+		if d.Kind == "start" {
+			starts++
+		}
+	}
+	if starts != 1 {
+		t.Errorf("the job was started %d times", starts)
+	}
+}
+
+// TestNoPolicy shows that a node without a policy says so, and takes nothing.
+func TestNoPolicy(t *testing.T) {
+	w := newWorld(t)
+	if err := os.Remove(w.policy); err != nil {
+		t.Fatal(err)
+	}
+	n := w.start(t)
+	if _, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000"); err == nil {
+		t.Error("a job was taken without a policy")
+	}
+	status, err := n.Status(t.Context())
+	if err != nil || status.Policy.Refused == "" || !status.Policy.ID.IsZero() {
+		t.Errorf("got %+v, %v", status.Policy, err)
+	}
+	jobs, err := n.Jobs(t.Context(), agent.Query{})
+	if err != nil || len(jobs) != 0 {
+		t.Errorf("got %+v, %v", jobs, err)
+	}
+}
+
+// world is everything around a node: keys, files, directories.
+type world struct {
+	dir, root, policy string
+	ledgerKeys        *notekey.Keys
+	stop              func()
+}
+
+func key(name string) *identity.Key {
+	seed := sha256.Sum256([]byte(name))
+	k, err := identity.Generate(identity.Ed25519, bytes.NewReader(seed[:]))
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "arch-node-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := nar.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &world{dir: dir, root: filepath.Join(dir, "trust.json"), policy: filepath.Join(dir, "policy.json"), stop: func() {}}
+	if w.ledgerKeys, err = notekey.Generate("node.example/ledger", rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	root := &manifest.TrustRoot{
+		APIVersion: manifest.APIVersion, Kind: "TrustRoot", Metadata: manifest.Metadata{Name: "example", Expires: "2100-01-01T00:00:00Z"},
+		Spec: manifest.TrustRootSpec{Version: 1, Roles: map[string]manifest.TrustGroup{
+			manifest.RoleGovernance: {Threshold: 1, Of: []string{"carol"}},
+			manifest.RolePolicy:     {Threshold: 1, Of: []string{"carol"}},
+			manifest.RoleJob:        {Threshold: 2, Of: []string{"alice", "bob"}},
+		}},
+	}
+	for _, name := range []string{"alice", "bob", "carol"} {
+		root.Spec.Principals = append(root.Spec.Principals, manifest.Principal{Name: name, Keys: []string{key(name).Public().String()}})
+	}
+	policy := &manifest.Policy{
+		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: "2099-01-01T00:00:00Z"},
+		Spec: manifest.PolicySpec{
+			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm},
+			Degradations: []string{"cpu", "refused-syscalls", "memory", "processes", "devices", "io"},
+			Resources:    manifest.PolicyResources{Job: manifest.JobResources{Memory: "64Mi"}},
+		},
+	}
+	for file, envelope := range map[string][]byte{w.root: w.sign(t, root, "carol"), w.policy: w.sign(t, policy, "carol")} {
+		if err := os.WriteFile(file, envelope, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// start starts the node, which stops with the test, or before the next start.
+func (w *world) start(t *testing.T) *node.Node {
+	t.Helper()
+	n, err := node.Open(t.Context(), node.Options{
+		State: filepath.Join(w.dir, "state"), Policy: w.policy, TrustRoot: w.root, Signer: key("node"), LedgerKeys: w.ledgerKeys,
+		Driver: func(*store.Store) (executor.Driver, error) {
+			ns, err := namespace.New(namespace.Options{NoCgroups: true})
+			if err != nil {
+				return nil, err
+			}
+			r, err := wasm.New(wasm.Options{Driver: ns, Cache: filepath.Join(w.dir, "wasm")})
+			if err != nil {
+				return nil, err
+			}
+			return &executor.Direct{Runner: r}, nil
+		},
+		Fetch: func(f *source.Fetcher) { f.Offline = true },
+		Log:   slog.New(slog.NewTextHandler(logTo{t}, nil)), Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	stopped := false
+	w.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := errors.Join(<-done, n.Close()); err != nil {
+			t.Errorf("stop node: %v", err)
+		}
+	}
+	t.Cleanup(w.stop)
+	// What wordcount pins lies beside its document.
+	_, err = (&content.Gatherer{Store: n.Store, Fetch: &source.Fetcher{Store: n.Store, Offline: true}, Images: filepath.Join(w.dir, "images")}).Gather(
+		t.Context(), w.job(t, "nonce-0000000000000000"), content.Options{Beside: []string{jobs(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+type logTo struct{ t *testing.T }
+
+func (l logTo) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// jobs is the directory of the example jobs.
+func jobs(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("..", "..", "tests", "examples", "jobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (w *world) job(t *testing.T, nonce string, change ...func(*manifest.Job)) *manifest.Job {
+	t.Helper()
+	src, err := os.ReadFile(filepath.Join(jobs(t), "wordcount.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := manifest.ReadYAML(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := doc.(*manifest.Job)
+	j.Metadata.Owner, j.Metadata.Expires, j.Spec.Nonce = "user:alice", "2098-01-01T00:00:00Z", nonce
+	for _, c := range change {
+		c(j)
+	}
+	return j
+}
+
+func (w *world) wordcount(t *testing.T, nonce string, signers ...string) []byte {
+	t.Helper()
+	return w.sign(t, w.job(t, nonce), signers...)
+}
+
+func (w *world) sign(t *testing.T, doc manifest.Document, names ...string) []byte {
+	t.Helper()
+	if err := doc.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	payload, err := manifest.Canonical(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &dsse.Envelope{PayloadType: manifest.PayloadType(doc.DocumentKind()), Payload: payload}
+	for _, name := range names {
+		if err := env.Add(t.Context(), key(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return env.Marshal()
+}
+
+// entry reads an entry from the log's files.
+func (w *world) entry(n *node.Node, index int64) ([]byte, error) {
+	tree, err := n.Ledger.Log().Tree()
+	if err != nil {
+		return nil, err
+	}
+	b, at := ledger.BundleOf(index, tree.Size)
+	data, err := n.Ledger.Log().Dir().ReadBundle(context.Background(), b.Path())
+	if err != nil {
+		return nil, err
+	}
+	entries, err := ledger.ParseEntries(b, data)
+	if err != nil {
+		return nil, err
+	}
+	return entries[at], nil
+}
+
+// decisions reads the whole ledger: every entry must be signed by the node.
+func (w *world) decisions(t *testing.T, n *node.Node) (out []*attest.Decision) {
+	t.Helper()
+	tree, err := n.Ledger.Log().Tree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range tree.Size {
+		data, err := w.entry(n, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env, err := dsse.ParseLimit(data, ledger.MaxEntry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(env.Verified([]identity.PublicKey{key("node").Public()})) != 1 {
+			t.Fatalf("entry %d is not signed by the node", i)
+		}
+		s, err := attest.ParseStatement(env.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.Decision()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// await follows the events until the job has ended.
+func await(t *testing.T, n *node.Node, job agent.Job) agent.Job {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for _, err := range n.Events(ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := n.Job(ctx, job.ID.Hex())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.State.Ended() {
+			return got
+		}
+	}
+	t.Fatal(fmt.Errorf("job %s did not end", job.Name))
+	return agent.Job{}
+}
