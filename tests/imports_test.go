@@ -105,7 +105,6 @@ var doors = map[string][]string{
 	"github.com/transparency-dev/tessera":               {"attest/ledger/sequencer"},
 	"k8s.io/klog/v2":                                    {"attest/ledger/sequencer"},
 	"filippo.io/mldsa":                                  {"attest/ledger/notekey"},
-	"github.com/transparency-dev/formats":               {"attest/ledger"},
 	"go.etcd.io/bbolt":                                  {"agent/executor"},
 	"gopkg.in/yaml.v3":                                  {"attest/manifest"},
 }
