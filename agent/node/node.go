@@ -40,6 +40,10 @@ type Options struct {
 	Driver func(s *store.Store) (executor.Driver, error)
 	// Fetch changes how content is fetched, such as proxies and mirrors. Nil: the defaults.
 	Fetch func(f *source.Fetcher)
+	// Content are directories that may hold what jobs pin under the name that its reference ends in, beside being archives of it.
+	Content []string
+	// Blobs leaves images among the inputs as the blobs that they are: for a driver that makes the trees itself, such as the broker.
+	Blobs bool
 	Facts func() map[string]manifest.Raw // measured facts about the node, for placement constraints; nil: there are none
 	CDI   []string                       // directories of the host's Container Device Interface specifications; empty: the usual ones
 
@@ -108,7 +112,7 @@ func (n *Node) openStore(context.Context) error {
 		return err
 	}
 	n.Store, n.close = s, append(n.close, s.Close)
-	fetch := &source.Fetcher{Store: s}
+	fetch := &source.Fetcher{Store: s, Archives: n.o.Content}
 	if n.o.Fetch != nil {
 		n.o.Fetch(fetch)
 	}
@@ -154,13 +158,25 @@ func (n *Node) openEngine(context.Context) error {
 	}
 	n.judge = &judge{keeper: n.Keeper, window: window, names: names(dsse.KeyID(n.o.Signer.Public()), n.o.Names), facts: n.o.Facts, now: n.o.Now}
 	n.Engine, err = executor.Open(executor.Options{
-		Dir: n.in("executor"), Store: n.Store, Recorder: recorder{n.Ledger}, Judge: n.judge, Source: n.gatherer, Driver: driver, Signer: n.o.Signer,
+		Dir: n.in("executor"), Store: n.Store, Recorder: recorder{n.Ledger}, Judge: n.judge, Source: fetcher{n.gatherer, n.o}, Driver: driver, Signer: n.o.Signer,
 		Now: n.o.Now, Log: n.o.Log, Version: n.o.Version, Slots: n.o.Slots, Capacity: n.o.Capacity, Drain: n.o.Drain, Ledger: n.ledgerStatus,
 	})
 	if err == nil {
 		n.close = append(n.close, n.Engine.Close)
 	}
 	return err
+}
+
+// fetcher gets content the way that this node wants it.
+type fetcher struct {
+	gatherer *content.Gatherer
+	o        Options
+}
+
+// Gather implements executor.Source.
+func (f fetcher) Gather(ctx context.Context, doc *manifest.Job, o content.Options) (*content.Content, error) {
+	o.Beside, o.Blobs = append(o.Beside, f.o.Content...), f.o.Blobs
+	return f.gatherer.Gather(ctx, doc, o)
 }
 
 func (n *Node) ledgerStatus() agent.LedgerStatus {

@@ -18,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"arch.network/agent"
-	"arch.network/agent/content"
 	"arch.network/agent/executor"
 	"arch.network/agent/node"
 	"arch.network/attest"
@@ -236,8 +235,9 @@ func (w *world) start(t *testing.T) *node.Node {
 			}
 			return &executor.Direct{Runner: r}, nil
 		},
-		Fetch: func(f *source.Fetcher) { f.Offline = true },
-		Log:   slog.New(slog.NewTextHandler(logTo{t}, nil)), Version: "test",
+		Fetch:   func(f *source.Fetcher) { f.Offline = true },
+		Content: []string{jobs(t)}, // what wordcount pins lies beside its document
+		Log:     slog.New(slog.NewTextHandler(logTo{t}, nil)), Version: "test",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -257,12 +257,6 @@ func (w *world) start(t *testing.T) *node.Node {
 		}
 	}
 	t.Cleanup(w.stop)
-	// What wordcount pins lies beside its document.
-	_, err = (&content.Gatherer{Store: n.Store, Fetch: &source.Fetcher{Store: n.Store, Offline: true}, Images: filepath.Join(w.dir, "images")}).Gather(
-		t.Context(), w.job(t, "nonce-0000000000000000"), content.Options{Beside: []string{jobs(t)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return n
 }
 

@@ -69,7 +69,8 @@ func wire(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 			}
 			return r, err
 		},
-		Fetch: func(f *source.Fetcher) { f.Archives, f.Offline = o.content, o.offline },
+		Fetch:   func(f *source.Fetcher) { f.Offline = o.offline },
+		Content: o.content, Blobs: d.name == driverBroker,
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeDriver())
