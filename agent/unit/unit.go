@@ -203,6 +203,7 @@ func Broker(s Settings) Unit {
 				{"Restart", "on-failure"},
 				{"RestartSec", "1s"},
 				{"WatchdogSec", "30s"},
+				{"TimeoutStartSec", "5min"}, // the first start after a boot tries what systemd's properties do
 				{"TimeoutStopSec", "30s"},
 				{"StateDirectory", "arch-runnerd"},
 				{"RuntimeDirectory", "arch-jobs"},

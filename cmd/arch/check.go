@@ -56,6 +56,16 @@ type checkSignature struct {
 	By    string `json:"by"`
 	Valid bool   `json:"valid"`
 	Error string `json:"error,omitempty"`
+
+	unknown bool // nothing was verified: the key is not at hand
+}
+
+// cure is the way out where the signature does not verify.
+func (s checkSignature) cure() string {
+	if s.unknown {
+		return "a signature names a large key by its id alone: name the trust root that holds the key, and the role, with --trust and --role"
+	}
+	return "the document was changed after it was signed, or the signature belongs to another one"
 }
 
 func (r checkResult) text(w *screen) {
@@ -116,8 +126,7 @@ func runCheck(a *app, path, trust, role, at string) error {
 	}
 	if i := slices.IndexFunc(res.Signatures, func(s checkSignature) bool { return !s.Valid }); i >= 0 {
 		s := res.Signatures[i]
-		failure = hinted(withStatus(exitVerification, fmt.Errorf("check %s: signature by %s: %s", path, s.By, s.Error)),
-			"the document was changed after it was signed, or the signature belongs to another one")
+		failure = hinted(withStatus(exitVerification, fmt.Errorf("check %s: signature by %s: %s", path, s.By, s.Error)), s.cure())
 	}
 	res.OK = failure == nil
 	if err := a.print(res, res.text); err != nil {
@@ -156,7 +165,7 @@ func checkSignatures(env *dsse.Envelope, root *quorum.Root, role string) []check
 		if err == nil {
 			err = key.Verify(dsse.PAE(env.PayloadType, env.Payload), s.Sig)
 		}
-		c.Valid = err == nil
+		c.Valid, c.unknown = err == nil, key.IsZero()
 		if err != nil {
 			c.Error = err.Error()
 		}

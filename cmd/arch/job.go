@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -182,7 +183,7 @@ func runWhy(ctx context.Context, a *app, f remoteFlags, ref string) error {
 		s.paint(stateColor(job.State), string(job.State))
 		fmt.Fprintf(s, ": %s\n", job.Summary)
 		for _, f := range findings {
-			fmt.Fprintf(s, "%s  %s: %s", f.At.Local().Format(time.DateTime), f.Kind, printableLine(f.Verdict))
+			fmt.Fprintf(s, "%s  %s: %s", f.At.Local().Format(time.DateTime), cmp.Or(f.Kind, "execution"), printableLine(f.Verdict))
 			if f.Entry != nil {
 				fmt.Fprintf(s, "  (ledger entry %d)", f.Entry.Index)
 			}

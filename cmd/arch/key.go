@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -103,9 +104,13 @@ func newKeyShowCommand(a *app) *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				if public, err := identity.ParsePublicKey(args[0]); err == nil {
+				public, err := identity.ParsePublicKey(args[0])
+				switch {
+				case err == nil:
 					k := describeKey(public, "")
 					return a.print(k, k.text)
+				case strings.HasPrefix(args[0], "did:"):
+					return hinted(err, "copy the name whole, as arch key show prints it; a key that anybody could sign for is refused")
 				}
 			}
 			source, err := a.keyPath(args)
