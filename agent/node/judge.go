@@ -9,6 +9,8 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/admission"
+	"arch.network/agent/content"
+	"arch.network/agent/evidence"
 	"arch.network/agent/executor"
 	"arch.network/agent/policy"
 	"arch.network/agent/replay"
@@ -20,8 +22,10 @@ type judge struct {
 	keeper *policy.Keeper
 	window *replay.Window
 	names  []string
-	facts  func() map[string]manifest.Raw // the measured ones
-	now    func() time.Time
+	// receipts are looked for in the directories of content, the store and registries.
+	receipts *evidence.Finder
+	facts    func() map[string]manifest.Raw // the measured ones
+	now      func() time.Time
 }
 
 // Policy implements executor.Judge.
@@ -72,14 +76,44 @@ func (j *judge) Judge(_ context.Context, p executor.Proposal) (executor.Verdict,
 	return verdictOf(v, active, p.Doc), nil
 }
 
+// JudgeContent implements executor.ContentJudge: what the policy demands to be proven of an image or an input must be, by receipts that
+// are found beside it, before anything of it runs.
+func (j *judge) JudgeContent(ctx context.Context, p executor.Proposal, _ *content.Content) ([]agent.Reason, error) {
+	active, err := j.keeper.Current(p.At)
+	if err != nil {
+		return nil, err
+	}
+	v := admission.Judge(admission.Input{
+		Proposal: admission.Open(p.Envelope.Marshal(), active, p.At), Active: active, Names: j.names, Facts: j.facts(), At: p.At,
+	})
+	reasons := v.Reasons
+	for _, d := range v.Demands {
+		found, err := j.receipts.Find(ctx, d.Ref)
+		if err != nil {
+			return nil, fmt.Errorf("find receipts of %s: %w", d.Ref, err)
+		}
+		missing, err := evidence.Check(ctx, d, found, active, p.At)
+		if err != nil {
+			return nil, fmt.Errorf("check receipts of %s: %w", d.Ref, err)
+		}
+		reasons = append(reasons, missing...)
+	}
+	return reasonsOf(reasons), nil
+}
+
+func reasonsOf(list []admission.Reason) (out []agent.Reason) {
+	for _, r := range list {
+		out = append(out, agent.Reason{Field: r.Field, Msg: r.Msg, Cure: r.Cure})
+	}
+	return out
+}
+
 // verdictOf is a verdict as the engine takes it.
 func verdictOf(v *admission.Verdict, active *policy.Active, doc *manifest.Job) executor.Verdict {
 	out := executor.Verdict{
 		Accepted: v.Admitted, Summary: v.Summary(), Policy: active.ID(), Weight: weight(active.Policy(), doc.Metadata.Owner), Until: active.Ends(),
 	}
-	for _, r := range v.Reasons {
-		out.Reasons = append(out.Reasons, agent.Reason{Field: r.Field, Msg: r.Msg, Cure: r.Cure})
-	}
+	out.Reasons = reasonsOf(v.Reasons)
 	if v.Issued != nil {
 		out.Signers = v.Issued.Principals
 	}

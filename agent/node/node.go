@@ -13,6 +13,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/content"
+	"arch.network/agent/evidence"
 	"arch.network/agent/executor"
 	"arch.network/agent/policy"
 	"arch.network/agent/replay"
@@ -156,7 +157,10 @@ func (n *Node) openEngine(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.judge = &judge{keeper: n.Keeper, window: window, names: names(dsse.KeyID(n.o.Signer.Public()), n.o.Names), facts: n.o.Facts, now: n.o.Now}
+	n.judge = &judge{
+		keeper: n.Keeper, window: window, names: names(dsse.KeyID(n.o.Signer.Public()), n.o.Names), facts: n.o.Facts, now: n.o.Now,
+		receipts: &evidence.Finder{Dirs: n.o.Content, Store: n.Store, Fetcher: n.gatherer.Fetch},
+	}
 	n.Engine, err = executor.Open(executor.Options{
 		Dir: n.in("executor"), Store: n.Store, Recorder: recorder{n.Ledger}, Judge: n.judge, Source: fetcher{n.gatherer, n.o}, Driver: driver, Signer: n.o.Signer,
 		Now: n.o.Now, Log: n.o.Log, Version: n.o.Version, Slots: n.o.Slots, Capacity: n.o.Capacity, Drain: n.o.Drain, Ledger: n.ledgerStatus,

@@ -141,6 +141,28 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestDemand shows that nothing runs of which the policy's proofs are missing.
+func TestDemand(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, w.policy, housePolicy(func(p *manifest.PolicySpec) {
+		p.Attestations = []manifest.PolicyAttestation{{Role: manifest.RoleBuilder}}
+	}))
+	n := w.start(t)
+	job, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := await(t, n, job)
+	if done.State != agent.Refused || len(done.Attempts) != 0 || len(done.Reasons) == 0 || done.Reasons[0].Field != "spec.image" {
+		t.Errorf("got %+v", done)
+	}
+	for _, d := range w.decisions(t, n) {
+		if d.Kind == "start" {
+			t.Error("it was started")
+		}
+	}
+}
+
 // TestNoPolicy shows that a node without a policy says so, and takes nothing.
 func TestNoPolicy(t *testing.T) {
 	w := newWorld(t)
@@ -198,12 +220,27 @@ func newWorld(t *testing.T) *world {
 			manifest.RoleGovernance: {Threshold: 1, Of: []string{"carol"}},
 			manifest.RolePolicy:     {Threshold: 1, Of: []string{"carol"}},
 			manifest.RoleJob:        {Threshold: 2, Of: []string{"alice", "bob"}},
+			manifest.RoleBuilder:    {Threshold: 1, Of: []string{"bob"}},
 		}},
 	}
 	for _, name := range []string{"alice", "bob", "carol"} {
 		root.Spec.Principals = append(root.Spec.Principals, manifest.Principal{Name: name, Keys: []string{key(name).Public().String()}})
 	}
-	policy := &manifest.Policy{
+	w.write(t, w.root, root)
+	w.write(t, w.policy, housePolicy(func(*manifest.PolicySpec) {}))
+	return w
+}
+
+// write signs a document as carol, who may, and puts it where the node looks.
+func (w *world) write(t *testing.T, file string, doc manifest.Document) {
+	t.Helper()
+	if err := os.WriteFile(file, w.sign(t, doc, "carol"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func housePolicy(change func(*manifest.PolicySpec)) *manifest.Policy {
+	p := &manifest.Policy{
 		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: "2099-01-01T00:00:00Z"},
 		Spec: manifest.PolicySpec{
 			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm},
@@ -211,12 +248,8 @@ func newWorld(t *testing.T) *world {
 			Resources:    manifest.PolicyResources{Job: manifest.JobResources{Memory: "64Mi"}},
 		},
 	}
-	for file, envelope := range map[string][]byte{w.root: w.sign(t, root, "carol"), w.policy: w.sign(t, policy, "carol")} {
-		if err := os.WriteFile(file, envelope, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return w
+	change(&p.Spec)
+	return p
 }
 
 // start starts the node, which stops with the test, or before the next start.
