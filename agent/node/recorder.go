@@ -28,6 +28,27 @@ func (r recorder) Record(ctx context.Context, d agent.Decision) (agent.Entry, er
 	return agent.Entry{Index: entry.Index, Sequence: entry.Sequence, ID: entry.ID}, nil
 }
 
+// RecordAll records decisions that follow each other, which wait for the disk together. After an error it is unknown which of them are in
+// the log.
+func (r recorder) RecordAll(ctx context.Context, list []agent.Decision) ([]agent.Entry, error) {
+	items := make([]sequencer.Item, len(list))
+	for i, d := range list {
+		var err error
+		if items[i].Decision, items[i].Subjects, err = statementOf(d); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := r.to.RecordAll(ctx, items)
+	if err != nil {
+		return nil, fmt.Errorf("record decisions: %w", err)
+	}
+	out := make([]agent.Entry, len(entries))
+	for i, e := range entries {
+		out[i] = agent.Entry{Index: e.Index, Sequence: e.Sequence, ID: e.ID}
+	}
+	return out, nil
+}
+
 // statementOf returns a decision as the ledger keeps it. What is private becomes a commitment, and is forgotten with its salt: a
 // node that has to open it later keeps it elsewhere.
 func statementOf(d agent.Decision) (attest.Decision, []attest.ResourceDescriptor, error) {
