@@ -192,6 +192,7 @@ func TestPinsOnly(t *testing.T) {
 	if len(b.Entry.Pins) != 1 || !strings.HasPrefix(b.Entry.Pins[0], "tree:wordcount.wasm#") || len(b.Entry.Objects) != 2 {
 		t.Errorf("pins %q, objects %+v", b.Entry.Pins, b.Entry.Objects)
 	}
+	n.Expire() // waits for the removal of roots
 	collectAll(t, n)
 	if err := archive.Export(t.Context(), io.Discard, b, n.store); err != nil {
 		t.Error(err)

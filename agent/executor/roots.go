@@ -23,7 +23,8 @@ type roots struct {
 
 	mu      sync.Mutex // guards what follows, and that a root is not removed while it becomes needed
 	pending map[digest.SHA256]int
-	err     error // of the last removal
+	late    map[digest.SHA256]bool // no record needed them while they were pending
+	err     error                  // of the last removal
 	work    sync.WaitGroup
 }
 
@@ -32,7 +33,7 @@ func newRoots(s *store.Store, db *database, dir string) *roots {
 	if err != nil {
 		abs = dir
 	}
-	return &roots{store: s, db: db, prefix: "node " + abs + " ", pending: map[digest.SHA256]int{}}
+	return &roots{store: s, db: db, prefix: "node " + abs + " ", pending: map[digest.SHA256]int{}, late: map[digest.SHA256]bool{}}
 }
 
 // keep makes the roots of objects that are about to become needed.
@@ -62,8 +63,13 @@ func (r *roots) kept(list []digest.SHA256) {
 
 func (r *roots) forget(list []digest.SHA256) {
 	for _, d := range list {
-		if r.pending[d]--; r.pending[d] <= 0 {
-			delete(r.pending, d)
+		if r.pending[d]--; r.pending[d] > 0 {
+			continue
+		}
+		delete(r.pending, d)
+		if r.late[d] {
+			delete(r.late, d)
+			r.remove(d)
 		}
 	}
 }
@@ -74,14 +80,23 @@ func (r *roots) release(list []digest.SHA256) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, d := range list {
-			if n, err := r.db.needed(d); err != nil || n > 0 || r.pending[d] > 0 {
+			if r.pending[d] > 0 {
+				r.late[d] = true
 				continue
 			}
-			if err := r.store.RemoveRoot(r.prefix + d.Hex()); err != nil {
-				r.err = err // a root too many does no harm; the next Open removes it
-			}
+			r.remove(d)
 		}
 	})
+}
+
+// remove removes the root of d if no record needs it.
+func (r *roots) remove(d digest.SHA256) {
+	if n, err := r.db.needed(d); err != nil || n > 0 {
+		return
+	}
+	if err := r.store.RemoveRoot(r.prefix + d.Hex()); err != nil {
+		r.err = err // a root too many does no harm; the next Open removes it
+	}
 }
 
 func (r *roots) close() error {
