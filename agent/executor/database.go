@@ -191,10 +191,10 @@ func (d *database) group(c *change) {
 	if err == nil {
 		d.counts, d.event = counts, event
 		d.countNow(cloneCounts(counts))
+		if len(unused) > 0 {
+			d.unused(unused) // before anybody hears of it, so that who waits for removals then waits for this one, too
+		}
 		d.published(events)
-	}
-	if err == nil && len(unused) > 0 {
-		d.unused(unused) // before anybody goes on, so that who waits for the removal waits for this one, too
 	}
 	for _, c := range list {
 		c.done <- err

@@ -162,7 +162,7 @@ func (e *Engine) Close() error {
 	e.end(ErrLeave)
 	e.ring.close()
 	e.running.Wait()
-	return errors.Join(e.db.close(), e.roots.close())
+	return errors.Join(e.db.close(), e.roots.wait())
 }
 
 // ErrLeave is the cause with which executions are cancelled when the node ends: those that can go on without it may.

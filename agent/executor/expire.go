@@ -13,7 +13,7 @@ import (
 // Expire removes what has been kept long enough by now, and returns when that is done. Run does so every minute.
 func (e *Engine) Expire() {
 	e.expire(e.o.Now())
-	e.roots.work.Wait()
+	_ = e.roots.wait() // what could not be removed does no harm, and is said when the engine is closed
 }
 
 // expire removes what has been kept long enough. What cannot be removed now is tried again.

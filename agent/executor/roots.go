@@ -25,7 +25,9 @@ type roots struct {
 	pending map[digest.SHA256]int
 	late    map[digest.SHA256]bool // no record needed them while they were pending
 	err     error                  // of the last removal
-	work    sync.WaitGroup
+
+	idle *sync.Cond // has a mutex of its own, since the committer must not wait for a removal; guards work
+	work int        // removals under way
 }
 
 func newRoots(s *store.Store, db *database, dir string) *roots {
@@ -33,7 +35,10 @@ func newRoots(s *store.Store, db *database, dir string) *roots {
 	if err != nil {
 		abs = dir
 	}
-	return &roots{store: s, db: db, prefix: "node " + abs + " ", pending: map[digest.SHA256]int{}, late: map[digest.SHA256]bool{}}
+	return &roots{
+		store: s, db: db, prefix: "node " + abs + " ",
+		pending: map[digest.SHA256]int{}, late: map[digest.SHA256]bool{}, idle: sync.NewCond(&sync.Mutex{}),
+	}
 }
 
 // keep makes the roots of objects that are about to become needed.
@@ -74,9 +79,11 @@ func (r *roots) forget(list []digest.SHA256) {
 	}
 }
 
-// release removes the roots of objects that no record needs any more. The committer calls it, so it does not wait.
+// release removes the roots of objects that no record needs any more. The committer calls it, so it does not wait for the removal.
 func (r *roots) release(list []digest.SHA256) {
-	r.work.Go(func() {
+	r.working(1)
+	go func() {
+		defer r.working(-1)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, d := range list {
@@ -86,7 +93,27 @@ func (r *roots) release(list []digest.SHA256) {
 			}
 			r.remove(d)
 		}
-	})
+	}()
+}
+
+func (r *roots) working(n int) {
+	r.idle.L.Lock()
+	defer r.idle.L.Unlock()
+	if r.work += n; r.work == 0 {
+		r.idle.Broadcast()
+	}
+}
+
+// wait returns when what was released is removed, and what the last removal that failed had to say.
+func (r *roots) wait() error {
+	r.idle.L.Lock()
+	for r.work > 0 {
+		r.idle.Wait()
+	}
+	r.idle.L.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
 }
 
 // remove removes the root of d if no record needs it.
@@ -97,13 +124,6 @@ func (r *roots) remove(d digest.SHA256) {
 	if err := r.store.RemoveRoot(r.prefix + d.Hex()); err != nil {
 		r.err = err // a root too many does no harm; the next Open removes it
 	}
-}
-
-func (r *roots) close() error {
-	r.work.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.err
 }
 
 // sweep removes roots that no record needs, and makes those that are missing.
