@@ -55,6 +55,11 @@ const importRules = `
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
+	# What others have built: binary caches of Nix and Guix. The formats need no network.
+	attest/canonical, attest/digest/nar, builder/source/unpack < builder/binarycache;
+	attest, builder/binarycache < builder/binarycache/cacheclient;
+	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
+
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler, agent/validation, agent/nodetest;
 	NONE < agent/disk < agent/disk/disktest;
@@ -92,7 +97,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
 	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
-	"github.com/nix-community/go-nix":                   {"attest/digest"},
+	"github.com/nix-community/go-nix":                   {"attest/digest", "builder/binarycache"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},
