@@ -38,6 +38,7 @@ const importRules = `
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas, runner/program < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
+	builder/guix/sexp < builder/guix/signature < runner/closure;
 	runner/egress < runner/namespace, runner/systemd;
 	runner/namespace < runner/namespace/first;
 	attest/digest, builder/source/unpack < builder/source/imagespec;
@@ -103,6 +104,7 @@ var doors = map[string][]string{
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},
 	"github.com/cloudflare/circl":                       {"attest/identity"},
 	"filippo.io/age":                                    {"attest/identity"},
+	"filippo.io/edwards25519":                           {"attest/identity", "builder/guix/signature"},
 	"github.com/elastic/go-seccomp-bpf":                 {"runner/namespace"},
 	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
 	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd"},
