@@ -57,9 +57,12 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
-	attest/canonical, attest/digest/nar, builder/source/unpack < builder/binarycache;
+	attest, builder/source/unpack < builder/binarycache;
 	attest, builder/binarycache < builder/binarycache/cacheclient;
 	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
+	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;
+	builder/binarycache, builder/guix/signature < builder/vouch;
+	builder/binarycache/cacheclient, builder/diff, builder/store, builder/vouch < builder/challenge;
 
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler, agent/validation, agent/nodetest;
@@ -82,6 +85,7 @@ const importRules = `
 	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
 	agent/evidence, agent/content, agent/control/client < cmd/arch;
+	builder/binarycache/cacheserver, builder/binarycache/receiptdir, builder/challenge < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 	agent/node, agent/control, agent/control/client, agent/control/dashboard, attest/ledger/tilehttp, runner/namespace, runner/egress < cmd/arch-node-agent;
 

@@ -68,6 +68,17 @@ func (e *FieldError) Unwrap() error { return e.Err }
 // ParseNarInfo reads a narinfo. StorePath, URL, NarHash and NarSize must be there. Of one with a Guix signature nothing after it is read but
 // URL, Compression, FileHash and FileSize.
 func ParseNarInfo(data []byte) (*NarInfo, error) {
+	n, err := parseFields(data)
+	if err == nil && len(n.Files) == 0 {
+		err = &FieldError{"URL", errors.New("it is not there")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func parseFields(data []byte) (*NarInfo, error) {
 	if len(data) > MaxNarInfo {
 		return nil, fmt.Errorf("read narinfo: it has %d bytes, more than %d", len(data), MaxNarInfo)
 	}
@@ -194,9 +205,6 @@ func (p *narInfoParser) finish() (*NarInfo, error) {
 			return nil, &FieldError{key, errors.New("it is not there")}
 		}
 	}
-	if len(n.Files) == 0 {
-		return nil, &FieldError{"URL", errors.New("it is not there")}
-	}
 	if n.NarSize == 0 {
 		return nil, &FieldError{"NarSize", errors.New("no NAR has 0 bytes")}
 	}
@@ -259,13 +267,13 @@ func checkURL(text string) error {
 	return nil
 }
 
-// Fingerprint is what signatures of Nix are over (Nix: ValidPathInfo::fingerprint).
-func (n *NarInfo) Fingerprint() string {
+// Fingerprint returns what signatures of Nix are over.
+func (n *NarInfo) Fingerprint() Fingerprint {
 	f := Fingerprint{Path: n.StorePath, NAR: n.NarHash, Size: n.NarSize}
 	for _, ref := range n.References {
 		f.References = append(f.References, n.StorePath.Dir+"/"+ref)
 	}
-	return f.String()
+	return f
 }
 
 // Encode writes a narinfo in Nix's order of fields. That of a Guix narinfo cannot be written: its text is what is signed.
@@ -304,4 +312,13 @@ func (n *NarInfo) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("write narinfo: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// ReadSigned returns the path and NAR hash of the text that a Guix signature is over, which has no field URL since Guix 1.2.
+func ReadSigned(text []byte) (StorePath, digest.SHA256, error) {
+	n, err := parseFields(text)
+	if err != nil {
+		return StorePath{}, digest.SHA256{}, err
+	}
+	return n.StorePath, n.NarHash, nil
 }

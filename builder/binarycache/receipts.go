@@ -3,6 +3,7 @@ package binarycache
 import (
 	"strings"
 
+	"arch.network/attest"
 	"arch.network/attest/digest"
 )
 
@@ -34,4 +35,16 @@ func ValidReceiptPath(name string) bool {
 		return below && ends && err == nil
 	}
 	return below && ends && ValidHash(base)
+}
+
+// Subject names the content of a store path in a statement: receipts are found, and vouch, by such subjects.
+func Subject(p StorePath, nar digest.SHA256) attest.ResourceDescriptor {
+	return attest.ResourceDescriptor{Name: p.String(), MediaType: attest.MediaNAR, Digest: map[string]string{"sha256": nar.Hex()}}
+}
+
+// SubjectOf reads a subject; ok is false if it is none of a store path.
+func SubjectOf(d attest.ResourceDescriptor) (p StorePath, nar digest.SHA256, ok bool) {
+	p, err := ParseStorePath(d.Name)
+	nar, ok = d.SHA256()
+	return p, nar, ok && err == nil && d.MediaType == attest.MediaNAR
 }

@@ -34,7 +34,9 @@ type opener interface {
 // LocationError says that a text names no cache.
 type LocationError struct{ Location string }
 
-func (e *LocationError) Error() string { return fmt.Sprintf("open cache: %.200q names none", e.Location) }
+func (e *LocationError) Error() string {
+	return fmt.Sprintf("open cache: %.200q names none", e.Location)
+}
 
 // Hint tells what names one.
 func (e *LocationError) Hint() string {

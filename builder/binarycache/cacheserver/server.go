@@ -166,7 +166,7 @@ func (s *server) narinfo(ctx context.Context, hash string) ([]byte, error) {
 		NarHash: o.NAR, NarSize: o.Size, References: o.References, CA: o.CA,
 	}
 	for _, key := range s.o.Keys {
-		n.Sigs = append(n.Sigs, key.Sign(n.Fingerprint()))
+		n.Sigs = append(n.Sigs, key.Sign(n.Fingerprint().String()))
 	}
 	return n.Encode()
 }
