@@ -57,7 +57,7 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
-	attest, builder/source/unpack < builder/binarycache;
+	attest, attest/digest/nar, builder/source/unpack < builder/binarycache;
 	attest, builder/binarycache < builder/binarycache/cacheclient;
 	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
 	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;

@@ -65,6 +65,8 @@ func (r *narReader) Read(p []byte) (int, error) {
 		if tail != nil {
 			r.err, err = tail, tail
 		}
+	} else if mismatch, ok := errors.AsType[*MismatchError](r.packed.err); ok && err != nil {
+		r.err, err = mismatch, mismatch // what unpacks may have made something else of it
 	}
 	return n, err
 }
