@@ -59,7 +59,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 
 // Hint tells the form.
 func (e *LineError) Hint() string {
-	return "each line is `quorum N`, `operator NAME KEY` or a comment after #; a key is NAME:BASE64 (Nix), (public-key …) in one line (Guix) or did:key:… (receipts)"
+	return `each line is "quorum N", "operator NAME KEY" or a comment after "# "; a key is NAME:BASE64 (Nix), (public-key …) in one line (Guix) or did:key:… (receipts)`
 }
 
 // ParseKeys reads a list of keys, text of lines:
@@ -80,7 +80,7 @@ func ParseKeys(text string) (*Keys, error) {
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
-		line, _, _ = strings.Cut(strings.TrimSpace(line), " #") // a # may also begin the bytes of a Guix key: "(q #"
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " # ") // without a space behind it, a # begins the bytes of a Guix key
 		if line == "" || line[0] == '#' {
 			continue
 		}

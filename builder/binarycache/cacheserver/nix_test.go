@@ -13,9 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/builder/binarycache"
+	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/binarycache/cacheserver"
 	"arch.network/builder/store"
 )
@@ -251,4 +254,57 @@ func TestNixTakesTrees(t *testing.T) {
 	// Nix computes the same path: it has it already, from where the derivation took it.
 	p, _ := binarycache.SourcePath("/nix/store", "bb", sum)
 	w.must("nix-store", "--store", w.root, "--check-validity", p.String())
+}
+
+// TestReadsCachesOfNix reads what the real Nix writes, in each packing that it knows and we do.
+func TestReadsCachesOfNix(t *testing.T) {
+	w := newWorld(t)
+	secret := filepath.Join(w.dir, "secret")
+	if err := os.WriteFile(secret, []byte(w.key.Reveal()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	top, err := binarycache.ParseStorePath(w.top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, wantList, err := nar.HashListing(t.Context(), filepath.Join(w.root, w.top), nar.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, packing := range []binarycache.Compression{binarycache.None, binarycache.XZ, binarycache.Zstd, binarycache.Gzip, binarycache.Bzip2, binarycache.Lzip} {
+		t.Run(string(packing), func(t *testing.T) {
+			dir := filepath.Join(w.dir, string(packing))
+			w.must("nix", "copy", "--store", w.root, "--to", "file://"+dir+"?compression="+string(packing)+"&secret-key="+secret+"&write-nar-listing=true", w.top)
+			cache, err := cacheclient.Open("file://" + dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info, err := cache.Info(t.Context()); err != nil || info.StoreDir != "/nix/store" {
+				t.Errorf("%v, %v", info, err)
+			}
+			n, _, err := cache.NarInfo(t.Context(), top)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n.Files[0].Compression != packing || n.NarHash != want || !w.key.Public().Verify(n.Fingerprint().String(), n.Sigs[0]) {
+				t.Errorf("%+v", n)
+			}
+			r, err := cache.NAR(t.Context(), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				t.Error(err)
+			}
+			data, err := os.ReadFile(filepath.Join(dir, top.Hash+".ls"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := binarycache.ParseListing(data)
+			if diff := cmp.Diff(wantList, list); err != nil || diff != "" {
+				t.Errorf("listing: %v (-want +got):\n%s", err, diff)
+			}
+		})
+	}
 }
