@@ -1,6 +1,7 @@
 package challenge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func (Local) Name() string { return "local" }
 
 // Ask implements Voter.
 func (l Local) Ask(ctx context.Context, p binarycache.StorePath) (Answer, error) {
-	at := filepath.Join("/", l.Root, p.String())
+	at := filepath.Join(cmp.Or(l.Root, "/"), p.String())
 	if _, err := os.Lstat(at); err != nil {
 		return Answer{}, err
 	}

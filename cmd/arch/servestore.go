@@ -22,7 +22,7 @@ name. Such paths prove themselves, and need no signature.
 With --nix-store it is the store of a Nix: / or the root of a chroot store. Its paths are read and hashed as they are asked for, and no
 database is; references are found as Nix finds them. Realisations of content-addressed derivations are in the database alone, so there are none.
 
---key names a key as nix-store --generate-binary-cache-key makes them. --receipts publishes what arch receipts publish has put beside a cache.
+--key names a key of Nix, as arch key cache makes them. --receipts publishes what arch receipts publish has put beside a cache.
 
 EXIT STATUS: 0 stopped; 1 error; 2 usage.`
 
@@ -79,7 +79,7 @@ func (a *app) serveNixStore(c *cobra.Command, o serveStoreOptions, opts cacheser
 		return usage("names are for trees of the store of arch; paths of a store of Nix have theirs")
 	}
 	if o.key == "" {
-		return hinted(usage("--nix-store needs --key: Nix takes such paths only if they are signed"), "nix-store --generate-binary-cache-key NAME SECRET PUBLIC makes a key")
+		return hinted(usage("--nix-store needs --key: Nix takes such paths only if they are signed"), "arch key cache NAME FILE makes a key")
 	}
 	s, err := cacheserver.OpenDir(o.nixStore, "/nix/store")
 	if err != nil {
@@ -98,7 +98,7 @@ func (a *app) serveCache(c *cobra.Command, o serveStoreOptions, h http.Handler, 
 
 // readCacheKey reads the secret key of a binary cache.
 func (a *app) readCacheKey(path string) (binarycache.SecretKey, error) {
-	const hint = "nix-store --generate-binary-cache-key NAME SECRET PUBLIC makes a key"
+	const hint = "arch key cache NAME FILE makes a key"
 	text, err := a.readFile(path, 4<<10)
 	if err != nil {
 		return binarycache.SecretKey{}, hinted(fmt.Errorf("read cache key: %w", err), hint)
