@@ -158,7 +158,9 @@ func TestHostileServer(t *testing.T) {
 			}
 		}, "over the limit"},
 		{"redirects for ever", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) }, "redirects more than"},
-		{"redirects to a file", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "file:///etc/passwd", http.StatusFound) }, "not encrypted"},
+		{"redirects to a file", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+		}, "not encrypted"},
 		{"an error", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }, "500"},
 		{"a page", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") }, "KEY: VALUE"},
 		{"escape sequences", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "\x1b[2J") }, `\x1b`},
