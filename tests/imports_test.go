@@ -25,6 +25,7 @@ const importRules = `
 	# What is said, and who said it. A verifier needs these alone, and they never touch a network.
 	NONE < attest/digest < attest/digest/nar;
 	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum, attest/docfile < attest;
+	attest/digest < attest/digest/storepath < attest;
 	attest/digest, attest/identity < attest/ledger;
 	NONE < attest/ledger/durable;
 	attest/ledger, attest/ledger/durable < attest/ledger/notekey;
@@ -54,6 +55,8 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
+	attest/digest/storepath < builder/nix/drv, builder/nix/realisation;
+	builder, builder/nix/drv < builder/nix;
 
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler, agent/validation, agent/nodetest;
@@ -73,7 +76,7 @@ const importRules = `
 	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
 
 	# The commands choose drivers and fetchers.
-	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	builder, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
 	agent/evidence, agent/content, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
@@ -92,7 +95,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
 	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
-	"github.com/nix-community/go-nix":                   {"attest/digest"},
+	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},
