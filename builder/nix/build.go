@@ -320,6 +320,11 @@ func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) err
 			}
 			differ = append(differ, builder.Mismatch{Output: decl.Name, First: first.NAR, Second: second.NAR, A: first.Path, B: path})
 		}
+		inputs, err := b.rebuiltInputs(ctx, c, s)
+		if err != nil {
+			return err
+		}
+		differ = append(differ, inputs...)
 		if len(differ) == 0 {
 			return nil
 		}
@@ -333,6 +338,40 @@ func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) err
 		made.Record.Variation.Missing = made.Record.Variation.Factors
 	}
 	return nil
+}
+
+// rebuiltInputs compares the inputs that were built again in s, because they are named by their content or by what is.
+func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Store) ([]builder.Mismatch, error) {
+	var differ []builder.Mismatch
+	for _, w := range c.graph.Wanted() {
+		first, ok := c.outputs[w]
+		if d := c.graph.Derivation(w.Drv); !ok || d.Outputs[0].Path != "" {
+			continue
+		}
+		alone := b.Nix
+		alone.Offline = true
+		paths, err := alone.build(ctx, s, w.Drv, []string{w.Output}, true)
+		if err != nil {
+			return nil, err
+		}
+		objects, err := alone.checked(ctx, s, []string{paths[w.Output]})
+		if err != nil {
+			return nil, err
+		}
+		second := objects[paths[w.Output]]
+		if first.NAR == second.NAR {
+			continue
+		}
+		m := builder.Mismatch{Output: "of input " + filepath.Base(w.Drv) + ": " + w.Output, First: first.NAR, Second: second.NAR}
+		if m.A, err = b.add(ctx, c.store, first); err != nil {
+			return nil, err
+		}
+		if m.B, err = b.add(ctx, s, second); err != nil {
+			return nil, err
+		}
+		differ = append(differ, m)
+	}
+	return differ, nil
 }
 
 // explain compares what differs.

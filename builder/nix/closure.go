@@ -190,7 +190,7 @@ func asBuildError(path string, err error) error {
 	return err
 }
 
-// build realises outputs of a derivation and returns their paths; with no outputs named, all of them.
+// build realises all outputs of a derivation and returns the paths of some; with none named, of all.
 func (n *Nix) build(ctx context.Context, s Store, path string, outputs []string, oneCPU bool) (map[string]string, error) {
 	data, err := s.readDerivation(path)
 	if err != nil {
@@ -205,20 +205,28 @@ func (n *Nix) build(ctx context.Context, s Store, path string, outputs []string,
 			outputs = append(outputs, o.Name)
 		}
 	}
+	all := call{act: "build " + path, program: "nix-store", args: []string{"--realise", path}, oneCPU: oneCPU}
+	if _, err := n.run(ctx, s, all); err != nil {
+		return nil, asBuildError(path, err)
+	}
 	paths := map[string]string{}
-	for _, name := range outputs { // one by one: what is printed is then the path of this one
-		text, err := n.run(ctx, s, call{act: "build " + path, program: "nix-store", args: []string{"--realise", path + "!" + name}, oneCPU: oneCPU})
+	for _, name := range outputs {
+		o, ok := d.Output(name)
+		if !ok {
+			return nil, fmt.Errorf("build %s: it has no output %q", path, name)
+		}
+		if paths[name] = o.Path; o.Path != "" {
+			continue
+		}
+		// One by one: what is printed is then the path of this one.
+		text, err := n.run(ctx, s, call{act: "find output " + name + " of " + path, program: "nix-store", args: []string{"--realise", path + "!" + name}})
 		if err != nil {
 			return nil, asBuildError(path, err)
 		}
-		got := strings.TrimSpace(string(text))
-		if _, err := storepath.Parse(got); err != nil {
-			return nil, fmt.Errorf("build %s: %w", path, err)
+		paths[name] = strings.TrimSpace(string(text))
+		if _, err := storepath.Parse(paths[name]); err != nil {
+			return nil, fmt.Errorf("find output %s of %s: %w", name, path, err)
 		}
-		if out, ok := d.Output(name); ok && out.Path != "" && out.Path != got {
-			return nil, &drv.PathError{What: fmt.Sprintf("output %s of %s", name, path), Path: got, Want: out.Path}
-		}
-		paths[name] = got
 	}
 	return paths, nil
 }
