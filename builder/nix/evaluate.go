@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -188,7 +189,7 @@ func (l locked) place() string {
 	return ""
 }
 
-// flake returns the record of a tree. Times of a mere directory say nothing: they are left out, and Nix then sees those of its store.
+// flake returns the record of a tree. The time of a mere directory says nothing: it is left out, and Nix is then told the one that all files of a store have.
 func (l locked) flake(name string) (manifest.BuildFlake, error) {
 	sum, err := digest.ParseSRI(l.NarHash)
 	if err != nil {
@@ -215,7 +216,7 @@ func treeName(name string) string {
 func (n *Nix) evaluateFlake(ctx context.Context, s Store, t Target) (Evaluated, error) {
 	text, err := n.run(ctx, s, call{
 		act: "find flake " + t.Flake, program: "nix", verb: []string{"flake", "metadata"},
-		args: []string{"--json", "--no-update-lock-file", "--no-write-lock-file", t.Flake},
+		args: []string{"--json", "--no-update-lock-file", t.Flake},
 	})
 	if err != nil {
 		return Evaluated{}, err
@@ -264,7 +265,7 @@ func (n *Nix) evaluateTree(ctx context.Context, s Store, act string, f manifest.
 			query.Set(name, value)
 		}
 	}
-	for name, value := range map[string]int64{"revCount": f.RevCount, "lastModified": f.LastModified} {
+	for name, value := range map[string]int64{"revCount": f.RevCount, "lastModified": cmp.Or(f.LastModified, storeTime)} {
 		if value != 0 {
 			query.Set(name, strconv.FormatInt(value, 10))
 		}
@@ -275,7 +276,7 @@ func (n *Nix) evaluateTree(ctx context.Context, s Store, act string, f manifest.
 	}
 	text, err := n.run(ctx, s, call{
 		act: act, program: "nix", verb: []string{"path-info"},
-		args: []string{"--derivation", "--no-update-lock-file", "--no-write-lock-file", ref},
+		args: []string{"--derivation", "--no-update-lock-file", ref},
 	})
 	if err != nil {
 		return "", err
