@@ -25,6 +25,7 @@ const importRules = `
 	# What is said, and who said it. A verifier needs these alone, and they never touch a network.
 	NONE < attest/digest < attest/digest/nar;
 	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum, attest/docfile < attest;
+	attest/digest < attest/digest/storepath < attest;
 	attest/digest, attest/identity < attest/ledger;
 	NONE < attest/ledger/durable;
 	attest/ledger, attest/ledger/durable < attest/ledger/notekey;
@@ -55,9 +56,11 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
+	attest/digest/storepath < builder/nix/drv, builder/nix/realisation;
+	builder, builder/nix/drv < builder/nix;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
-	attest, attest/digest/nar, builder/source/unpack < builder/binarycache;
+	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
 	attest, builder/binarycache < builder/binarycache/cacheclient;
 	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
 	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;
@@ -82,7 +85,7 @@ const importRules = `
 	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
 
 	# The commands choose drivers and fetchers.
-	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	builder, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
 	agent/evidence, agent/content, agent/control/client < cmd/arch;
 	builder/binarycache/cacheserver, builder/binarycache/receiptdir, builder/challenge < cmd/arch;
@@ -102,7 +105,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
 	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
-	"github.com/nix-community/go-nix":                   {"attest/digest", "builder/binarycache"},
+	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},

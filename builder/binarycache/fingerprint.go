@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 )
 
 // Fingerprint is what a signature of Nix says: this path has these bytes and refers to these paths.
 type Fingerprint struct {
-	Path       StorePath
+	Path       storepath.Path
 	NAR        digest.SHA256
 	Size       int64    // bytes of the NAR
 	References []string // whole store paths of the same store, sorted, each once
@@ -42,7 +43,7 @@ func parseFingerprint(text string) (f Fingerprint, err error) {
 	if len(parts) != 5 || parts[0] != "1" {
 		return f, fmt.Errorf("it is not 1;PATH;HASH;SIZE;REFERENCES")
 	}
-	if f.Path, err = ParseStorePath(parts[1]); err != nil {
+	if f.Path, err = storepath.Parse(parts[1]); err != nil {
 		return f, err
 	}
 	if f.NAR, err = digest.ParseNix32(parts[2]); err != nil {
@@ -58,7 +59,7 @@ func parseFingerprint(text string) (f Fingerprint, err error) {
 		return f, fmt.Errorf("there are more than %d references", MaxReferences)
 	}
 	for i, ref := range f.References {
-		if p, err := ParseStorePath(ref); err != nil || p.Dir != f.Path.Dir {
+		if p, err := storepath.Parse(ref); err != nil || p.Dir != f.Path.Dir {
 			return f, fmt.Errorf("%.250q is no path of the same store", ref)
 		}
 		if i > 0 && f.References[i-1] >= ref {

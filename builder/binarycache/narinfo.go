@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 )
 
 // Limits of a narinfo.
@@ -26,7 +27,7 @@ const (
 
 // NarInfo is what a cache says of a store path (Nix: binary cache protocol; guix/narinfo.scm), the file HASH.narinfo.
 type NarInfo struct {
-	StorePath  StorePath
+	StorePath  storepath.Path
 	Files      []File // where the NAR lies, packed in several ways; never signed
 	NarHash    digest.SHA256
 	NarSize    int64
@@ -134,7 +135,7 @@ func (p *narInfoParser) once(key, value string) (err error) {
 	n := p.n
 	switch key {
 	case "StorePath":
-		n.StorePath, err = ParseStorePath(value)
+		n.StorePath, err = storepath.Parse(value)
 	case "NarHash":
 		n.NarHash, err = digest.Parse(value)
 	case "NarSize":
@@ -243,7 +244,7 @@ func parseReferences(text string) ([]string, error) {
 	}
 	refs := strings.Fields(text)
 	for _, ref := range refs {
-		if _, err := ParseBase("", ref); err != nil {
+		if _, err := parseBase(storepath.Nix, ref); err != nil {
 			return nil, err
 		}
 	}
@@ -315,10 +316,10 @@ func (n *NarInfo) Encode() ([]byte, error) {
 }
 
 // ReadSigned returns the path and NAR hash of the text that a Guix signature is over, which has no field URL since Guix 1.2.
-func ReadSigned(text []byte) (StorePath, digest.SHA256, error) {
+func ReadSigned(text []byte) (storepath.Path, digest.SHA256, error) {
 	n, err := parseFields(text)
 	if err != nil {
-		return StorePath{}, digest.SHA256{}, err
+		return storepath.Path{}, digest.SHA256{}, err
 	}
 	return n.StorePath, n.NarHash, nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	gonix "github.com/nix-community/go-nix/pkg/narinfo"
 
-	"arch.network/attest/digest"
 	"arch.network/builder/binarycache"
 )
 
@@ -141,7 +140,7 @@ func TestNarInfoRefused(t *testing.T) {
 		{"huge", "NarSize: 464152", "NarSize: 999999999999999", "over the limit"},
 		{"sha1", "NarHash: sha256:", "NarHash: sha1:", "NarHash"},
 		{"path below the path", "-net-tools-1.60_p20170221182432\nURL", "-net/tools\nURL", "StorePath"},
-		{"path with dots", "StorePath: /nix/store/", "StorePath: /nix/store/../store/", "clean"},
+		{"path with dots", "StorePath: /nix/store/", "StorePath: /nix/store/../store/", "StorePath"},
 		{"reference with a slash", "-glibc-2.27", "-glibc/2.27", "References"},
 		{"reference twice", "-glibc-2.27", "-glibc-2.27 " + hashB + "-glibc-2.27", "twice"},
 		{"too many references", "References: ", many + "\nReferences: ", "more than"},
@@ -166,22 +165,6 @@ func TestNarInfoRefused(t *testing.T) {
 	}
 	if _, err := binarycache.ParseNarInfo([]byte(narinfo + strings.Repeat("Sig: a:eA==\n", binarycache.MaxSignatures))); err == nil {
 		t.Error("too many signatures are accepted")
-	}
-}
-
-// TestSourcePath has values of `nix-store --add-fixed --recursive sha256`.
-func TestSourcePath(t *testing.T) {
-	nar := digest.Of([]byte("x"))
-	p, err := binarycache.SourcePath("/nix/store", "source", nar)
-	if err != nil || p.Name != "source" || !binarycache.ValidHash(p.Hash) {
-		t.Errorf("%v, %v", p, err)
-	}
-	other, _ := binarycache.SourcePath("/gnu/store", "source", nar)
-	if other.Hash == p.Hash {
-		t.Error("the store's directory does not matter")
-	}
-	if _, err := binarycache.SourcePath("/nix/store", "a/b", nar); err == nil {
-		t.Error("a name with a slash is accepted")
 	}
 }
 
@@ -219,28 +202,6 @@ func TestInfo(t *testing.T) {
 	for _, text := range []string{"", "StoreDir: nix/store\n", "StoreDir: /nix/store/\n", "StoreDir: /a\nStoreDir: /b\n", "StoreDir: /a\nPriority: x\n", "StoreDir\n"} {
 		if _, err := binarycache.ParseInfo([]byte(text)); err == nil {
 			t.Errorf("%q is accepted", text)
-		}
-	}
-}
-
-func TestRealisation(t *testing.T) {
-	// As Nix 2.8 writes it.
-	const text = `{"dependentRealisations":{},"id":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad!out","outPath":"` + hashA + `-x","signatures":[]}`
-	r, err := binarycache.ParseRealisation([]byte(text + "\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := r.Encode()
-	if err != nil || string(data) != text {
-		t.Errorf("written: %s, %v", data, err)
-	}
-	f, err := r.Fingerprint()
-	if want := strings.Replace(text, `,"signatures":[]`, "", 1); err != nil || f != want {
-		t.Errorf("fingerprint: %s, %v", f, err)
-	}
-	for _, c := range [][2]string{{"!out", ""}, {"sha256:", "sha512:"}, {`"outPath":"`, `"outPath":"/nix/store/`}, {"{}", `{"x":"y"}`}, {`"signatures":[]`, `"signatures":["x"]`}, {`"id"`, `"extra":1,"id"`}} {
-		if _, err := binarycache.ParseRealisation([]byte(strings.Replace(text, c[0], c[1], 1))); err == nil {
-			t.Errorf("%q for %q is accepted", c[1], c[0])
 		}
 	}
 }
@@ -307,24 +268,6 @@ func FuzzListing(f *testing.F) {
 		}
 		again, err := binarycache.ParseListing(out)
 		if diff := cmp.Diff(list, again); err != nil || diff != "" {
-			t.Fatal(err, diff)
-		}
-	})
-}
-
-func FuzzRealisation(f *testing.F) {
-	f.Add([]byte(`{"dependentRealisations":{},"id":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad!out","outPath":"` + hashA + `-x","signatures":["a:eA=="]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := binarycache.ParseRealisation(data)
-		if err != nil {
-			return
-		}
-		out, err := r.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := binarycache.ParseRealisation(out)
-		if diff := cmp.Diff(r, again); err != nil || diff != "" {
 			t.Fatal(err, diff)
 		}
 	})

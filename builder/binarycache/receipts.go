@@ -5,6 +5,7 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 )
 
 // Receipts of a store path lie beside its narinfo, in a directory that Nix and Guix do not look at:
@@ -19,7 +20,7 @@ const ReceiptDir = "receipts"
 const receiptEnding = ".receipt.jsonl"
 
 // ReceiptPath returns where in a cache the receipts of a store path lie.
-func ReceiptPath(p StorePath) string { return ReceiptDir + "/" + p.Hash + receiptEnding }
+func ReceiptPath(p storepath.Path) string { return ReceiptDir + "/" + p.Hash + receiptEnding }
 
 // ReceiptPathOfNAR returns where in a cache the receipts of a NAR lie.
 func ReceiptPathOfNAR(nar digest.SHA256) string {
@@ -37,14 +38,15 @@ func ValidReceiptPath(name string) bool {
 	return below && ends && ValidHash(base)
 }
 
-// Subject names the content of a store path in a statement: receipts are found, and vouch, by such subjects.
-func Subject(p StorePath, nar digest.SHA256) attest.ResourceDescriptor {
-	return attest.ResourceDescriptor{Name: p.String(), MediaType: attest.MediaNAR, Digest: map[string]string{"sha256": nar.Hex()}}
+// Subject names the content of a store path in a statement: receipts are found, and vouch, by such subjects. Claims of
+// what Nix builds have them, too.
+func Subject(p storepath.Path, nar digest.SHA256) attest.ResourceDescriptor {
+	return attest.ResourceDescriptor{Name: p.Name, URI: p.String(), MediaType: attest.MediaNAR, Digest: map[string]string{"sha256": nar.Hex()}}
 }
 
 // SubjectOf reads a subject; ok is false if it is none of a store path.
-func SubjectOf(d attest.ResourceDescriptor) (p StorePath, nar digest.SHA256, ok bool) {
-	p, err := ParseStorePath(d.Name)
+func SubjectOf(d attest.ResourceDescriptor) (p storepath.Path, nar digest.SHA256, ok bool) {
+	p, err := storepath.Parse(d.URI)
 	nar, ok = d.SHA256()
 	return p, nar, ok && err == nil && d.MediaType == attest.MediaNAR
 }

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"arch.network/attest/digest"
-	"arch.network/builder/binarycache"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/vouch"
 )
 
@@ -28,7 +28,7 @@ type Voter interface {
 	// Name says who it is: the URL of a cache, "local", "rebuild".
 	Name() string
 	// Ask returns what the voter has at a path. That it has nothing there is an error that wraps fs.ErrNotExist.
-	Ask(ctx context.Context, p binarycache.StorePath) (Answer, error)
+	Ask(ctx context.Context, p storepath.Path) (Answer, error)
 }
 
 // Answer is what a voter has at a store path.
@@ -88,7 +88,7 @@ const (
 
 // Result is the outcome for one path.
 type Result struct {
-	Path      binarycache.StorePath
+	Path      storepath.Path
 	Outcome   Outcome
 	NAR       digest.SHA256 // that all have; zero if they differ, or nobody has it
 	Operators []string      // who vouches for NAR, sorted
@@ -116,14 +116,14 @@ type Options struct {
 
 // Event tells how far it is.
 type Event struct {
-	Path   binarycache.StorePath
+	Path   storepath.Path
 	Done   int     // paths so far
 	Total  int     // paths that are known so far
 	Result *Result // nil: the path is being begun
 }
 
 // Run challenges paths and returns a result for each, sorted by path. That voters fail or differ is a result, not an error.
-func Run(ctx context.Context, paths []binarycache.StorePath, o Options) ([]Result, error) {
+func Run(ctx context.Context, paths []storepath.Path, o Options) ([]Result, error) {
 	if o.Quorum == 0 {
 		o.Quorum = 2
 	}
@@ -133,7 +133,7 @@ func Run(ctx context.Context, paths []binarycache.StorePath, o Options) ([]Resul
 	if o.Paths == 0 {
 		o.Paths = 1 << 16
 	}
-	r := &run{o: o, seen: map[binarycache.StorePath]bool{}}
+	r := &run{o: o, seen: map[storepath.Path]bool{}}
 	for _, p := range paths {
 		r.add(p)
 	}
@@ -161,26 +161,26 @@ type run struct {
 	o Options
 
 	mu      sync.Mutex // guards all below
-	seen    map[binarycache.StorePath]bool
-	todo    []binarycache.StorePath
+	seen    map[storepath.Path]bool
+	todo    []storepath.Path
 	results []Result
 }
 
 // add is called with mu held, or before there is anybody else.
-func (r *run) add(p binarycache.StorePath) {
+func (r *run) add(p storepath.Path) {
 	if !r.seen[p] {
 		r.seen[p] = true
 		r.todo = append(r.todo, p)
 	}
 }
 
-func (r *run) progress(p binarycache.StorePath, res *Result) {
+func (r *run) progress(p storepath.Path, res *Result) {
 	if r.o.Progress != nil {
 		r.o.Progress(Event{p, len(r.results), len(r.seen), res})
 	}
 }
 
-func (r *run) path(ctx context.Context, p binarycache.StorePath) error {
+func (r *run) path(ctx context.Context, p storepath.Path) error {
 	r.mu.Lock()
 	r.progress(p, nil)
 	r.mu.Unlock()
@@ -203,7 +203,7 @@ func (r *run) path(ctx context.Context, p binarycache.StorePath) error {
 	}
 	for _, v := range votes {
 		for _, ref := range v.Answer.References {
-			if q, err := binarycache.ParseBase(p.Dir, ref); err == nil {
+			if q, err := storepath.Parse(p.Dir + "/" + ref); err == nil {
 				r.add(q)
 			}
 		}
@@ -211,7 +211,7 @@ func (r *run) path(ctx context.Context, p binarycache.StorePath) error {
 	return nil
 }
 
-func ask(ctx context.Context, voter Voter, p binarycache.StorePath) Vote {
+func ask(ctx context.Context, voter Voter, p storepath.Path) Vote {
 	v := Vote{Voter: voter.Name()}
 	var err error
 	v.Answer, err = voter.Ask(ctx, p)

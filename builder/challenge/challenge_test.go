@@ -14,6 +14,7 @@ import (
 	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/challenge"
@@ -24,8 +25,8 @@ import (
 
 var at = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 
-func storePath(letter, name string) binarycache.StorePath {
-	return binarycache.StorePath{Dir: "/nix/store", Hash: strings.Repeat(letter, 32), Name: name}
+func storePath(letter, name string) storepath.Path {
+	return storepath.Path{Dir: "/nix/store", Hash: strings.Repeat(letter, 32), Name: name}
 }
 
 var (
@@ -51,7 +52,7 @@ func newCache(t *testing.T, key string) *cache {
 }
 
 // put adds a path whose content is a file.
-func (c *cache) put(p binarycache.StorePath, content string, refs ...string) *cache {
+func (c *cache) put(p storepath.Path, content string, refs ...string) *cache {
 	c.t.Helper()
 	var data bytes.Buffer
 	file := filepath.Join(c.t.TempDir(), "file")
@@ -85,7 +86,7 @@ func (c *cache) write(name string, data []byte) {
 }
 
 // change changes what is said of a path, without signing it.
-func (c *cache) change(p binarycache.StorePath, change func(n *binarycache.NarInfo)) *cache {
+func (c *cache) change(p storepath.Path, change func(n *binarycache.NarInfo)) *cache {
 	c.t.Helper()
 	data, err := os.ReadFile(filepath.Join(c.dir, p.Hash+".narinfo"))
 	if err != nil {
@@ -122,7 +123,7 @@ func keys(t *testing.T, operators map[string]*cache) *vouch.Keys {
 	return k
 }
 
-func run(t *testing.T, o challenge.Options, paths ...binarycache.StorePath) []challenge.Result {
+func run(t *testing.T, o challenge.Options, paths ...storepath.Path) []challenge.Result {
 	t.Helper()
 	o.At = at
 	results, err := challenge.Run(t.Context(), paths, o)
@@ -212,7 +213,7 @@ func TestClosure(t *testing.T) {
 	if diff := cmp.Diff([]string{"top", "lib"}, events); diff != "" {
 		t.Errorf("progress (-want +got):\n%s", diff)
 	}
-	_, err := challenge.Run(t.Context(), []binarycache.StorePath{top}, challenge.Options{Voters: []challenge.Voter{a.voter()}, Closure: true, Paths: 1})
+	_, err := challenge.Run(t.Context(), []storepath.Path{top}, challenge.Options{Voters: []challenge.Voter{a.voter()}, Closure: true, Paths: 1})
 	if err == nil {
 		t.Error("a closure over the limit is accepted")
 	}

@@ -7,11 +7,11 @@ import (
 	"strings"
 
 	"arch.network/attest/digest"
-	"arch.network/builder/binarycache"
+	"arch.network/attest/digest/storepath"
 )
 
 // Judge says what votes on a path come to. It is pure: of the options it uses Keys, Quorum and At.
-func Judge(p binarycache.StorePath, votes []Vote, o Options) Result {
+func Judge(p storepath.Path, votes []Vote, o Options) Result {
 	res := Result{Path: p, Votes: votes}
 	found := map[digest.SHA256][]string{}
 	var broken []string

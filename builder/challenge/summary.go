@@ -8,6 +8,7 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 )
 
@@ -64,7 +65,7 @@ func Summary(r Result, o SummaryOptions) (*attest.Statement, error) {
 }
 
 // ResourceURI names a store path: nix:/nix/store/…, or guix:/gnu/store/….
-func ResourceURI(p binarycache.StorePath) string {
+func ResourceURI(p storepath.Path) string {
 	if strings.HasPrefix(p.Dir, "/gnu/") {
 		return "guix:" + p.String()
 	}

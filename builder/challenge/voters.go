@@ -11,6 +11,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/vouch"
@@ -23,7 +24,7 @@ type Cache struct{ *cacheclient.Cache }
 func (c Cache) Name() string { return c.Location() }
 
 // Ask implements Voter.
-func (c Cache) Ask(ctx context.Context, p binarycache.StorePath) (Answer, error) {
+func (c Cache) Ask(ctx context.Context, p storepath.Path) (Answer, error) {
 	n, text, err := c.NarInfo(ctx, p)
 	if err != nil {
 		if _, ok := errors.AsType[*binarycache.FieldError](err); ok {
@@ -79,7 +80,7 @@ type Local struct {
 func (Local) Name() string { return "local" }
 
 // Ask implements Voter.
-func (l Local) Ask(ctx context.Context, p binarycache.StorePath) (Answer, error) {
+func (l Local) Ask(ctx context.Context, p storepath.Path) (Answer, error) {
 	at := filepath.Join(cmp.Or(l.Root, "/"), p.String())
 	if _, err := os.Lstat(at); err != nil {
 		return Answer{}, err

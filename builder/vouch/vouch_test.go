@@ -13,6 +13,7 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/builder/binarycache"
@@ -21,7 +22,7 @@ import (
 )
 
 var (
-	path = binarycache.StorePath{Dir: "/nix/store", Hash: strings.Repeat("a", 32), Name: "hello"}
+	path = storepath.Path{Dir: "/nix/store", Hash: strings.Repeat("a", 32), Name: "hello"}
 	good = digest.Of([]byte("good"))
 	bad  = digest.Of([]byte("bad"))
 	at   = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
@@ -96,7 +97,7 @@ func receipt(t *testing.T, stmt *attest.Statement, err error, key identity.Signe
 	return r
 }
 
-func guixInfo(key signature.PrivateKey, p binarycache.StorePath, nar digest.SHA256) binarycache.GuixSignature {
+func guixInfo(key signature.PrivateKey, p storepath.Path, nar digest.SHA256) binarycache.GuixSignature {
 	signed := fmt.Appendf(nil, "StorePath: %s\nNarHash: %s\nNarSize: 120\nReferences: \n", p, nar.Nix32())
 	return binarycache.GuixSignature{Signed: signed, Value: key.Sign(signed).Line("host")}
 }
@@ -142,7 +143,7 @@ func TestJudge(t *testing.T) {
 		{"a cache and another's builder", vouch.Evidence{Sigs: []binarycache.Signature{a1.Sign(fp)}, Receipts: provenance(t, builder, binarycache.Subject(path, good))}, []string{"a.example", "b.example"}, 0, 0},
 		{"a receipt by a stranger", vouch.Evidence{Receipts: provenance(t, other, binarycache.Subject(path, good))}, nil, 0, 0},
 		{"a receipt for another path with these bytes", vouch.Evidence{Receipts: provenance(t, builder, binarycache.Subject(otherPath, good))}, nil, 0, 0},
-		{"a receipt that names a file", vouch.Evidence{Receipts: provenance(t, builder, attest.ResourceDescriptor{Name: path.String(), Digest: map[string]string{"sha256": good.Hex()}})}, nil, 0, 0},
+		{"a receipt that names a file", vouch.Evidence{Receipts: provenance(t, builder, attest.ResourceDescriptor{URI: path.String(), Digest: map[string]string{"sha256": good.Hex()}})}, nil, 0, 0},
 		{"an objection", vouch.Evidence{Sigs: []binarycache.Signature{a1.Sign(fp)}, Receipts: provenance(t, builder, binarycache.Subject(path, bad))}, []string{"a.example"}, 1, 0},
 		{"who says both says nothing", vouch.Evidence{Sigs: []binarycache.Signature{b.Sign(fp)}, Receipts: provenance(t, builder, binarycache.Subject(path, bad))}, nil, 1, 0},
 		{"hearsay", vouch.Evidence{Receipts: receipt(t, vsa, vsaErr, builder)}, nil, 0, 0},

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/attest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/identity"
-	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/challenge"
 	"arch.network/builder/diff"
@@ -131,10 +131,10 @@ func runChallenge(ctx context.Context, a *app, o challengeOptions, args []string
 }
 
 // parseStorePaths reads store paths, and links that lead to one, such as ./result. What lies below a store path stands for it.
-func parseStorePaths(args []string) ([]binarycache.StorePath, error) {
-	var paths []binarycache.StorePath
+func parseStorePaths(args []string) ([]storepath.Path, error) {
+	var paths []storepath.Path
 	for _, arg := range args {
-		p, err := binarycache.ParseStorePath(arg)
+		p, err := storepath.Parse(arg)
 		if err != nil {
 			if real, linkErr := filepath.EvalSymlinks(arg); linkErr == nil {
 				p, err = storePathOf(real)
@@ -149,9 +149,9 @@ func parseStorePaths(args []string) ([]binarycache.StorePath, error) {
 }
 
 // storePathOf returns the store path that path is or lies in.
-func storePathOf(path string) (p binarycache.StorePath, err error) {
+func storePathOf(path string) (p storepath.Path, err error) {
 	for at := path; ; at = filepath.Dir(at) {
-		if p, err = binarycache.ParseStorePath(at); err == nil {
+		if p, err = storepath.Parse(at); err == nil {
 			return p, nil
 		}
 		if at == filepath.Dir(at) {

@@ -14,6 +14,7 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/receiptdir"
 	"arch.network/builder/challenge"
@@ -116,7 +117,7 @@ const maxHookOutputs = 256
 func hookStatement(ctx context.Context, root, outPaths, drvPath string) (*attest.Statement, error) {
 	const hint = "Nix sets OUT_PATHS and DRV_PATH for its post-build-hook; --root says where a chroot store lies"
 	outs := strings.Fields(outPaths)
-	drv, err := binarycache.ParseStorePath(drvPath)
+	drv, err := storepath.Parse(drvPath)
 	if err != nil || !strings.HasSuffix(drv.Name, ".drv") {
 		return nil, hinted(usage("DRV_PATH: %.250q is no derivation", drvPath), hint)
 	}
@@ -125,7 +126,7 @@ func hookStatement(ctx context.Context, root, outPaths, drvPath string) (*attest
 	}
 	var subjects []attest.ResourceDescriptor
 	for _, out := range outs {
-		p, err := binarycache.ParseStorePath(out)
+		p, err := storepath.Parse(out)
 		if err != nil {
 			return nil, hinted(usage("OUT_PATHS: %v", err), hint)
 		}

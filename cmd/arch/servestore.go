@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheserver"
 )
@@ -119,7 +120,7 @@ func parseTreeNames(args []string) (map[digest.SHA256][]string, error) {
 		if !ok || err != nil {
 			return nil, hinted(usage("%q is not NAME=DIGEST", arg), "the digest is a tree's, as arch store ls shows it")
 		}
-		if _, err := binarycache.SourcePath("/nix/store", name, sum); err != nil {
+		if _, err := storepath.Source(storepath.Nix, name, sum, nil, false); err != nil {
 			return nil, usage("%q: %v", arg, err)
 		}
 		names[sum] = append(names[sum], name)

@@ -17,6 +17,7 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 )
 
@@ -73,7 +74,7 @@ func (c *Cache) Info(ctx context.Context) (binarycache.Info, error) {
 
 // NarInfo returns what the cache says of a store path, and the bytes that say it. It is never that of another path. That the cache does not
 // have the path is an error that wraps fs.ErrNotExist.
-func (c *Cache) NarInfo(ctx context.Context, p binarycache.StorePath) (*binarycache.NarInfo, []byte, error) {
+func (c *Cache) NarInfo(ctx context.Context, p storepath.Path) (*binarycache.NarInfo, []byte, error) {
 	data, err := c.read(ctx, p.Hash+".narinfo", binarycache.MaxNarInfo)
 	if err != nil {
 		return nil, nil, err
@@ -103,7 +104,7 @@ func (c *Cache) NAR(ctx context.Context, n *binarycache.NarInfo) (io.ReadCloser,
 }
 
 // Receipts returns the receipts that lie beside the cache for a store path: see binarycache.ReceiptPath. That there are none is no error.
-func (c *Cache) Receipts(ctx context.Context, p binarycache.StorePath) (*attest.Receipt, error) {
+func (c *Cache) Receipts(ctx context.Context, p storepath.Path) (*attest.Receipt, error) {
 	return c.receipts(ctx, binarycache.ReceiptPath(p))
 }
 

@@ -14,11 +14,12 @@ import (
 	"testing"
 
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheclient"
 )
 
-var top = binarycache.StorePath{Dir: "/nix/store", Hash: strings.Repeat("b", 32), Name: "top"}
+var top = storepath.Path{Dir: "/nix/store", Hash: strings.Repeat("b", 32), Name: "top"}
 
 // content is what stands for a NAR; whether it is one is not the client's matter.
 func content() []byte { return bytes.Repeat([]byte("0123456789"), 100_000) }

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"arch.network/builder/binarycache"
+	"arch.network/attest/digest/storepath"
 	"arch.network/runner/closure"
 )
 
@@ -50,7 +50,7 @@ func (d *Dir) Find(ctx context.Context, hash string) (Object, error) {
 	if i < 0 {
 		return Object{}, fmt.Errorf("find %s in %s: %w", hash, d.root, fs.ErrNotExist)
 	}
-	p, err := binarycache.ParseBase(d.store, names[i])
+	p, err := storepath.Parse(d.store + "/" + names[i])
 	if err != nil {
 		return Object{}, fmt.Errorf("find %s in %s: %w", hash, d.root, err)
 	}
@@ -88,7 +88,7 @@ func (d *Dir) names() ([]string, error) {
 	}
 	names := all[:0]
 	for _, name := range all {
-		_, err := binarycache.ParseBase(d.store, name)
+		_, err := storepath.Parse(d.store + "/" + name)
 		if err == nil && !locked[name] && !strings.HasSuffix(name, ".lock") && !strings.HasSuffix(name, ".drv.chroot") {
 			names = append(names, name)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/binarycache/cacheserver"
@@ -145,6 +146,8 @@ func TestNix(t *testing.T) {
 		}
 	})
 	w.tampering(server)
+	t.Run("trees of arch", w.trees)
+	t.Run("caches that Nix writes", w.caches)
 }
 
 // tampering changes one thing of what the cache says or serves at a time. What is not signed and not in the list (FileHash, FileSize, Deriver) misleads
@@ -157,7 +160,7 @@ func (w *world) tampering(server *httptest.Server) {
 		narinfo    func(n *binarycache.NarInfo)
 		nar        func(data []byte) []byte
 	}{
-		{"StorePath", "", func(n *binarycache.NarInfo) { n.StorePath, _ = binarycache.ParseStorePath(lib) }, nil},
+		{"StorePath", "", func(n *binarycache.NarInfo) { n.StorePath, _ = storepath.Parse(lib) }, nil},
 		{"NarHash", "not signed", func(n *binarycache.NarInfo) { n.NarHash = digest.Of([]byte("other")) }, nil},
 		{"NarSize", "not signed", func(n *binarycache.NarInfo) { n.NarSize += 8 }, nil},
 		{"References", "not signed", func(n *binarycache.NarInfo) { n.References = n.References[:1] }, nil},
@@ -200,8 +203,8 @@ func (w *world) tamper(server *httptest.Server, lib string, narinfo func(*binary
 		data, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, data
 	}
-	libPath, _ := binarycache.ParseStorePath(lib)
-	top, _ := binarycache.ParseStorePath(w.top)
+	libPath, _ := storepath.Parse(lib)
+	top, _ := storepath.Parse(w.top)
 	return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		path := r.URL.Path
 		if path == "/nar/other" { // the one of the library
@@ -228,9 +231,8 @@ func (w *world) tamper(server *httptest.Server, lib string, narinfo func(*binary
 	})
 }
 
-// TestNixTakesTrees publishes a tree of the store of arch, which Nix takes without any signature, since its path says what it is.
-func TestNixTakesTrees(t *testing.T) {
-	w := newWorld(t)
+// trees publishes a tree of the store of arch, which Nix takes without any signature, since its path says what it is.
+func (w *world) trees(t *testing.T) {
 	s, err := store.Open(filepath.Join(w.dir, "arch"))
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +245,7 @@ func TestNixTakesTrees(t *testing.T) {
 	server := httptest.NewServer(cacheserver.New(&cacheserver.Trees{Store: s, Names: map[digest.SHA256][]string{sum: {"bb"}}}, cacheserver.Options{}))
 	defer server.Close()
 	for _, name := range []string{"source", "bb"} {
-		p, err := binarycache.SourcePath("/nix/store", name, sum)
+		p, err := storepath.Source(storepath.Nix, name, sum, nil, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,18 +254,17 @@ func TestNixTakesTrees(t *testing.T) {
 		}
 	}
 	// Nix computes the same path: it has it already, from where the derivation took it.
-	p, _ := binarycache.SourcePath("/nix/store", "bb", sum)
+	p, _ := storepath.Source(storepath.Nix, "bb", sum, nil, false)
 	w.must("nix-store", "--store", w.root, "--check-validity", p.String())
 }
 
-// TestReadsCachesOfNix reads what the real Nix writes, in each packing that it knows and we do.
-func TestReadsCachesOfNix(t *testing.T) {
-	w := newWorld(t)
+// caches reads what the real Nix writes, in each packing that it knows and we do.
+func (w *world) caches(t *testing.T) {
 	secret := filepath.Join(w.dir, "secret")
 	if err := os.WriteFile(secret, []byte(w.key.Reveal()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	top, err := binarycache.ParseStorePath(w.top)
+	top, err := storepath.Parse(w.top)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 )
 
@@ -35,7 +36,7 @@ type Store interface {
 
 // Object is one path of a store.
 type Object struct {
-	Path       binarycache.StorePath
+	Path       storepath.Path
 	NAR        digest.SHA256
 	Size       int64    // bytes of the NAR
 	References []string // HASH-NAME, sorted

@@ -16,18 +16,19 @@ import (
 
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/binarycache/cacheserver"
 )
 
 // fakeDir is a directory that looks like a store of Nix.
-func fakeDir(t *testing.T) (root string, top, lib binarycache.StorePath) {
+func fakeDir(t *testing.T) (root string, top, lib storepath.Path) {
 	t.Helper()
 	root = t.TempDir()
 	dir := filepath.Join(root, "nix/store")
-	lib = binarycache.StorePath{Dir: "/nix/store", Hash: strings.Repeat("a", 32), Name: "lib"}
-	top = binarycache.StorePath{Dir: "/nix/store", Hash: strings.Repeat("b", 32), Name: "top"}
+	lib = storepath.Path{Dir: "/nix/store", Hash: strings.Repeat("a", 32), Name: "lib"}
+	top = storepath.Path{Dir: "/nix/store", Hash: strings.Repeat("b", 32), Name: "top"}
 	locked := strings.Repeat("c", 32) + "-locked"
 	if err := errors.Join(
 		os.MkdirAll(filepath.Join(dir, top.Base(), "bin"), 0o755),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/store"
 )
@@ -19,7 +20,7 @@ const SourceName = "source"
 const fresh = 2 * time.Second
 
 // Trees publishes the trees of a store of arch. A tree has no name and refers to nothing, so it is published as what Nix makes of such a tree:
-// the path that is named by its NAR hash and a name (binarycache.SourcePath). Every tree has the name "source".
+// the path that is named by its NAR hash and a name (storepath.Source). Every tree has the name "source".
 type Trees struct {
 	Store *store.Store
 	// Names are further names of trees.
@@ -30,11 +31,8 @@ type Trees struct {
 	listed time.Time
 }
 
-// storeDir is the store that paths are computed for.
-const storeDir = "/nix/store"
-
 // Dir implements Store.
-func (t *Trees) Dir() string { return storeDir }
+func (t *Trees) Dir() string { return storepath.Nix }
 
 // Hold implements Store.
 func (t *Trees) Hold(ctx context.Context) (func() error, error) {
@@ -76,7 +74,7 @@ func (t *Trees) list(ctx context.Context) error {
 			continue
 		}
 		for _, name := range append([]string{SourceName}, t.Names[object.Digest]...) {
-			p, err := binarycache.SourcePath(storeDir, name, object.Digest)
+			p, err := storepath.Source(storepath.Nix, name, object.Digest, nil, false)
 			if err != nil {
 				return fmt.Errorf("publish tree %s: %w", object.Digest, err)
 			}

@@ -18,13 +18,14 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/dsse"
 	"arch.network/attest/ledger/durable"
 	"arch.network/builder/binarycache"
 )
 
 // Add puts each statement of r whose subject is a store path to the receipts in the cache at dir, and returns which files have changed, sorted. A statement is
-// of a path if it has a subject with the path as its name and the media type of a NAR.
+// of a path if it has a subject with the path as its URI and the media type of a NAR.
 func Add(dir string, r *attest.Receipt) ([]string, error) {
 	files := map[string]*attest.Receipt{}
 	for _, list := range [][]*dsse.Envelope{r.Claims, r.Provenances, r.Negatives, r.Summaries} {
@@ -59,7 +60,7 @@ func Add(dir string, r *attest.Receipt) ([]string, error) {
 }
 
 // Read returns the receipts on a store path, those that are filed under the NAR hash with them. That there are none is no error.
-func Read(dir string, p binarycache.StorePath, nar digest.SHA256) (*attest.Receipt, error) {
+func Read(dir string, p storepath.Path, nar digest.SHA256) (*attest.Receipt, error) {
 	all := &attest.Receipt{}
 	for _, name := range []string{binarycache.ReceiptPath(p), binarycache.ReceiptPathOfNAR(nar)} {
 		r, err := read(filepath.Join(dir, filepath.FromSlash(name)))

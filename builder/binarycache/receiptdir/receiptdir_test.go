@@ -12,13 +12,14 @@ import (
 
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/identity"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/receiptdir"
 )
 
 var (
-	path = binarycache.StorePath{Dir: "/nix/store", Hash: strings.Repeat("a", 32), Name: "hello"}
+	path = storepath.Path{Dir: "/nix/store", Hash: strings.Repeat("a", 32), Name: "hello"}
 	sum  = digest.Of([]byte("x"))
 )
 
@@ -87,9 +88,9 @@ func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	for _, d := range []attest.ResourceDescriptor{
 		{Name: "hello", MediaType: attest.MediaNAR, Digest: map[string]string{"sha256": sum.Hex()}},
-		{Name: "/nix/store/../../etc/passwd", MediaType: attest.MediaNAR, Digest: map[string]string{"sha256": sum.Hex()}},
-		{Name: path.String(), Digest: map[string]string{"sha256": sum.Hex()}},
-		{Name: path.String(), MediaType: attest.MediaNAR, Digest: map[string]string{"sha512": strings.Repeat("0", 128)}},
+		{URI: "/nix/store/../../etc/passwd", MediaType: attest.MediaNAR, Digest: map[string]string{"sha256": sum.Hex()}},
+		{URI: path.String(), Digest: map[string]string{"sha256": sum.Hex()}},
+		{URI: path.String(), MediaType: attest.MediaNAR, Digest: map[string]string{"sha512": strings.Repeat("0", 128)}},
 	} {
 		if changed, err := receiptdir.Add(dir, receipt(t, "a", d)); err == nil {
 			t.Errorf("%v: %q was written", d, changed)
