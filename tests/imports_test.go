@@ -40,6 +40,7 @@ const importRules = `
 	runner, runner/gas, runner/program < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
 	builder/guix/sexp < builder/guix/signature < runner/closure;
+	attest/digest/nar, builder/guix/signature < builder/guix/archive;
 	runner/egress < runner/namespace, runner/systemd;
 	runner/namespace < runner/namespace/first;
 	attest/digest, builder/source/unpack < builder/source/imagespec;
