@@ -89,19 +89,21 @@ func (l Local) Ask(ctx context.Context, p storepath.Path) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	return Answer{NAR: sum, Size: size, Open: func(ctx context.Context) (io.ReadCloser, error) { return dump(ctx, at, sum), nil }}, nil
+	return Answer{NAR: sum, Size: size, Open: OpenTree(at, sum)}, nil
 }
 
-// dump is the NAR of a path, of which it is known already what it has to be.
-func dump(ctx context.Context, path string, want digest.SHA256) io.ReadCloser {
-	r, w := io.Pipe()
-	go func() {
-		var sum digest.Writer
-		err := nar.Dump(ctx, io.MultiWriter(w, &sum), path, nar.Options{})
-		if err == nil && sum.Sum() != want {
-			err = fmt.Errorf("read %s: it changed meanwhile", path)
-		}
-		w.CloseWithError(err)
-	}()
-	return r
+// OpenTree is Answer.Open of a tree on this machine. Its NAR ends with an error if it is not the wanted one.
+func OpenTree(path string, want digest.SHA256) func(context.Context) (io.ReadCloser, error) {
+	return func(ctx context.Context) (io.ReadCloser, error) {
+		r, w := io.Pipe()
+		go func() {
+			var sum digest.Writer
+			err := nar.Dump(ctx, io.MultiWriter(w, &sum), path, nar.Options{})
+			if err == nil && sum.Sum() != want {
+				err = fmt.Errorf("read %s: it changed meanwhile", path)
+			}
+			w.CloseWithError(err)
+		}()
+		return r, nil
+	}
 }

@@ -34,6 +34,9 @@ A path agrees if nobody has other bytes and enough operators vouch for them. Who
 for the signatures of Nix, of Guix and of receipts that lie beside a cache; --trust adds the builders and rebuilders of a trust root. However many keys
 somebody has, it is one voice. Without either each cache counts for itself. This machine's store never counts: it may have the path from one of them.
 
+With --rebuild Nix builds each path again here, in a new store, and that is one more operator, "self". Its derivation must be in the store that --nix-store
+names; where it is not, the rebuild says nothing.
+
 With --attest each path that agrees or differs gets a signed verification summary.
 
 EXIT STATUS: 0 all paths agree; 1 error; 2 usage; 3 too few operators vouch for a path; 4 a signature of a known key is wrong; 5 a path differs;
@@ -43,9 +46,11 @@ type challengeOptions struct {
 	vouchFlags
 	signFlags
 	substituters []string
-	closure      bool
-	root         string
-	attest       string
+	nixFlags
+	closure bool
+	rebuild bool
+	root    string
+	attest  string
 }
 
 func newChallengeCommand(a *app) *cobra.Command {
@@ -61,12 +66,19 @@ func newChallengeCommand(a *app) *cobra.Command {
 			if c.Flags().Changed("key") && o.attest == "" {
 				return hinted(usage("--key has no meaning without --attest"), "add --attest FILE")
 			}
+			for _, name := range []string{"nix-store", "nix-bin"} {
+				if c.Flags().Changed(name) && !o.rebuild {
+					return hinted(usage("--%s has no meaning without --rebuild", name), "add --rebuild")
+				}
+			}
 			return runChallenge(c.Context(), a, o, args)
 		},
 	}
 	o.vouchFlags.add(c)
 	o.signFlags.add(c)
+	o.nixFlags.add(c)
 	f := c.Flags()
+	f.BoolVar(&o.rebuild, "rebuild", false, "also build the paths again on this machine, with Nix")
 	f.StringSliceVar(&o.substituters, "substituters", nil, "caches to ask: URLs of http, https or file, separated by commas")
 	f.BoolVarP(&o.closure, "recursive", "r", false, "also challenge everything that the paths refer to")
 	f.StringVar(&o.root, "root", "/", "root below which this machine's store lies")
@@ -109,6 +121,19 @@ func runChallenge(ctx context.Context, a *app, o challengeOptions, args []string
 	}
 	show := newProgress(a)
 	defer show.end()
+	if o.rebuild {
+		w, err := a.openWorkshop(fetchFlags{}, true)
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		n, err := w.openNix(o.nixFlags, true)
+		if err != nil {
+			return err
+		}
+		n.Events = nil // the progress is the challenge's
+		opts.Voters = append(opts.Voters, &rebuilder{nix: n})
+	}
 	opts.Progress = show.challenge
 	results, err := challenge.Run(ctx, paths, opts)
 	if err != nil {
@@ -230,7 +255,7 @@ func (res challengeResult) text(s *screen) {
 			fmt.Fprintf(s, "          WRONG SIGNATURE %s\n", wrong)
 		}
 		for _, v := range p.Votes {
-			if v.State != challenge.Missing || v.Voter != "local" {
+			if v.State != challenge.Missing || v.Voter != (challenge.Local{}).Name() {
 				fmt.Fprintf(s, "  %-7s %s %s\n", v.State, v.Voter, cmp.Or(v.NAR, v.Detail))
 			}
 		}

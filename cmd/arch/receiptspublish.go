@@ -13,11 +13,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/attest"
+	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/receiptdir"
 	"arch.network/builder/challenge"
+	"arch.network/builder/nix/drv"
 )
 
 func newReceiptsCommand(a *app) *cobra.Command {
@@ -78,7 +80,7 @@ func newReceiptsPublishCommand(a *app) *cobra.Command {
 func runReceiptsPublish(ctx context.Context, a *app, o receiptsPublishOptions, files []string) error {
 	receipt := &attest.Receipt{}
 	if o.hook {
-		stmt, err := hookStatement(ctx, o.root, os.Getenv("OUT_PATHS"), os.Getenv("DRV_PATH"))
+		stmt, err := a.hookStatement(ctx, o.root, os.Getenv("OUT_PATHS"), os.Getenv("DRV_PATH"))
 		if err != nil {
 			return err
 		}
@@ -113,36 +115,45 @@ func runReceiptsPublish(ctx context.Context, a *app, o receiptsPublishOptions, f
 // maxHookOutputs bounds the outputs of one derivation.
 const maxHookOutputs = 256
 
+const hookHint = "Nix sets OUT_PATHS and DRV_PATH for its post-build-hook; --root says where a chroot store lies"
+
 // hookStatement is what Nix tells its post-build hook, with the hashes of what is there.
-func hookStatement(ctx context.Context, root, outPaths, drvPath string) (*attest.Statement, error) {
-	const hint = "Nix sets OUT_PATHS and DRV_PATH for its post-build-hook; --root says where a chroot store lies"
+func (a *app) hookStatement(ctx context.Context, root, outPaths, drvPath string) (*attest.Statement, error) {
+	from, err := storepath.Parse(drvPath)
+	if err != nil || !strings.HasSuffix(from.Name, drv.Suffix) {
+		return nil, hinted(usage("DRV_PATH: %.250q is no derivation", drvPath), hookHint)
+	}
+	source := attest.ResourceDescriptor{Name: from.Name, URI: challenge.ResourceURI(from)}
 	outs := strings.Fields(outPaths)
-	drv, err := storepath.Parse(drvPath)
-	if err != nil || !strings.HasSuffix(drv.Name, ".drv") {
-		return nil, hinted(usage("DRV_PATH: %.250q is no derivation", drvPath), hint)
+	recipe, err := a.readFile(filepath.Join(root, drvPath), drv.MaxSize)
+	switch {
+	case err == nil:
+		source.Digest = map[string]string{"sha256": digest.Of(recipe).Hex()}
+		if len(outs) == 0 { // Nix 2.8 leaves OUT_PATHS empty
+			outs, err = builtOutputs(root, recipe)
+		}
+	case errors.Is(err, fs.ErrNotExist): // what was built for another machine may not be here
+		err = nil
+	}
+	if err != nil {
+		return nil, hinted(fmt.Errorf("read derivation %s: %w", from, err), hookHint)
 	}
 	if len(outs) == 0 || len(outs) > maxHookOutputs {
-		return nil, hinted(usage("OUT_PATHS names %d paths, not 1 to %d", len(outs), maxHookOutputs), hint)
+		return nil, hinted(usage("OUT_PATHS names %d paths, not 1 to %d", len(outs), maxHookOutputs), hookHint)
 	}
 	var subjects []attest.ResourceDescriptor
 	for _, out := range outs {
 		p, err := storepath.Parse(out)
 		if err != nil {
-			return nil, hinted(usage("OUT_PATHS: %v", err), hint)
+			return nil, hinted(usage("OUT_PATHS: %v", err), hookHint)
 		}
 		sum, _, err := nar.Hash(ctx, filepath.Join(root, out), nar.Options{})
 		if err != nil {
-			return nil, hinted(fmt.Errorf("hash %s: %w", out, err), hint)
+			return nil, hinted(fmt.Errorf("hash %s: %w", out, err), hookHint)
 		}
 		subjects = append(subjects, binarycache.Subject(p, sum))
 	}
-	source := attest.ResourceDescriptor{Name: drv.String(), URI: challenge.ResourceURI(drv)}
-	if sum, err := hashFile(filepath.Join(root, drvPath)); err == nil {
-		source.Digest = map[string]string{"sha256": sum.Hex()}
-	} else if !errors.Is(err, fs.ErrNotExist) { // one that was built elsewhere for us may not be here
-		return nil, fmt.Errorf("hash %s: %w", drv, err)
-	}
-	params, err := json.Marshal(map[string]string{"derivation": drv.String()})
+	params, err := json.Marshal(map[string]string{"derivation": from.String()})
 	if err != nil {
 		return nil, err
 	}
@@ -155,4 +166,22 @@ func hookStatement(ctx context.Context, root, outPaths, drvPath string) (*attest
 			ID: "https://arch.network/builders/nix/post-build-hook/v1", Version: map[string]string{"arch": version},
 		}},
 	})
+}
+
+// builtOutputs returns those outputs that a derivation names and that are there.
+func builtOutputs(root string, recipe []byte) ([]string, error) {
+	d, err := drv.Parse(recipe)
+	if err != nil {
+		return nil, err
+	}
+	var outs []string
+	for _, o := range d.Outputs {
+		if o.Path == "" { // only building told where it is
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(root, o.Path)); err == nil {
+			outs = append(outs, o.Path)
+		}
+	}
+	return outs, nil
 }
