@@ -35,6 +35,11 @@ const (
 	BuildType       = "https://arch.network/buildtypes/native/v1"
 	BuilderHermetic = "https://arch.network/builders/native/hermetic/v1" // everything asked for was enforced
 	BuilderDegraded = "https://arch.network/builders/native/degraded/v1" // the confinement record says what was not
+
+	// A derivation that Nix built.
+	BuildTypeNix       = "https://arch.network/buildtypes/nix/v1"
+	BuilderNix         = "https://arch.network/builders/nix/sandboxed/v1" // in Nix's sandbox, in a store that no one else writes
+	BuilderNixDegraded = "https://arch.network/builders/nix/degraded/v1"  // the confinement record says what was not enforced
 )
 
 // Media types of descriptors.

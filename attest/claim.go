@@ -9,6 +9,7 @@ import (
 
 	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/dsse"
 	"arch.network/attest/manifest"
 )
@@ -46,6 +47,7 @@ type Output struct {
 	NAR  digest.SHA256 // of the tree or file
 	Tar  digest.SHA256 // of the tree's normalised tar
 	OCI  digest.SHA256 // of the image manifest
+	URI  string        // store path of a derivation's output; empty: it has none
 }
 
 // Suffixes of the names of subjects: the same output in another form.
@@ -62,7 +64,7 @@ func (o Output) Subjects() []ResourceDescriptor {
 	add := func(suffix, mediaType string, d digest.SHA256) {
 		if !d.IsZero() {
 			list = append(list, ResourceDescriptor{
-				Name: o.Name + suffix, MediaType: mediaType, Digest: map[string]string{"sha256": d.Hex()},
+				Name: o.Name + suffix, URI: o.URI, MediaType: mediaType, Digest: map[string]string{"sha256": d.Hex()},
 			})
 		}
 	}
@@ -95,7 +97,7 @@ func NewClaim(doc *manifest.Build, deps []ResourceDescriptor, outputs []Output) 
 	}
 	slices.SortFunc(subjects, func(a, b ResourceDescriptor) int { return strings.Compare(a.Name, b.Name) })
 	s, err := NewStatement(subjects, &Claim{
-		BuildType:            BuildType,
+		BuildType:            buildTypeOf(doc),
 		ExternalParameters:   parameters,
 		ResolvedDependencies: deps,
 		Normalizer:           CurrentNormalizer(),
@@ -107,6 +109,14 @@ func NewClaim(doc *manifest.Build, deps []ResourceDescriptor, outputs []Output) 
 		return nil, fmt.Errorf("make claim: %w", err)
 	}
 	return s, nil
+}
+
+// buildTypeOf returns the build type of what a document asks for.
+func buildTypeOf(doc *manifest.Build) string {
+	if doc.Spec.Derivation != nil {
+		return BuildTypeNix
+	}
+	return BuildType
 }
 
 func claimParameters(doc *manifest.Build) (ClaimParameters, error) {
@@ -210,6 +220,9 @@ func (s *Statement) checkClaimSubjects() error {
 	for i, d := range s.Subject {
 		if _, ok := d.SHA256(); !ok || len(d.Digest) != 1 {
 			return fmt.Errorf("subject %q: a claim's subject has one digest, sha256", d)
+		}
+		if _, err := storepath.Parse(d.URI); d.URI != "" && err != nil {
+			return fmt.Errorf("subject %q: %w", d, err)
 		}
 		if d.Name == "" || (i > 0 && s.Subject[i-1].Name >= d.Name) {
 			return fmt.Errorf("subject %q: unnamed, out of order or named twice", d)

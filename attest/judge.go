@@ -263,9 +263,10 @@ func (v *verification) checkCompleteness(r *Report, a *account, key string) bool
 		r.fail(ClassVerification, CheckCompleteness, key, "", "the provenance does not tell the confinement: %v", err)
 		return false
 	}
-	if a.RunDetails.Builder.ID == BuilderHermetic && len(c.Missing) > 0 {
-		r.fail(ClassVerification, CheckCompleteness, key, "such a build must have the id "+BuilderDegraded,
-			"the builder calls itself hermetic, but did not enforce %q", c.Missing[0])
+	degraded := map[string]string{BuilderHermetic: BuilderDegraded, BuilderNix: BuilderNixDegraded}
+	if id, ok := degraded[a.RunDetails.Builder.ID]; ok && len(c.Missing) > 0 {
+		r.fail(ClassVerification, CheckCompleteness, key, "such a build must have the id "+id,
+			"the builder calls itself confined, but did not enforce %q", c.Missing[0])
 		return false
 	}
 	variations, err := p.Variations()

@@ -38,7 +38,7 @@ type VerifyInput struct {
 	// Operators is how many distinct operators there must be among them; zero: no demand.
 	Operators int
 	// BuilderIDs are the accepted ids of builders; empty: those that the policy's matching rules name, and if they name
-	// none, BuilderHermetic alone.
+	// none, BuilderHermetic and BuilderNix.
 	BuilderIDs []string
 	// Name is what the claim must call the artifact; empty: any name, and a difference is only told.
 	Name string
@@ -88,7 +88,7 @@ func (in VerifyInput) withDefaults() VerifyInput {
 		}
 	}
 	if len(in.BuilderIDs) == 0 {
-		in.BuilderIDs = []string{BuilderHermetic}
+		in.BuilderIDs = []string{BuilderHermetic, BuilderNix}
 	}
 	return in
 }
@@ -303,10 +303,6 @@ func (v *verification) subjectOf(c *trustedClaim) ResourceDescriptor {
 // checked when the claim was parsed.
 func (v *verification) checkManifest(r *Report, c *trustedClaim) {
 	id := c.claim.ExternalParameters.ManifestID
-	if c.claim.BuildType != BuildType {
-		r.fail(ClassVerification, CheckManifest, "", "", "the claim is of build type %q, which is not known", c.claim.BuildType)
-		return
-	}
 	if !v.Manifest.IsZero() && v.Manifest != id {
 		r.fail(ClassVerification, CheckManifest, "", "compare the manifest with the one you expected", "the manifest is %s, not %s", id, v.Manifest)
 		return
@@ -314,6 +310,10 @@ func (v *verification) checkManifest(r *Report, c *trustedClaim) {
 	doc, err := c.claim.Document()
 	if err != nil {
 		r.fail(ClassVerification, CheckManifest, "", "", "%v", err)
+		return
+	}
+	if want := buildTypeOf(doc); c.claim.BuildType != want {
+		r.fail(ClassVerification, CheckManifest, "", "", "the claim is of build type %q, and its manifest of %q", c.claim.BuildType, want)
 		return
 	}
 	declared := map[string]bool{}
@@ -333,7 +333,11 @@ func (v *verification) checkManifest(r *Report, c *trustedClaim) {
 			return
 		}
 	}
-	r.pass(CheckManifest, "", "built from manifest %s (%s) with %s", id, doc.Metadata.Name, count(len(doc.Spec.Inputs), "input"))
+	from := count(len(doc.Spec.Inputs), "input")
+	if d := doc.Spec.Derivation; d != nil {
+		from = d.Ref.Location
+	}
+	r.pass(CheckManifest, "", "built from manifest %s (%s) with %s", id, doc.Metadata.Name, from)
 	checkDependencies(r, doc, c.claim.ResolvedDependencies)
 }
 
@@ -348,7 +352,14 @@ func checkDependencies(r *Report, doc *manifest.Build, deps []ResourceDescriptor
 			}
 		}
 	}
-	for _, in := range doc.Spec.Inputs {
+	inputs := doc.Spec.Inputs
+	if d := doc.Spec.Derivation; d != nil {
+		inputs = []manifest.BuildInput{{Name: "derivation", Ref: d.Ref}}
+		for _, f := range d.Flakes {
+			inputs = append(inputs, manifest.BuildInput{Name: f.Ref.Location, Ref: f.Ref})
+		}
+	}
+	for _, in := range inputs {
 		if !in.Ref.IsZero() && !pins[in.Ref.Digest.Hex()] {
 			r.fail(ClassVerification, CheckDependencies, "", "", "input %q, %s, is not among the %s", in.Name, in.Ref,
 				count(len(deps), "dependency"))

@@ -70,6 +70,7 @@ type Made struct {
 	Manifest     *manifest.Build // with every local path replaced by the pin of its tree
 	Inputs       map[string]source.Tree
 	Dependencies []attest.ResourceDescriptor
+	Sources      []attest.Source // that the receipt carries, beside the local trees among Inputs
 	Record       Record
 	Cached       bool // nothing was built: the store had the answer
 }

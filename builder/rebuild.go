@@ -69,6 +69,9 @@ func OpenClaim(r *attest.Receipt) (*Rebuild, error) {
 	if err := doc.Validate(); err != nil {
 		return nil, fmt.Errorf("check the claim's manifest: %w", err)
 	}
+	if (doc.Spec.Derivation != nil) != (claim.BuildType == attest.BuildTypeNix) {
+		return nil, &ClaimError{doc.Metadata.Name, fmt.Sprintf("its manifest is not one of build type %q", claim.BuildType)}
+	}
 	return &Rebuild{Claim: env, Subject: stmt, Build: doc}, nil
 }
 
@@ -87,7 +90,7 @@ func (e *ForeignError) Hint() string { return "rebuild with the program that the
 
 // checkKnown refuses a claim whose outputs this program would make or name in another way.
 func checkKnown(c *attest.Claim) error {
-	if c.BuildType != attest.BuildType {
+	if c.BuildType != attest.BuildType && c.BuildType != attest.BuildTypeNix {
 		return &ForeignError{"build type", c.BuildType, attest.BuildType}
 	}
 	if ours := attest.CurrentNormalizer(); c.Normalizer != ours {
@@ -104,8 +107,7 @@ func checkKnown(c *attest.Claim) error {
 func (b *Builder) Rebuild(ctx context.Context, r *Rebuild, originals map[string]string) error {
 	made, err := b.fetch(ctx, r.Build, "")
 	if missing, ok := errors.AsType[*source.MissingError](err); ok {
-		r.Cause = err
-		r.Negative = b.negative(r, attest.InputsMissing, err.Error(), runner.Confinement{})
+		b.Fail(r, attest.InputsMissing, err, runner.Confinement{})
 		r.Negative.Missing = missing.Inputs
 		return nil
 	}
@@ -128,8 +130,14 @@ func (b *Builder) Rebuild(ctx context.Context, r *Rebuild, originals map[string]
 	if err != nil {
 		return err
 	}
-	r.Made = made
-	return b.judge(ctx, r, originals)
+	return b.Judge(ctx, r, made, originals)
+}
+
+// Fail makes err, and what it says, the result of a rebuild that did not get as far as comparing. For InputsMissing the caller adds
+// what is missing.
+func (b *Builder) Fail(r *Rebuild, state attest.NegativeState, err error, c runner.Confinement) {
+	r.Cause = err
+	r.Negative = b.negative(r, state, err.Error(), c)
 }
 
 // negative begins a negative result of an attempt that was confined by c.
@@ -189,8 +197,9 @@ func placeholders(doc *manifest.Build) []attest.Output {
 	return list
 }
 
-// judge compares what came out with what was claimed.
-func (b *Builder) judge(ctx context.Context, r *Rebuild, originals map[string]string) error {
+// Judge compares what came out, made, with what was claimed. originals are as for Rebuild.
+func (b *Builder) Judge(ctx context.Context, r *Rebuild, made *Made, originals map[string]string) error {
+	r.Made = made
 	claim, err := claimOf(r.Made, r.Made.Record.names())
 	if err != nil {
 		return err

@@ -95,11 +95,19 @@ func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) (*attest
 
 // builderID names the way of building: what could not be enforced makes it another one.
 func builderID(c runner.Confinement) string {
-	if degraded(c) {
+	switch {
+	case c.Driver == DriverNix && degraded(c):
+		return attest.BuilderNixDegraded
+	case c.Driver == DriverNix:
+		return attest.BuilderNix
+	case degraded(c):
 		return attest.BuilderDegraded
 	}
 	return attest.BuilderHermetic
 }
+
+// DriverNix is the driver in the confinement of what Nix built.
+const DriverNix = "nix"
 
 // variations says in the words of provenance whether the build was repeated.
 func (r Record) variations() attest.Variations {
@@ -118,6 +126,9 @@ func (r Record) variations() attest.Variations {
 
 // carry puts the trees that only have a name of their own into the receipt, as long as they fit.
 func (b *Builder) carry(ctx context.Context, made *Made, r *attest.Receipt) error {
+	for _, s := range made.Sources {
+		r.AddSource(s)
+	}
 	left := MaxCarried
 	for _, in := range made.Manifest.Spec.Inputs {
 		if in.Ref.Scheme != manifest.RefTree {

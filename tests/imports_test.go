@@ -25,6 +25,7 @@ const importRules = `
 	# What is said, and who said it. A verifier needs these alone, and they never touch a network.
 	NONE < attest/digest < attest/digest/nar;
 	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum, attest/docfile < attest;
+	attest/digest < attest/digest/storepath < attest;
 	attest/digest, attest/identity < attest/ledger;
 	NONE < attest/ledger/durable;
 	attest/ledger, attest/ledger/durable < attest/ledger/notekey;
@@ -38,6 +39,8 @@ const importRules = `
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas, runner/program < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
+	builder/guix/sexp < builder/guix/signature < runner/closure;
+	attest/digest/nar, builder/guix/signature < builder/guix/archive;
 	runner/egress < runner/namespace, runner/systemd;
 	runner/namespace < runner/namespace/first;
 	attest/digest, builder/source/unpack < builder/source/imagespec;
@@ -54,6 +57,16 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
+	attest/digest/storepath < builder/nix/drv, builder/nix/realisation;
+	builder, builder/nix/drv < builder/nix;
+
+	# What others have built: binary caches of Nix and Guix. The formats need no network.
+	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
+	attest, builder/binarycache < builder/binarycache/cacheclient;
+	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
+	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;
+	builder/binarycache, builder/guix/signature < builder/vouch;
+	builder/binarycache/cacheclient, builder/diff, builder/store, builder/vouch < builder/challenge;
 
 	# One node: what a job's life is, and what can be asked.
 	attest < agent < agent/scheduler, agent/validation, agent/nodetest;
@@ -73,9 +86,10 @@ const importRules = `
 	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
 
 	# The commands choose drivers and fetchers.
-	builder, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	builder, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
 	agent/evidence, agent/content, agent/control/client < cmd/arch;
+	builder/binarycache/cacheserver, builder/binarycache/receiptdir, builder/challenge < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 	agent/node, agent/control, agent/control/client, agent/control/dashboard, attest/ledger/tilehttp, runner/namespace, runner/egress < cmd/arch-node-agent;
 
@@ -92,12 +106,13 @@ var doors = map[string][]string{
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
 	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
-	"github.com/nix-community/go-nix":                   {"attest/digest"},
+	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},
 	"github.com/cloudflare/circl":                       {"attest/identity"},
 	"filippo.io/age":                                    {"attest/identity"},
+	"filippo.io/edwards25519":                           {"attest/identity", "builder/guix/signature"},
 	"github.com/elastic/go-seccomp-bpf":                 {"runner/namespace"},
 	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
 	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd"},

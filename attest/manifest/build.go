@@ -21,16 +21,45 @@ type BuildSpec struct {
 	// SourceDateEpoch is the one clock of the build, in Unix seconds: SOURCE_DATE_EPOCH and every file time.
 	// At most the end of the year 9999.
 	SourceDateEpoch int64 `json:"sourceDateEpoch" schema:"min=0 max=253402300799" example:"1767225600"`
-	// Inputs are everything that the build sees: each is mounted read-only, and nothing else exists.
-	Inputs []BuildInput `json:"inputs"`
+	// Derivation says that Nix builds it. Then outputs are all that is beside it: the derivation has everything else.
+	Derivation *BuildDerivation `json:"derivation,omitempty"`
+	// Inputs are everything that the build sees: each is mounted read-only, and nothing else exists. Needed without a derivation.
+	Inputs []BuildInput `json:"inputs,omitempty"`
 	// Env is the environment of every step; it beats the builder's defaults. SOURCE_DATE_EPOCH is the builder's.
 	Env map[string]string `json:"env,omitempty" schema:"keys=env"`
-	// Steps are the commands, run in order; the first that fails ends the build.
-	Steps []BuildStep `json:"steps"`
+	// Steps are the commands, run in order; the first that fails ends the build. Needed without a derivation.
+	Steps []BuildStep `json:"steps,omitempty"`
 	// Outputs are what the build must leave behind.
 	Outputs []BuildOutput `json:"outputs"`
 	// Limits bound the build.
 	Limits BuildLimits `json:"limits,omitzero"`
+}
+
+// BuildDerivation is a recipe of a Nix store. Its path is the hash of all that it says; what it was evaluated from is said beside it.
+type BuildDerivation struct {
+	// Ref pins the .drv file by its NAR hash.
+	Ref Ref `json:"ref"`
+	// Flakes are the flake that it was evaluated from, first, and the inputs that are locked for that. Empty: it was not
+	// evaluated from a flake.
+	Flakes []BuildFlake `json:"flakes,omitempty"`
+	// Attribute is the part of the first flake that it is; empty: the default.
+	Attribute string `json:"attribute,omitempty" schema:"maxLen=1024" example:"packages.x86_64-linux.agent"`
+}
+
+// BuildFlake is a tree that Nix expressions were read from, with what Nix tells them of it.
+type BuildFlake struct {
+	// Ref names the tree by its NAR hash.
+	Ref Ref `json:"ref"`
+	// URL is where it may be found, locked; empty if it was found on the machine of whoever evaluated it.
+	URL string `json:"url,omitempty" schema:"maxLen=2048" example:"github:NixOS/nixpkgs/34268251cf5547d39063f2c5ea9a196246f7f3a6"`
+	// Dir is the directory within the tree that holds flake.nix; empty: its root.
+	Dir string `json:"dir,omitempty" schema:"maxLen=1024"`
+	// Rev is the revision in its version control.
+	Rev string `json:"rev,omitempty" schema:"maxLen=64"`
+	// RevCount is the number of revisions before it and including it.
+	RevCount int64 `json:"revCount,omitempty" schema:"min=0 max=9007199254740991"`
+	// LastModified is the time of the revision in Unix seconds.
+	LastModified int64 `json:"lastModified,omitempty" schema:"min=0 max=253402300799"`
 }
 
 // BuildInput is one tree or file that the build sees. Exactly one of Ref, Path and GoModules is set.
@@ -95,8 +124,10 @@ func (OutputType) values() []string {
 type BuildOutput struct {
 	// Name is unique among the outputs; it is the artifact's file name.
 	Name string `json:"name" schema:"pattern=filename" example:"hello"`
-	// Path is the absolute path in the sandbox, below /build.
-	Path string `json:"path" schema:"pattern=abspath" example:"/build/hello"`
+	// Path is the absolute path in the sandbox, below /build. Not of a derivation's output.
+	Path string `json:"path,omitempty" schema:"pattern=abspath" example:"/build/hello"`
+	// Of is the derivation's output that it is.
+	Of string `json:"of,omitempty" schema:"pattern=filename" example:"out"`
 	// Type says what the output is.
 	Type OutputType `json:"type"`
 	// Image is the runtime configuration of an output of type oci.
@@ -150,6 +181,16 @@ const reservedEnv = "SOURCE_DATE_EPOCH"
 var reservedMounts = []string{"/dev", "/proc", "/sys", "/tmp"}
 
 func (b *Build) related(p *problems) {
+	if b.Spec.Derivation != nil {
+		b.relateDerivation(p)
+		return
+	}
+	if len(b.Spec.Inputs) == 0 {
+		p.add("spec.inputs", "", "missing")
+	}
+	if len(b.Spec.Steps) == 0 {
+		p.add("spec.steps", "", "missing")
+	}
 	relateBuildInputs(p, b.Spec.Inputs)
 	checkReservedEnv(p, "spec.env", b.Spec.Env)
 	for i, s := range b.Spec.Steps {
@@ -165,6 +206,49 @@ func (b *Build) related(p *problems) {
 		value Quantity
 	}{{"memory", b.Spec.Limits.Memory}, {"scratch", b.Spec.Limits.Scratch}, {"output", b.Spec.Limits.Output}} {
 		checkBytes(p, "spec.limits."+q.name, q.value)
+	}
+}
+
+// relateDerivation refuses what a derivation says itself, and what is no derivation of a Nix store.
+func (b *Build) relateDerivation(p *problems) {
+	d := b.Spec.Derivation
+	if d.Ref.Scheme != RefStore || !strings.HasPrefix(d.Ref.Location, "/nix/store/") || !strings.HasSuffix(d.Ref.Location, ".drv") {
+		p.add("spec.derivation.ref", "write /nix/store/HASH-NAME.drv#sha256-…", "%q is no derivation of a Nix store", d.Ref.String())
+	}
+	for i, f := range d.Flakes {
+		if f.Ref.Scheme != RefTree {
+			p.add(fmt.Sprintf("spec.derivation.flakes[%d].ref", i), "write tree:NAME#sha256-…", "%q is no tree", f.Ref.String())
+		}
+	}
+	if len(d.Flakes) == 0 && d.Attribute != "" {
+		p.add("spec.derivation.attribute", "name the flake that has it", "without flakes there is nothing that it is an attribute of")
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"inputs", len(b.Spec.Inputs) > 0}, {"env", len(b.Spec.Env) > 0}, {"steps", len(b.Spec.Steps) > 0}, {"limits", b.Spec.Limits != BuildLimits{}},
+	} {
+		if f.set {
+			p.add("spec."+f.name, "leave it out", "the derivation says how it is built")
+		}
+	}
+	outputs := map[string]int{}
+	relateOutputNames(p, b.Spec.Outputs)
+	for i, out := range b.Spec.Outputs {
+		at := fmt.Sprintf("spec.outputs[%d]", i)
+		first, dup := outputs[out.Of]
+		switch {
+		case out.Of == "":
+			p.add(at+".of", "such as of: out", "missing")
+		case dup:
+			p.add(at+".of", "", "spec.outputs[%d] is the output %q already", first, out.Of)
+		case out.Path != "":
+			p.add(at+".path", "leave it out", "the derivation says where its outputs are")
+		case out.Type != OutputFile && out.Type != OutputTree:
+			p.add(at+".type", "one of file, tree", "an output of a derivation is no %s", out.Type)
+		}
+		outputs[out.Of] = i
 	}
 }
 
@@ -288,6 +372,24 @@ func relateMounts(p *problems, at string, in BuildInput, j int, other BuildInput
 }
 
 func relateBuildOutputs(p *problems, outputs []BuildOutput, inputs []BuildInput) {
+	relateOutputNames(p, outputs)
+	for i, out := range outputs {
+		at := fmt.Sprintf("spec.outputs[%d]", i)
+		if out.Image != nil && out.Type != OutputOCI {
+			p.add(at+".image", "", "only an output of type oci has an image configuration")
+		}
+		if out.Of != "" {
+			p.add(at+".of", "leave it out", "there is no derivation that it could be the output %q of", out.Of)
+		}
+		if out.Path == "" {
+			p.add(at+".path", "such as path: /build/hello", "missing")
+			continue
+		}
+		relateOutputPath(p, at, out, inputs)
+	}
+}
+
+func relateOutputNames(p *problems, outputs []BuildOutput) {
 	names := map[string]int{}
 	for i, out := range outputs {
 		at := fmt.Sprintf("spec.outputs[%d]", i)
@@ -298,10 +400,6 @@ func relateBuildOutputs(p *problems, outputs []BuildOutput, inputs []BuildInput)
 		if strings.HasSuffix(out.Name, ".jsonl") {
 			p.add(at+".name", "choose another ending", "names ending in .jsonl are kept for receipts")
 		}
-		if out.Image != nil && out.Type != OutputOCI {
-			p.add(at+".image", "", "only an output of type oci has an image configuration")
-		}
-		relateOutputPath(p, at, out, inputs)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/identity"
 	"arch.network/builder"
+	"arch.network/builder/nix"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
 	"arch.network/runner/namespace"
@@ -25,6 +26,10 @@ const buildHelp = `Build makes the outputs of a Build manifest bit for bit and p
 
 TARGET is a manifest, or a directory that holds build.yaml. Inputs are fetched and checked against their pins, then the
 steps run with no network in a confinement that holds the listed inputs and nothing else.
+
+Or it is something that Nix builds: a flake's output (.#agent, github:OWNER/REPO#NAME), an expression (FILE.nix, FILE.nix#ATTRIBUTE), a .drv
+or another path of a Nix store. The receipt then lists the whole graph of derivations, sources and outputs by their hashes, and the second
+build is in a new store. Nix's settings decide from where it gets what it need not build.
 
 With --attest it builds twice in deliberately different surroundings, names the guilty factor if the bits differ, and
 writes a signed receipt NAME.receipt.jsonl beside the outputs: the build claim, which is the same at every honest builder,
@@ -63,6 +68,7 @@ func (f *signFlags) add(c *cobra.Command) {
 type buildOptions struct {
 	fetchFlags
 	signFlags
+	nixFlags
 	attest   bool
 	once     bool
 	vary     string
@@ -82,6 +88,7 @@ func newBuildCommand(a *app) *cobra.Command {
 		Example: `  arch build --attest ./tests/examples/hello
   arch build --attest --once ./tests/examples/age       # skip the second build; the receipt says so
   arch build --attest --vary time,path build.yaml
+  arch build --attest .#agent                           # by Nix, from a flake whose inputs are locked
   arch build --export inputs/ build.yaml                # keep every input for rebuilds without a network`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -89,7 +96,17 @@ func newBuildCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runBuild(c.Context(), a, o, factors, args)
+			targets, err := nixTargets(args)
+			if err != nil {
+				return err
+			}
+			if len(targets) == 0 {
+				return runBuild(c.Context(), a, o, factors, args)
+			}
+			if err := checkNix(c.Flags()); err != nil {
+				return err
+			}
+			return runNixBuild(c.Context(), a, o, targets)
 		},
 	}
 	f := c.Flags()
@@ -103,6 +120,7 @@ func newBuildCommand(a *app) *cobra.Command {
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "show what would be fetched and run, and do nothing")
 	o.fetchFlags.add(c)
 	o.signFlags.add(c)
+	o.nixFlags.add(c)
 	return c
 }
 
@@ -118,6 +136,7 @@ func factorNames() string {
 type buildResult struct {
 	Name     string         `json:"name"`
 	ID       digest.SHA256  `json:"id"`
+	Drv      string         `json:"derivation,omitempty"`
 	Cached   bool           `json:"cached"`
 	Outputs  []outputResult `json:"outputs"`
 	Receipt  string         `json:"receipt,omitempty"`
@@ -131,6 +150,7 @@ type buildResult struct {
 type outputResult struct {
 	Name string         `json:"name"`
 	Path string         `json:"path"`
+	URI  string         `json:"storePath,omitempty"`
 	File *digest.SHA256 `json:"sha256,omitempty"`
 	Tar  *digest.SHA256 `json:"tar,omitempty"`
 	OCI  *digest.SHA256 `json:"oci,omitempty"`
@@ -202,6 +222,22 @@ func runBuild(ctx context.Context, a *app, o buildOptions, factors []builder.Fac
 		}
 	}
 	return nil
+}
+
+// runNixBuild is runBuild of what Nix builds.
+func runNixBuild(ctx context.Context, a *app, o buildOptions, targets []nix.Target) error {
+	w, err := a.openWorkshop(o.fetchFlags, o.degraded)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	var signer identity.Signer
+	if o.attest {
+		if signer, err = a.signer(ctx, o.key, true); err != nil {
+			return err
+		}
+	}
+	return w.buildNix(ctx, o, targets, signer)
 }
 
 // stopped adds to the error that ended target i what had been done before it and what was not begun.
@@ -277,6 +313,11 @@ func (w *workshop) build(ctx context.Context, o buildOptions, t target, factors 
 			return err
 		}
 	}
+	return w.finish(ctx, o, made, signer)
+}
+
+// finish delivers what was made, attests it if there is a signer, and shows it.
+func (w *workshop) finish(ctx context.Context, o buildOptions, made *builder.Made, signer identity.Signer) error {
 	paths, err := w.deliver(ctx, made, o.out)
 	if err != nil {
 		return err
@@ -330,6 +371,9 @@ func describeBuild(made *builder.Made, paths []string) buildResult {
 		Name: made.Manifest.Metadata.Name, ID: made.ID, Cached: made.Cached,
 		Degraded: made.Record.Confinement.Missing,
 	}
+	if d := made.Manifest.Spec.Derivation; d != nil {
+		res.Drv = d.Ref.Location
+	}
 	optional := func(d digest.SHA256) *digest.SHA256 {
 		if d.IsZero() {
 			return nil
@@ -338,7 +382,7 @@ func describeBuild(made *builder.Made, paths []string) buildResult {
 	}
 	for i, out := range made.Record.Outputs {
 		res.Outputs = append(res.Outputs, outputResult{
-			Name: out.Name, Path: paths[i], File: optional(out.File), Tar: optional(out.Tar), OCI: optional(out.OCI), NAR: out.NAR,
+			Name: out.Name, Path: paths[i], URI: out.URI, File: optional(out.File), Tar: optional(out.Tar), OCI: optional(out.OCI), NAR: out.NAR,
 		})
 	}
 	if v := made.Record.Variation; v != nil {
@@ -369,6 +413,9 @@ func (res buildResult) text(w *screen) {
 			d = *o.Tar
 		}
 		fmt.Fprintf(w, "  %-24s %s\n", o.Path, d)
+		if o.URI != "" {
+			fmt.Fprintf(w, "  %-24s %s\n", "", o.URI)
+		}
 	}
 	if res.Receipt != "" {
 		fmt.Fprintf(w, "  %-24s claim %s\n", res.Receipt, res.Claim)

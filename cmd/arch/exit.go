@@ -10,6 +10,7 @@ import (
 	"arch.network/attest/ledger"
 	"arch.network/attest/quorum"
 	"arch.network/builder"
+	"arch.network/builder/nix"
 	"arch.network/builder/source"
 )
 
@@ -79,6 +80,15 @@ func exitStatus(ctx context.Context, err error) int {
 	if _, ok := errors.AsType[*builder.BuildError](err); ok {
 		return exitExecution
 	}
+	if _, ok := asNotReproducible(err); ok {
+		return exitNotReproducible
+	}
+	if _, ok := errors.AsType[*nix.BuildError](err); ok {
+		return exitExecution
+	}
+	if status, ok := nixVerification(err); ok {
+		return status
+	}
 	if _, ok := errors.AsType[*JobError](err); ok {
 		return exitExecution
 	}
@@ -131,6 +141,9 @@ func (a *app) exit(ctx context.Context, err error) int {
 	e := errorResult{Message: err.Error(), Hint: hintOf(err), ExitStatus: status}
 	if failed, ok := errors.AsType[*builder.BuildError](err); ok {
 		e.Log = failed.Tail
+	}
+	if failed, ok := errors.AsType[*nix.BuildError](err); ok {
+		e.Log = failed.Tail()
 	}
 	_, stopped := errors.AsType[*stoppedError](err)
 	switch {

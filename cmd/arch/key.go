@@ -28,7 +28,7 @@ func newKeyCommand(a *app) *cobra.Command {
 A key file is plain and readable by its owner alone, or encrypted with age. Commands that sign also take keys from
 systemd's credentials directory (--key credential:NAME) and from external signers (--key exec:COMMAND).`,
 	}
-	c.AddCommand(newKeyNewCommand(a), newKeyShowCommand(a))
+	c.AddCommand(newKeyNewCommand(a), newKeyShowCommand(a), newKeyCacheCommand(a))
 	return c
 }
 

@@ -23,12 +23,16 @@ If every output comes out as claimed, it co-signs the claim and adds its own pro
 result that says why: the bits differ, a step failed, or inputs are missing. Either goes into a receipt of its own beside
 the given one, or to --out. What the original artifacts beside the receipt show of the difference is explained.
 
+What Nix built is evaluated again if it was a flake, what its derivation needs is got or built by Nix and compared with the claim, too, and the
+derivation is built in a new store.
+
 EXIT STATUS: 0 reproduced; 1 error; 2 usage; 4 the claim contradicts itself; 5 differs; 6 a step failed; 7 inputs are
 missing; 130 interrupted.`
 
 type rebuildOptions struct {
 	fetchFlags
 	signFlags
+	nixFlags
 	out      string
 	keep     string
 	unsigned bool
@@ -61,6 +65,7 @@ func newRebuildCommand(a *app) *cobra.Command {
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "show what would be fetched and run, and do nothing")
 	o.fetchFlags.add(c)
 	o.signFlags.add(c)
+	o.nixFlags.add(c)
 	return c
 }
 
@@ -129,7 +134,13 @@ func runRebuild(ctx context.Context, a *app, o rebuildOptions, path string) erro
 			return err
 		}
 	}
-	if err := w.builder.Rebuild(ctx, r, originals(r, filepath.Dir(path))); err != nil {
+	beside := originals(r, filepath.Dir(path))
+	if r.Build.Spec.Derivation != nil {
+		err = w.rebuildNix(ctx, o, r, receipt, beside)
+	} else {
+		err = w.builder.Rebuild(ctx, r, beside)
+	}
+	if err != nil {
 		return err
 	}
 	res := rebuildResult{Name: r.Build.Metadata.Name, State: "reproduced", Claim: r.Claim.ID(), Outputs: r.Subject.Subject, Result: r.Negative}

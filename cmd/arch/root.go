@@ -70,7 +70,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 
 func mainCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a), newDoctorCommand(a),
+		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a), newDoctorCommand(a), newChallengeCommand(a), newVerifySigsCommand(a), newReceiptsCommand(a),
 	}
 }
 
@@ -89,7 +89,7 @@ func trustCommands(a *app) []*cobra.Command {
 }
 
 func byteCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{newHashCommand(a), newNarCommand(a), newInstrumentCommand(a), newStoreCommand(a)}
+	return []*cobra.Command{newHashCommand(a), newNarCommand(a), newInstrumentCommand(a), newStoreCommand(a), newServeStoreCommand(a)}
 }
 
 func newExitStatusTopic() *cobra.Command {

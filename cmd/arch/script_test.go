@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +55,7 @@ const noRaceSleep = "atexit_sleep_ms=0"
 //	clean FILE                FILE has no byte that a terminal would act on
 //	module FILE KIND          writes a WebAssembly module: see newModule
 //	node                      starts a node that jobs can be handed to: see cmdNode
+//	fetch FILE/PATH TO        writes to TO what is at PATH of the URL in FILE, which arch serve-store has printed
 //	nar PATH NAME             sets the environment variable NAME to the NAR hash of PATH, as SRI
 func TestScripts(t *testing.T) {
 	tool, worker := buildTool(t), buildWorker(t)
@@ -88,7 +91,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": cmdStatus, "manifest": cmdManifest, "json": cmdJSON, "edit": cmdEdit, "flip": cmdFlip,
-			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean, "node": cmdNode, "module": cmdModule, "nar": cmdNAR,
+			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean, "node": cmdNode, "module": cmdModule, "nar": cmdNAR, "fetch": cmdFetch,
 		},
 	})
 }
@@ -308,6 +311,23 @@ func cmdNAR(ts *testscript.TestScript, neg bool, args []string) {
 	sum, _, err := nar.Hash(context.Background(), ts.MkAbs(args[0]), nar.Options{})
 	ts.Check(err)
 	ts.Setenv(args[1], sum.SRI())
+}
+
+func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: fetch FILE/PATH TO")
+	}
+	file, path, _ := strings.Cut(args[0], "/")
+	_, url, _ := strings.Cut(ts.ReadFile(file), " at ")
+	resp, err := http.Get(strings.TrimSpace(url) + "/" + path)
+	ts.Check(err)
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if resp.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: status %s", args[0], resp.Status)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o644))
 }
 
 func cmdClean(ts *testscript.TestScript, neg bool, args []string) {

@@ -27,11 +27,22 @@ type Reader struct {
 	left    int64 // bytes of content not read yet
 	pad     int   // zeros after the content
 	inside  bool  // a file's content, padding or end are still to come
+	prefix  bool  // something else may follow the archive
 }
 
 // NewReader returns a Reader of the NAR in r. It reads r to its end, through a buffer of 64 KiB.
 func NewReader(r io.Reader, limits Limits) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, readBuffer), limits: limits.withDefaults()}
+}
+
+// NewPrefixReader returns a Reader of the NAR that r goes on with, and consumes nothing of what follows it. Next returns io.EOF at the end of
+// the archive. The buffer of r must have at least 64 KiB, or Next says so.
+func NewPrefixReader(r *bufio.Reader, limits Limits) *Reader {
+	reader := &Reader{r: r, limits: limits.withDefaults(), prefix: true}
+	if r.Size() < readBuffer {
+		reader.err = fmt.Errorf("read nar: the buffer has %d bytes, less than %d", r.Size(), readBuffer)
+	}
+	return reader
 }
 
 // Next returns the next entry, parents before what is in them, names in bytewise order. What is left of the content of
@@ -241,6 +252,9 @@ func (r *Reader) closeNode() error {
 func (r *Reader) end() error {
 	if r.offset > r.limits.Size {
 		return r.limit("size", r.limits.Size)
+	}
+	if r.prefix {
+		return io.EOF
 	}
 	switch _, err := r.r.Peek(1); err {
 	case io.EOF:

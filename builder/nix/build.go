@@ -1,0 +1,462 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"arch.network/attest"
+	"arch.network/attest/canonical"
+	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
+	"arch.network/attest/digest/storepath"
+	"arch.network/attest/manifest"
+	"arch.network/builder"
+	"arch.network/builder/diff"
+	"arch.network/builder/nix/drv"
+	"arch.network/builder/source"
+	"arch.network/builder/store"
+	"arch.network/runner"
+)
+
+// Fetcher gets pinned sources that a rebuild lacks. *source.Fetcher is one.
+type Fetcher interface {
+	FetchAll(ctx context.Context, inputs []manifest.BuildInput, base string) (map[string]source.Tree, error)
+}
+
+// Builder builds derivations. Its fields are set once, before use; all are needed unless said otherwise.
+type Builder struct {
+	Nix   Nix
+	At    Store        // where derivations are realised first
+	Store *store.Store // ours, where outputs are kept
+	Fetch Fetcher      // for Rebuild
+	Now   func() time.Time
+	Temp  string // directory for stores of second builds; empty: os.TempDir
+
+	// Degraded allows a store whose settings are not ours to say, such as a daemon's. The provenance then names another builder.
+	Degraded bool
+	// Events is told what is being done; nil: nobody.
+	Events func(stage builder.Stage, name string)
+}
+
+func (b *Builder) event(stage builder.Stage, name string) {
+	if b.Events != nil {
+		b.Events(stage, name)
+	}
+}
+
+// Request asks for a build.
+type Request struct {
+	Target Target
+	Attest bool // check and list everything that went in
+	Again  bool // build a second time, and compare
+}
+
+// NotReproducibleError says that a second build gave something else.
+type NotReproducibleError struct {
+	Drv     string
+	Differ  []builder.Mismatch
+	Reports map[string]*diff.Report // by output
+}
+
+func (e *NotReproducibleError) Error() string {
+	var names []string
+	for _, m := range e.Differ {
+		names = append(names, m.Output)
+	}
+	return fmt.Sprintf("derivation %s is not reproducible: output %s differs when built again in a new store", e.Drv, strings.Join(names, ", "))
+}
+
+// Hint tells what to look at.
+func (e *NotReproducibleError) Hint() string {
+	return fmt.Sprintf("see what differs: arch diff %s %s", e.Differ[0].A, e.Differ[0].B)
+}
+
+// Build builds what a request names. Without Attest only the outputs are checked and kept.
+func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error) {
+	if req.Attest && !b.At.own() && !b.Degraded {
+		return nil, &DaemonError{}
+	}
+	b.event(builder.StageFetch, req.Target.Text)
+	e, err := b.Nix.Evaluate(ctx, b.At, req.Target)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.Nix.closure(ctx, b.At, e.Drv)
+	if err != nil {
+		return nil, err
+	}
+	here := runtime.GOOS + "/" + runtime.GOARCH
+	d := c.graph.Derivation(e.Drv)
+	on, err := platform(e.Drv, d, here)
+	if err != nil {
+		return nil, err
+	}
+	if on != here {
+		return nil, &builder.PlatformError{Build: e.Drv, Want: on, Here: here}
+	}
+	made := &builder.Made{}
+	b.event(builder.StageBuild, e.Drv)
+	started := b.now()
+	outputs, err := b.Nix.built(ctx, b.At, e.Drv, d, false)
+	if err != nil {
+		return nil, err
+	}
+	if made.Manifest, err = document(c, e, on, outputs); err != nil {
+		return nil, err
+	}
+	if req.Attest {
+		if err := b.Nix.realise(ctx, c); err != nil {
+			return nil, err
+		}
+		if made.Dependencies, err = c.dependencies(e.Flakes); err != nil {
+			return nil, err
+		}
+		if made.Sources, err = b.carried(ctx, c, e.Flakes); err != nil {
+			return nil, err
+		}
+	}
+	if made.Record, err = b.keep(ctx, b.At, made.Manifest, outputs); err != nil {
+		return nil, err
+	}
+	made.Record.Started, made.Record.Finished = started, b.notBefore(started)
+	if made.ID, err = buildID(made); err != nil {
+		return nil, err
+	}
+	if req.Again {
+		return made, b.again(ctx, c, made)
+	}
+	return made, nil
+}
+
+// DaemonError says that somebody else decides how builds in a store are confined.
+type DaemonError struct{}
+
+func (e *DaemonError) Error() string {
+	return "attest a build in the machine's Nix store: its daemon decides by its own settings whether builds are confined, which cannot be seen from here"
+}
+
+// Hint tells the way out.
+func (e *DaemonError) Hint() string {
+	return "build in a store of your own with --nix-store DIR; or allow it with --degraded, and the receipt names another builder"
+}
+
+func (b *Builder) now() time.Time { return b.Now().UTC().Truncate(time.Second) }
+
+func (b *Builder) notBefore(started time.Time) time.Time {
+	if now := b.now(); now.After(started) {
+		return now
+	}
+	return started
+}
+
+// document returns the Build of what was evaluated.
+func document(c *closure, e Evaluated, platform string, outputs map[string]Object) (*manifest.Build, error) {
+	name, err := drv.Name(e.Drv)
+	if err != nil {
+		return nil, err
+	}
+	d := c.graph.Derivation(e.Drv)
+	doc := &manifest.Build{
+		APIVersion: manifest.APIVersion, Kind: "Build", Metadata: manifest.Metadata{Name: documentName(name)},
+		Spec: manifest.BuildSpec{
+			Platform: platform, SourceDateEpoch: storeTime,
+			Derivation: &manifest.BuildDerivation{
+				Ref:    manifest.Ref{Scheme: manifest.RefStore, Location: e.Drv, Digest: narOfFile(d.Encode())},
+				Flakes: e.Flakes, Attribute: e.Attribute,
+			},
+		},
+	}
+	for _, o := range d.Outputs {
+		kind := manifest.OutputTree
+		if c.store.isFile(outputs[o.Name].Path) {
+			kind = manifest.OutputFile
+		}
+		doc.Spec.Outputs = append(doc.Spec.Outputs, manifest.BuildOutput{Name: outputFile(storepath.OutputName(name, o.Name)), Of: o.Name, Type: kind})
+	}
+	if err := doc.Validate(); err != nil {
+		return nil, fmt.Errorf("describe %s: %w", e.Drv, err)
+	}
+	return doc, nil
+}
+
+// storeTime is the time of every file in a Nix store, in Unix seconds.
+const storeTime = 1
+
+// documentName makes of a derivation's name one that a document may have: labels of lower-case letters, digits and hyphens.
+func documentName(name string) string {
+	clean := regexp.MustCompile(`[^a-z0-9.]+`).ReplaceAllString(strings.ToLower(name), "-")
+	clean = regexp.MustCompile(`-*\.[-.]*`).ReplaceAllString(clean, ".")
+	var labels []string
+	for label := range strings.SplitSeq(clean, ".") {
+		if label = strings.Trim(label[:min(len(label), 63)], "-"); label != "" {
+			labels = append(labels, label)
+		}
+	}
+	if len(labels) == 0 {
+		return "derivation"
+	}
+	return strings.Join(labels, ".")
+}
+
+// outputFile makes of the name of a store object one that an output may have.
+func outputFile(name string) string {
+	clean := strings.TrimLeft(regexp.MustCompile(`[^A-Za-z0-9._+-]`).ReplaceAllString(name, "-"), "._+-")
+	if clean == "" {
+		return "output"
+	}
+	return strings.TrimSuffix(clean[:min(len(clean), 128)], ".jsonl")
+}
+
+// keep puts the outputs into our store and describes them.
+func (b *Builder) keep(ctx context.Context, from Store, doc *manifest.Build, outputs map[string]Object) (builder.Record, error) {
+	rec := builder.Record{Confinement: confinement(b.At), Run: rand.Text()}
+	for _, decl := range doc.Spec.Outputs {
+		o := outputs[decl.Of]
+		path, err := b.add(ctx, from, o)
+		if err != nil {
+			return rec, err
+		}
+		out := builder.Output{Output: attest.Output{Name: decl.Name, NAR: o.NAR, URI: o.Path}, Type: decl.Type, Path: path}
+		if decl.Type == manifest.OutputFile {
+			out.File = o.File
+		}
+		rec.Outputs = append(rec.Outputs, out)
+	}
+	return rec, nil
+}
+
+// confinement says what holds for builds in a store.
+func confinement(s Store) runner.Confinement {
+	c := runner.Confinement{Driver: builder.DriverNix}
+	if s.own() {
+		c.Enforced = []string{"nix-sandbox", "store-of-its-own"}
+	} else {
+		c.Missing = []string{"nix-sandbox: the daemon's settings decide"}
+	}
+	return c
+}
+
+// add copies an object into our store, where it must have the hash that was found.
+func (b *Builder) add(ctx context.Context, from Store, o Object) (string, error) {
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(nar.Dump(ctx, w, from.file(o.Path), nar.Options{}))
+	}()
+	_, err := b.Store.AddTree(ctx, r, o.NAR)
+	r.CloseWithError(io.ErrClosedPipe)
+	<-done
+	if err != nil {
+		return "", fmt.Errorf("keep %s: %w", o.Path, err)
+	}
+	path, ok := b.Store.TreePath(o.NAR)
+	if !ok {
+		return "", fmt.Errorf("keep %s: it is not in the store", o.Path)
+	}
+	return path, nil
+}
+
+// buildID is the hash of all that decides a build's claim but its outputs.
+func buildID(made *builder.Made) (digest.SHA256, error) {
+	id, err := manifest.ID(made.Manifest)
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	data, err := canonical.Marshal(map[string]any{
+		"builder": attest.BuildTypeNix, "manifest": id, "resolvedDependencies": made.Dependencies,
+	})
+	if err != nil {
+		return digest.SHA256{}, fmt.Errorf("name build: %w", err)
+	}
+	return digest.Of(data), nil
+}
+
+// fresh builds the top derivation of a closure in a new store, into which its inputs are copied, and calls use with what came out. The store
+// is removed afterwards.
+func (b *Builder) fresh(ctx context.Context, c *closure, use func(s Store, outputs map[string]Object) error) error {
+	dir, err := os.MkdirTemp(b.Temp, "arch-nix-*")
+	if err != nil {
+		return fmt.Errorf("make a second Nix store: %w", err)
+	}
+	defer nar.RemoveAll(dir)
+	s := Store{Dir: filepath.Join(dir, "store")}
+	if err := b.Nix.copyClosure(ctx, c.store, s, append(slices.Clone(c.needs), c.top)); err != nil {
+		return err
+	}
+	alone := b.Nix
+	alone.Offline = true // what was asked for is built, not got
+	outputs, err := alone.built(ctx, s, c.top, c.graph.Derivation(c.top), true)
+	if err != nil {
+		return err
+	}
+	return use(s, outputs)
+}
+
+// again builds a second time and compares every output.
+func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) error {
+	b.event(builder.StageVary, "a new store, one CPU")
+	err := b.fresh(ctx, c, func(s Store, outputs map[string]Object) error {
+		var differ []builder.Mismatch
+		for i, decl := range made.Manifest.Spec.Outputs {
+			first, second := made.Record.Outputs[i], outputs[decl.Of]
+			if first.NAR == second.NAR {
+				continue
+			}
+			path, err := b.add(ctx, s, second)
+			if err != nil {
+				return err
+			}
+			differ = append(differ, builder.Mismatch{Output: decl.Name, First: first.NAR, Second: second.NAR, A: first.Path, B: path})
+		}
+		inputs, err := b.rebuiltInputs(ctx, c, s)
+		if err != nil {
+			return err
+		}
+		differ = append(differ, inputs...)
+		if len(differ) == 0 {
+			return nil
+		}
+		return explain(ctx, c.top, differ)
+	})
+	if err != nil {
+		return err
+	}
+	made.Record.Variation = &builder.Variation{Factors: []builder.Factor{builder.FactorCPUs}}
+	if runtime.NumCPU() == 1 {
+		made.Record.Variation.Missing = made.Record.Variation.Factors
+	}
+	return nil
+}
+
+// rebuiltInputs compares the inputs that were built again in s, because they are named by their content or by what is.
+func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Store) ([]builder.Mismatch, error) {
+	var differ []builder.Mismatch
+	for _, w := range c.graph.Wanted() {
+		first, ok := c.outputs[w]
+		if d := c.graph.Derivation(w.Drv); !ok || d.Outputs[0].Path != "" {
+			continue
+		}
+		alone := b.Nix
+		alone.Offline = true
+		paths, err := alone.build(ctx, s, w.Drv, []string{w.Output}, true)
+		if err != nil {
+			return nil, err
+		}
+		objects, err := alone.checked(ctx, s, []string{paths[w.Output]})
+		if err != nil {
+			return nil, err
+		}
+		second := objects[paths[w.Output]]
+		if first.NAR == second.NAR {
+			continue
+		}
+		m := builder.Mismatch{Output: "of input " + filepath.Base(w.Drv) + ": " + w.Output, First: first.NAR, Second: second.NAR}
+		if m.A, err = b.add(ctx, c.store, first); err != nil {
+			return nil, err
+		}
+		if m.B, err = b.add(ctx, s, second); err != nil {
+			return nil, err
+		}
+		differ = append(differ, m)
+	}
+	return differ, nil
+}
+
+// explain compares what differs.
+func explain(ctx context.Context, top string, differ []builder.Mismatch) error {
+	e := &NotReproducibleError{Drv: top, Differ: differ, Reports: map[string]*diff.Report{}}
+	for _, m := range differ {
+		report, err := diff.Compare(ctx, m.A, m.B, diff.Options{})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err == nil { // what cannot be explained differs all the same
+			e.Reports[m.Output] = report
+		}
+	}
+	return e
+}
+
+// carried are the sources that the receipt carries: all derivations as one tree of files, and as many sources and trees of local flakes as
+// fit into builder.MaxCarried together.
+func (b *Builder) carried(ctx context.Context, c *closure, flakes []manifest.BuildFlake) ([]attest.Source, error) {
+	bundle, err := bundle(c.graph)
+	if err != nil {
+		return nil, err
+	}
+	first, err := attest.NewSource(attest.MediaNARZstd, bundleName, bundle)
+	if err != nil {
+		return nil, err
+	}
+	list, left := []attest.Source{first}, builder.MaxCarried
+	carry := func(name, file string) error {
+		buf := limited{left: left}
+		if err := nar.Dump(ctx, &buf, file, nar.Options{}); err != nil {
+			if errors.Is(err, errTooMuch) {
+				return nil
+			}
+			return err
+		}
+		s, err := attest.NewSource(attest.MediaNARZstd, name, buf.Bytes())
+		if err != nil {
+			return err
+		}
+		list, left = append(list, s), left-buf.Len()
+		return nil
+	}
+	for _, path := range c.graph.Sources() {
+		if err := carry(path, c.store.file(path)); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range flakes {
+		tree, err := storepath.Source(storepath.Nix, "source", f.Ref.Digest, nil, false)
+		if err != nil {
+			return nil, err
+		}
+		if _, known := c.sources[tree.String()]; known || f.URL != "" {
+			continue
+		}
+		if err := carry(f.Ref.Location, c.store.file(tree.String())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// bundleName is the name of the carried tree that holds every derivation, each as a file with the name of its store object.
+const bundleName = "derivations"
+
+// bundle returns the NAR of all derivations of a graph.
+func bundle(g *drv.Graph) ([]byte, error) {
+	paths := g.Paths()
+	slices.SortFunc(paths, func(a, b string) int { return nar.Compare(filepath.Base(a), filepath.Base(b)) })
+	var buf bytes.Buffer
+	w := nar.NewWriter(&buf, nar.Limits{})
+	if err := w.WriteEntry(nar.Entry{Type: nar.Directory}); err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		data := g.Derivation(path).Encode()
+		if err := w.WriteEntry(nar.Entry{Path: filepath.Base(path), Type: nar.Regular, Size: int64(len(data))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(data); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return buf.Bytes(), err
+}
