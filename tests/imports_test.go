@@ -55,7 +55,8 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
-	attest/digest/storepath < builder/nix/drv, builder/nix/realisation;
+	attest/digest/storepath < builder/nix/drv;
+	attest/canonical, attest/digest/storepath < builder/nix/realisation;
 	builder, builder/nix/drv < builder/nix;
 
 	# One node: what a job's life is, and what can be asked.
