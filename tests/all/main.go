@@ -33,7 +33,7 @@ var peers = map[string]string{
 	// A browser that looks at the dashboard.
 	"chromium": "chromium",
 	// A program that needs nothing: for images and closures.
-	"/bin/busybox": "busybox-static",
+	"/bin/busybox": "busybox-static", "/bin/bash-static": "bash-static",
 }
 
 func main() {
