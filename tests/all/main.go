@@ -34,6 +34,8 @@ var peers = map[string]string{
 	"chromium": "chromium",
 	// A program that needs nothing: for images and closures.
 	"/bin/busybox": "busybox-static", "/bin/bash-static": "bash-static",
+	// A newer Debian in a directory, with newer programs.
+	"mmdebstrap": "mmdebstrap", "nsenter": "util-linux",
 }
 
 func main() {
