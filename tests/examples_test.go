@@ -273,7 +273,7 @@ func testPlainBuild(t *testing.T, repository, binary string) {
 	out := filepath.Join(t.TempDir(), "arch")
 	env := append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1", "GOENV=off", "GOFLAGS=-trimpath -buildvcs=false",
 		"GOTOOLCHAIN=go1.26.8", "GOARCH=amd64", "GOOS=linux", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off")
-	command(t, repository, env, "go", "build", "-ldflags=-s -w", "-o", out, "./cmd/arch")
+	command(t, repository, env, "go", "build", "-ldflags=-s -w -buildid=", "-o", out, "./cmd/arch")
 	if want, got := sum(t, out), sum(t, binary); want != got {
 		t.Errorf("arch build made %s, go build %s", got, want)
 	}
