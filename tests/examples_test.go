@@ -278,7 +278,7 @@ func testPlainBuild(t *testing.T, repository string, made built) {
 	out := t.TempDir()
 	env := append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1", "GOENV=off", "GOFLAGS=-trimpath -buildvcs=false",
 		"GOTOOLCHAIN=go1.26.8", "GOARCH=amd64", "GOOS=linux", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off")
-	command(t, repository, env, "go", "build", "-ldflags=-s -w", "-o", out, "./cmd/...")
+	command(t, repository, env, "go", "build", "-ldflags=-s -w -buildid=", "-o", out, "./cmd/...")
 	for _, program := range programs {
 		want := sum(t, filepath.Join(out, program))
 		if got := sum(t, made.path(t, program)); want != got {
