@@ -162,6 +162,32 @@ func workerCommand(path string) runner.Command {
 // copied there, which takes about three times the module's size. Descriptor 0 is the socket that Worker.Conn is the other end of.
 func PoolCommand(worker string) runner.Command { return workerCommand(worker) }
 
+// insidePool is where the worker lies in a pool's confinement.
+const insidePool = "/bin/worker"
+
+// PoolClass is what the processes of a pool are for Options with that Worker: the program, what it is linked with, and a Tmpfs. Limits are
+// left to the jobs. The error is a *runner.SetupError.
+func PoolClass(worker string) (runner.Spec, error) {
+	if err := checkWorker(worker); err != nil {
+		return runner.Spec{}, err
+	}
+	p := program.Program{Path: worker}
+	if worker == "" {
+		var err error
+		if p, err = program.Self(); err != nil {
+			return runner.Spec{}, err
+		}
+	}
+	start := PoolCommand(insidePool)
+	start.Env = append(start.Env, p.Env...)
+	mounts := append([]runner.Mount(nil), p.Mounts...)
+	return runner.Spec{
+		Commands: []runner.Command{start},
+		Mounts: append(mounts, runner.Mount{Kind: runner.Bind, Source: p.Path, Target: insidePool},
+			runner.Mount{Kind: runner.Tmpfs, Target: pooledScratch, Size: scratchSize}),
+	}, nil
+}
+
 // spaceSlack is what a worker may use of addresses beyond Limits.Memory: the compiler's working memory lies in
 // Limits.Memory as well, but Go reserves more than it uses.
 const spaceSlack = 1 << 30
