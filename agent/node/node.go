@@ -183,6 +183,9 @@ func (f fetcher) Gather(ctx context.Context, doc *manifest.Job, o content.Option
 	return f.gatherer.Gather(ctx, doc, o)
 }
 
+// AtHand implements executor.LocalSource.
+func (f fetcher) AtHand(doc *manifest.Job) bool { return f.gatherer.AtHand(doc) }
+
 func (n *Node) ledgerStatus() agent.LedgerStatus {
 	s := agent.LedgerStatus{Origin: n.o.LedgerKeys.Name()}
 	if tree, err := n.Ledger.Log().Tree(); err == nil {

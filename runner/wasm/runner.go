@@ -37,10 +37,12 @@ type Runner struct {
 	worker  program.Program
 	cache   *cache // nil: none
 
-	mu   sync.Mutex // guards warm, kept and shut
-	warm map[warmKey][]*readyWorker
-	kept []*keptWorker // idle, the one that was used last at the end
-	shut bool
+	mu      sync.Mutex // guards the rest
+	warm    map[warmKey][]*readyWorker
+	kept    []*keptWorker   // idle, the one that was used last at the end
+	working map[keptKey]int // at work, or being made
+	waiting []*waiter       // for one of those, who came first at the beginning
+	shut    bool
 }
 
 // New returns a Runner. It starts nothing.
@@ -55,7 +57,7 @@ func New(o Options) (*Runner, error) {
 			return nil, err
 		}
 	}
-	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}}
+	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}, working: map[keptKey]int{}}
 	if o.Cache != "" {
 		var err error
 		if r.cache, err = openCache(o.Cache, o.CacheSize); err != nil {
