@@ -105,7 +105,7 @@ func (g *Gatherer) Gather(ctx context.Context, doc *manifest.Job, o Options) (*C
 // AtHand reports whether the store has everything that doc refers to, so that Gather fetches and unpacks nothing. It is false for images and
 // store paths, which take work, and it is true only as long as the caller holds a lease of the store.
 func (g *Gatherer) AtHand(doc *manifest.Job) bool {
-	for _, ref := range append([]manifest.Ref{doc.Spec.Image}, values(doc.Spec.Inputs)...) {
+	for _, ref := range references(doc) {
 		ok := false
 		switch ref.Scheme {
 		case manifest.RefURL, manifest.RefModel:
