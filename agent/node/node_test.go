@@ -237,6 +237,7 @@ type world struct {
 	dir, root, policy string
 	ledgerKeys        *notekey.Keys
 	driver            func(t *testing.T, cache string) (runner.Runner, error)
+	now               func() time.Time // nil: time.Now
 	stop              func()
 }
 
@@ -306,7 +307,7 @@ func housePolicy(change func(*manifest.PolicySpec)) *manifest.Policy {
 func (w *world) start(t *testing.T) *node.Node {
 	t.Helper()
 	n, err := node.Open(t.Context(), node.Options{
-		State: filepath.Join(w.dir, "state"), Policy: w.policy, TrustRoot: w.root, Signer: key("node"), LedgerKeys: w.ledgerKeys,
+		State: filepath.Join(w.dir, "state"), Policy: w.policy, TrustRoot: w.root, Signer: key("node"), LedgerKeys: w.ledgerKeys, Now: w.now,
 		Driver: func(*store.Store) (executor.Driver, error) {
 			r, err := w.driver(t, filepath.Join(w.dir, "wasm"))
 			return &executor.Direct{Runner: r}, err

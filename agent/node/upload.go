@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -65,18 +64,11 @@ func (u *uploads) keep(d digest.SHA256) error {
 
 // HasContent reports whether the store has an object.
 func (n *Node) HasContent(kind store.Kind, d digest.SHA256) (bool, error) {
+	_, ok := n.Store.BlobPath(d)
 	if kind == store.Tree {
-		_, ok := n.Store.TreePath(d)
-		return ok, nil
+		_, ok = n.Store.TreePath(d)
 	}
-	f, err := n.Store.OpenBlob(d)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, f.Close()
+	return ok, nil
 }
 
 // PutContent keeps what r holds, which must be what kind and d name: else the error is a *store.MismatchError and nothing is kept. It stays

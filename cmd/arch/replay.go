@@ -160,5 +160,6 @@ func (a *app) tellReplay(o replayOptions, e *archive.Entry, got *archive.Replay)
 	if got.Negative.State != attest.Differs {
 		status = exitExecution
 	}
-	return withStatus(status, fmt.Errorf("replay of job %s: %s", e.Name, got.Sentence))
+	return hinted(withStatus(status, fmt.Errorf("replay of job %s: %s", e.Name, got.Sentence)),
+		"replay it on a third machine: then two agree, and the one that does not is known")
 }
