@@ -89,8 +89,8 @@ const importRules = `
 	# The commands choose drivers and fetchers.
 	builder, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
-	agent/evidence, agent/content, agent/control/client < cmd/arch;
 	builder/binarycache/cacheserver, builder/binarycache/receiptdir, builder/challenge < cmd/arch;
+	agent/evidence, agent/content, agent/archive, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
 	agent/node, agent/control, agent/control/client, agent/control/dashboard, attest/ledger/tilehttp, runner/namespace, runner/egress < cmd/arch-node-agent;
 

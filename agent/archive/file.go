@@ -361,3 +361,12 @@ func ReadFile(ctx context.Context, path string, s *store.Store, o ImportOptions)
 	defer f.Close()
 	return Import(ctx, f, s, o)
 }
+
+// Peek reads no more than the entry of a file. It is what the file says: nothing of it is checked before Import.
+func Peek(ctx context.Context, r io.Reader) (*Entry, error) {
+	data, err := newReader(ctx, r).file("entry.json", MaxEntry)
+	if err != nil {
+		return nil, err
+	}
+	return Decode(data)
+}

@@ -102,6 +102,24 @@ func (g *Gatherer) Gather(ctx context.Context, doc *manifest.Job, o Options) (*C
 	return c, err
 }
 
+// AtHand reports whether the store has everything that doc refers to, so that Gather fetches and unpacks nothing. It is false for images and
+// store paths, which take work, and it is true only as long as the caller holds a lease of the store.
+func (g *Gatherer) AtHand(doc *manifest.Job) bool {
+	for _, ref := range references(doc) {
+		ok := false
+		switch ref.Scheme {
+		case manifest.RefURL, manifest.RefModel:
+			_, ok = g.Store.BlobPath(ref.Digest)
+		case manifest.RefTree, manifest.RefGit:
+			_, ok = g.Store.TreePath(ref.Digest)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return len(doc.Spec.Capabilities.Devices) == 0
+}
+
 func (c *Content) add(ref manifest.Ref, d ...digest.SHA256) {
 	c.Objects[ref.String()] = append(c.Objects[ref.String()], d...)
 }

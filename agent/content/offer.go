@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -49,7 +51,7 @@ func (g *Gatherer) offer(ctx context.Context, ref manifest.Ref, dirs []string) e
 // Layouts are the image layouts that lie in one of dirs under the last name of a reference's repository: archives for a Fetcher.
 func Layouts(doc *manifest.Job, dirs []string) []string {
 	var out []string
-	for _, ref := range append([]manifest.Ref{doc.Spec.Image}, values(doc.Spec.Inputs)...) {
+	for _, ref := range references(doc) {
 		if ref.Scheme != manifest.RefOCI {
 			continue
 		}
@@ -63,10 +65,11 @@ func Layouts(doc *manifest.Job, dirs []string) []string {
 	return out
 }
 
-func values(m map[string]manifest.Ref) []manifest.Ref {
-	var out []manifest.Ref
-	for _, v := range m {
-		out = append(out, v)
+// references are a document's image and inputs, these by their names.
+func references(doc *manifest.Job) []manifest.Ref {
+	out := []manifest.Ref{doc.Spec.Image}
+	for _, name := range slices.Sorted(maps.Keys(doc.Spec.Inputs)) {
+		out = append(out, doc.Spec.Inputs[name])
 	}
 	return out
 }
@@ -88,6 +91,9 @@ func (g *Gatherer) take(ctx context.Context, ref manifest.Ref, path string, info
 	}
 	if !info.Mode().IsRegular() {
 		return false, nil
+	}
+	if _, ok := g.Store.BlobPath(ref.Digest); ok {
+		return true, nil
 	}
 	if sum, err := hashFile(path); err != nil || sum != ref.Digest {
 		return false, ctx.Err()

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/common/expfmt"
@@ -141,6 +143,11 @@ func newWorld(t *testing.T, o control.Options) *world {
 	o.Node = w.node
 	o.Ledger = w.log.view(t)
 	o.Tiles = w.log
+	o.Content = &shelf{have: map[digest.SHA256]bool{}}
+	o.Archive = func(_ ctx, id digest.SHA256, to io.Writer) error {
+		_, err := io.WriteString(to, "archive of "+id.String())
+		return err
+	}
 	o.Policy = func(t *testing.T) func(ctx ctx) ([]byte, error) {
 		envelope := nodetest.Directive(t, "stands-for-a-policy", digest.SHA256{}, "it is an envelope")
 		return func(ctx) ([]byte, error) { return envelope, nil }
@@ -172,6 +179,70 @@ func newWorld(t *testing.T, o control.Options) *world {
 	return w
 }
 
+// shelf takes content, and forgets it.
+type shelf struct {
+	mu   sync.Mutex // guards have
+	have map[digest.SHA256]bool
+}
+
+func (s *shelf) HasContent(_ wire.ContentKind, d digest.SHA256) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.have[d], nil
+}
+
+func (s *shelf) PutContent(_ ctx, _ wire.ContentKind, d digest.SHA256, r io.Reader) error {
+	got, _, err := digest.OfReader(r)
+	if err != nil {
+		return err
+	}
+	if got != d {
+		return &wire.MismatchError{Want: d, Why: "it is " + got.String()}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.have[d] = true
+	return nil
+}
+
+// TestContent shows who may hand over content, and how much: only operators, through the socket, each piece within its limit.
+func TestContent(t *testing.T) {
+	w := newWorld(t, control.Options{Reading: true})
+	path := "/v1/content/blob/" + digest.Of([]byte("hello")).String()
+	for _, c := range []struct {
+		client *http.Client
+		base   string
+		method string
+		status int
+	}{
+		{http.DefaultClient, "http://" + w.tcp, "PUT", 403},
+		{http.DefaultClient, "http://" + w.tcp, "GET", 403},
+		{w.unix, "http://node", "PUT", 204},
+		{w.unix, "http://node", "GET", 200},
+	} {
+		if res, body := fetch(t, c.client, c.method, c.base+path, wire.MediaBytes, "hello", nil); res.StatusCode != c.status {
+			t.Errorf("%s %s: status %d, want %d: %s", c.method, c.base, res.StatusCode, c.status, body)
+		}
+	}
+	// What says that it is too long is not read.
+	r, err := http.NewRequestWithContext(t.Context(), "PUT", "http://node/v1/content/blob/"+digest.Of([]byte("other")).String(), io.LimitReader(rand.Reader, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ContentLength = wire.MaxContent + 1
+	r.Header.Set("Expect", "100-continue")
+	if res, err := w.unix.Do(r); err == nil {
+		res.Body.Close()
+		if res.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("too long: status %d", res.StatusCode)
+		}
+	}
+	// Other methods keep the small limit.
+	if res, _ := fetch(t, w.unix, "POST", "http://node/v1/jobs", wire.MediaEnvelope, strings.Repeat("x", wire.MaxBody+1), nil); res.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("large envelope: status %d", res.StatusCode)
+	}
+}
+
 var pathValue = regexp.MustCompile(`\{(\w+)\}`)
 
 // TestContract asks for every resource, well and badly, and holds each answer against openapi.json.
@@ -181,6 +252,7 @@ func TestContract(t *testing.T) {
 	good := nodetest.Sign(t, nodetest.Document(t, "another", nodetest.Does{}))
 	reason, _ := json.Marshal(wire.Reason{Reason: "it is tried"})
 	done := w.jobs[agent.Archived].ID.String()
+	blob := map[string]string{"kind": "blob", "digest": digest.Of([]byte("hello")).String()}
 	asked := map[string]bool{}
 	for _, r := range []struct {
 		method, path, query string
@@ -209,6 +281,15 @@ func TestContract(t *testing.T) {
 		{"GET", "/v1/jobs/{job}/outputs/{output}", "", map[string]string{"job": done, "output": "printed"}, "", "", 200},
 		{"GET", "/v1/jobs/{job}/outputs/{output}", "", map[string]string{"job": done, "output": "x"}, "", "", 404},
 		{"GET", "/v1/jobs/{job}/outputs/{output}", "", map[string]string{"job": w.jobs[agent.Quarantined].ID.String(), "output": "printed"}, "", "", 409},
+		{"GET", "/v1/jobs/{job}/archive", "", map[string]string{"job": done}, "", "", 200},
+		{"GET", "/v1/jobs/{job}/archive", "", map[string]string{"job": w.jobs[agent.Failed].ID.String()}, "", "", 409},
+		{"GET", "/v1/content/{kind}/{digest}", "", blob, "", "", 200},
+		{"GET", "/v1/content/{kind}/{digest}", "", map[string]string{"kind": "soup", "digest": blob["digest"]}, "", "", 404},
+		{"GET", "/v1/content/{kind}/{digest}", "", map[string]string{"kind": "blob", "digest": "sha256:00"}, "", "", 400},
+		{"PUT", "/v1/content/{kind}/{digest}", "", blob, wire.MediaBytes, "what another digest names", 400},
+		{"PUT", "/v1/content/{kind}/{digest}", "", blob, wire.MediaBytes, "hello", 204},
+		{"PUT", "/v1/content/{kind}/{digest}", "", blob, wire.MediaBytes, "it is there, so this is not read", 204},
+		{"PUT", "/v1/content/{kind}/{digest}", "colour=red", blob, wire.MediaBytes, "hello", 400},
 		{"GET", "/v1/quarantine", "", nil, "", "", 200},
 		{"POST", "/v1/jobs/{job}/{verb}", "", map[string]string{"job": w.jobs[agent.Quarantined].ID.String(), "verb": "release"}, wire.MediaJSON, string(reason), 200},
 		{"POST", "/v1/jobs/{job}/{verb}", "", map[string]string{"job": done, "verb": "cancel"}, wire.MediaJSON, string(reason), 409},

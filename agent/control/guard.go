@@ -24,10 +24,14 @@ func (s *Server) Handler() http.Handler {
 			return
 		}
 		if r.Method == http.MethodOptions || r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-			s.refuse(w, wire.New(wire.CodeMethod, "this server has GET, HEAD and POST"))
+			s.refuse(w, wire.New(wire.CodeMethod, "this server has GET, HEAD, POST and PUT"))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, wire.MaxBody)
+		most := int64(wire.MaxBody)
+		if r.Method == http.MethodPut { // content; only operators' is read
+			most = wire.MaxContent
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		inner.ServeHTTP(w, r)
 	})
 }

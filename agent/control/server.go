@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/control/logview"
+	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 )
 
@@ -29,6 +31,11 @@ type Options struct {
 	Operators Operators
 	Reading   bool     // everybody who can connect may read
 	Hosts     []string // names by which the node is called over TCP, beside its addresses and localhost
+
+	// Content takes what jobs pin, from operators. Nil: it is not taken.
+	Content Content
+	// Archive writes a job's archive file. Nil: not served.
+	Archive func(ctx context.Context, id digest.SHA256, w io.Writer) error
 
 	Policy    func(ctx context.Context) ([]byte, error) // the envelope of the policy in force; nil: not served
 	Ledger    *logview.Log                              // nil: not served

@@ -27,7 +27,8 @@
 //  5. Only now can anybody see the new state, does an event tell of it, and is anything done because of it: nothing is
 //     fetched before "placed" is on disk, nothing is started before "running" is, with the name that the execution will have.
 //
-// Steps between which nothing happens are one commit: proposed and verified; validating and anchored.
+// Steps between which nothing happens are one commit: proposed and verified; placed and running, where everything that the job pins is in the
+// store already; validating and anchored.
 //
 // After a crash, Open puts what waited back into the queue, and Run goes on with the rest:
 //

@@ -59,11 +59,25 @@ func (x *execution) start() (ok bool, err error) {
 			return err
 		}
 		x.attempt.Number = len(x.h.rec.Job.Attempts) + 1
+		starting := []move{{to: agent.Running, verdict: "started", summary: fmt.Sprintf("execution %d was started", x.attempt.Number)}}
+		change := func(*record) {}
+		if x.h.rec.Job.State == agent.Verified {
+			var refused *move
+			var err error
+			if change, refused, err = x.stands(); err != nil {
+				return err
+			}
+			if refused != nil {
+				return x.Engine.pass(x.h, nil, change, *refused)
+			}
+			starting = append([]move{placing}, starting...)
+		}
 		ok = true
 		return x.Engine.pass(x.h, nil, func(r *record) {
+			change(r)
 			r.Job.Attempts = append(r.Job.Attempts, x.attempt)
 			r.Content, r.Sources, r.Resolved = join(r.Content, x.content.All()), x.content.Objects, x.content.Resolved
-		}, move{to: agent.Running, verdict: "started", summary: fmt.Sprintf("execution %d was started", x.attempt.Number)})
+		}, starting...)
 	})
 	return ok && err == nil, err
 }

@@ -66,6 +66,12 @@ type Source interface {
 	Gather(ctx context.Context, doc *manifest.Job, o content.Options) (*content.Content, error)
 }
 
+// LocalSource is a Source that knows what is there already.
+type LocalSource interface {
+	// AtHand reports whether Gather would fetch nothing. The caller holds a lease of the store.
+	AtHand(doc *manifest.Job) bool
+}
+
 // Work is one execution.
 type Work struct {
 	ID       digest.SHA256

@@ -12,6 +12,7 @@ import (
 	"arch.network/agent/scheduler"
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
+	"arch.network/builder/store"
 )
 
 // active is a job that is worked at: it holds a place of the scheduler's, and one goroutine takes it through its life.
@@ -95,6 +96,10 @@ func (a *active) work() (again bool, err error) {
 	}
 	switch rec.Job.State {
 	case agent.Verified:
+		lease, here := a.atHand()
+		if here { // it is placed when it is started: nothing happens in between
+			return a.run(lease)
+		}
 		if ok, err := a.place(); err != nil || !ok {
 			return false, err
 		}
@@ -113,7 +118,28 @@ func (a *active) work() (again bool, err error) {
 	default:
 		return false, nil // it was cancelled in the meantime
 	}
-	return a.run()
+	lease, err := a.o.Store.Lease(a.ctx)
+	if err != nil {
+		return a.notFetched(err)
+	}
+	return a.run(lease)
+}
+
+// atHand reports whether everything that the job pins is in the store, and keeps it there.
+func (a *active) atHand() (*store.Lease, bool) {
+	s, ok := a.o.Source.(LocalSource)
+	if !ok {
+		return nil, false
+	}
+	lease, err := a.o.Store.Lease(a.ctx)
+	if err != nil {
+		return nil, false // place says it
+	}
+	if !s.AtHand(a.proposal.Doc) {
+		lease.Release()
+		return nil, false
+	}
+	return lease, true
 }
 
 // pass is Engine.pass for this job, which insists.
@@ -140,7 +166,10 @@ func (w *cancellation) move() move {
 	return move{to: agent.Cancelled, verdict: "cancelled", by: w.By, entry: &w.Entry, summary: fmt.Sprintf("%s ended it: %s", w.By, w.Reason)}
 }
 
-// place asks the judge again if need be, and takes the place. False: the job does not go on.
+// placing is the step of a job whose turn it is.
+var placing = move{to: agent.Placed, verdict: "here", summary: "it is its turn: what it pins is fetched"}
+
+// place takes the place, if the job may still run. False: it does not go on.
 func (a *active) place() (ok bool, err error) {
 	err = a.insist(func() error {
 		ok = false
@@ -151,41 +180,48 @@ func (a *active) place() (ok bool, err error) {
 		if a.h.rec.Job.State != agent.Verified {
 			return nil
 		}
-		policy := a.o.Judge.Policy()
-		var v Verdict
-		change := func(*record) {}
-		if a.h.rec.due(policy.ID, a.o.Now()) {
-			a.proposal.At, a.proposal.Admitted = a.o.Now().UTC(), true
-			var err error
-			if v, err = a.o.Judge.Judge(a.ctx, a.proposal); err != nil {
-				return fmt.Errorf("judge job: %w", err)
-			}
-			fresh := a.h.rec.copy()
-			if err := a.admit(fresh, a.proposal, &v); err != nil {
-				return err
-			}
-			change = func(r *record) {
-				r.Job.Signers, r.Job.Policy, r.Weight, r.Until, r.Need = fresh.Job.Signers, fresh.Job.Policy, fresh.Weight, fresh.Until, fresh.Need
-			}
-			if !v.Accepted {
-				return a.Engine.pass(a.h, nil, change, verdictMove(v))
-			}
+		change, refused, err := a.stands()
+		if err != nil {
+			return err
+		}
+		if refused != nil {
+			return a.Engine.pass(a.h, nil, change, *refused)
 		}
 		ok = true
-		return a.Engine.pass(a.h, nil, change, move{to: agent.Placed, verdict: "here", summary: "it is its turn: what it pins is fetched"})
+		return a.Engine.pass(a.h, nil, change, placing)
 	})
 	return ok && err == nil, err
 }
 
-// run fetches what the job pins and executes it, as often as needed.
-func (a *active) run() (again bool, err error) {
-	lease, err := a.o.Store.Lease(a.ctx)
-	if err == nil {
-		a.content, err = a.o.Source.Gather(a.ctx, a.proposal.Doc, content.Options{})
+// stands asks the judge again if need be: refused, if not nil, is the step that follows. a.h is locked.
+func (a *active) stands() (change func(*record), refused *move, err error) {
+	change = func(*record) {}
+	if !a.h.rec.due(a.o.Judge.Policy().ID, a.o.Now()) {
+		return change, nil, nil
 	}
-	if lease != nil {
-		defer lease.Release()
+	a.proposal.At, a.proposal.Admitted = a.o.Now().UTC(), true
+	v, err := a.o.Judge.Judge(a.ctx, a.proposal)
+	if err != nil {
+		return nil, nil, fmt.Errorf("judge job: %w", err)
 	}
+	fresh := a.h.rec.copy()
+	if err := a.admit(fresh, a.proposal, &v); err != nil {
+		return nil, nil, err
+	}
+	change = func(r *record) {
+		r.Job.Signers, r.Job.Policy, r.Weight, r.Until, r.Need = fresh.Job.Signers, fresh.Job.Policy, fresh.Weight, fresh.Until, fresh.Need
+	}
+	if !v.Accepted {
+		m := verdictMove(v)
+		refused = &m
+	}
+	return change, refused, nil
+}
+
+// run fetches what the job pins and executes it, as often as needed. It gives the lease back.
+func (a *active) run(lease *store.Lease) (again bool, err error) {
+	defer lease.Release()
+	a.content, err = a.o.Source.Gather(a.ctx, a.proposal.Doc, content.Options{})
 	if err == nil {
 		var more bool
 		if more, err = a.judgeContent(); err == nil && !more {
@@ -197,9 +233,7 @@ func (a *active) run() (again bool, err error) {
 	}
 	for {
 		next, err := a.execute(func() {
-			if lease != nil { // its content has roots now
-				lease.Release()
-			}
+			lease.Release() // its content has roots now
 		})
 		if err != nil || next != agent.Validating {
 			return next == agent.Verified && err == nil, err
@@ -207,10 +241,19 @@ func (a *active) run() (again bool, err error) {
 	}
 }
 
-// judgeContent asks a judge that looks at content. False: it was refused.
+// judgeContent asks a judge that looks at content, unless the verdict still stands and the policy demands no proof of content. False: it
+// was refused.
 func (a *active) judgeContent() (bool, error) {
 	j, ok := a.o.Judge.(ContentJudge)
 	if !ok {
+		return true, nil
+	}
+	if err := a.jobs.lock(a.h); err != nil {
+		return false, err
+	}
+	rec := a.h.rec
+	a.h.mu.Unlock()
+	if p := a.o.Judge.Policy(); p.Doc != nil && len(p.Doc.Spec.Attestations) == 0 && !rec.due(p.ID, a.o.Now()) {
 		return true, nil
 	}
 	a.proposal.At, a.proposal.Admitted = a.o.Now().UTC(), true
@@ -239,7 +282,11 @@ func (a *active) notFetched(cause error) (again bool, err error) {
 		if a.h.rec.Job.State == agent.Validating {
 			to.verdict = "not-executed"
 		}
-		return a.Engine.pass(a.h, nil, func(r *record) { r.Content = nil }, to)
+		moves := []move{to}
+		if a.h.rec.Job.State == agent.Verified { // what was at hand could not be read
+			moves = []move{placing, to}
+		}
+		return a.Engine.pass(a.h, nil, func(r *record) { r.Content = nil }, moves...)
 	})
 	return false, err
 }

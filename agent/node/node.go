@@ -65,6 +65,7 @@ type Node struct {
 	Keeper   *policy.Keeper
 	Ledger   *sequencer.Recorder
 	Store    *store.Store
+	uploads  *uploads
 	gatherer *content.Gatherer
 	judge    *judge
 
@@ -107,12 +108,15 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 
 func (n *Node) in(name string) string { return filepath.Join(n.o.State, name) }
 
-func (n *Node) openStore(context.Context) error {
+func (n *Node) openStore(ctx context.Context) error {
 	s, err := store.Open(n.in("store"))
 	if err != nil {
 		return err
 	}
 	n.Store, n.close = s, append(n.close, s.Close)
+	if n.uploads, err = newUploads(ctx, s, n.o.Now); err != nil {
+		return err
+	}
 	fetch := &source.Fetcher{Store: s, Archives: n.o.Content}
 	if n.o.Fetch != nil {
 		n.o.Fetch(fetch)
@@ -182,6 +186,9 @@ func (f fetcher) Gather(ctx context.Context, doc *manifest.Job, o content.Option
 	o.Beside, o.Blobs = append(o.Beside, f.o.Content...), f.o.Blobs
 	return f.gatherer.Gather(ctx, doc, o)
 }
+
+// AtHand implements executor.LocalSource.
+func (f fetcher) AtHand(doc *manifest.Job) bool { return f.gatherer.AtHand(doc) }
 
 func (n *Node) ledgerStatus() agent.LedgerStatus {
 	s := agent.LedgerStatus{Origin: n.o.LedgerKeys.Name()}

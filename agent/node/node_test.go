@@ -29,6 +29,8 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
+	"arch.network/runner"
+	"arch.network/runner/job"
 	"arch.network/runner/namespace"
 	"arch.network/runner/wasm"
 )
@@ -48,11 +50,11 @@ func TestMain(m *testing.M) {
 func TestLife(t *testing.T) {
 	w := newWorld(t)
 	n := w.start(t)
-	job, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000")
+	submitted, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := await(t, n, job)
+	done := await(t, n, submitted)
 	if done.State != agent.Archived || len(done.Attempts) != 1 || done.Attempts[0].Gas == 0 || len(done.Outputs) != 1 {
 		t.Fatalf("got %+v", done)
 	}
@@ -115,11 +117,11 @@ func TestRestart(t *testing.T) {
 	w := newWorld(t)
 	n := w.start(t)
 	envelope := w.wordcount(t, "nonce-0000000000000001", "alice", "bob")
-	job, err := n.Submit(t.Context(), envelope, "uid:1000")
+	submitted, err := n.Submit(t.Context(), envelope, "uid:1000")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := await(t, n, job)
+	before := await(t, n, submitted)
 	w.stop()
 	n = w.start(t)
 	same, err := n.Submit(t.Context(), envelope, "uid:1000")
@@ -148,11 +150,11 @@ func TestDemand(t *testing.T) {
 		p.Attestations = []manifest.PolicyAttestation{{Role: manifest.RoleBuilder}}
 	}))
 	n := w.start(t)
-	job, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000")
+	submitted, err := n.Submit(t.Context(), w.wordcount(t, "nonce-0000000000000001", "alice", "bob"), "uid:1000")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := await(t, n, job)
+	done := await(t, n, submitted)
 	if done.State != agent.Refused || len(done.Attempts) != 0 || len(done.Reasons) == 0 || done.Reasons[0].Field != "spec.image" {
 		t.Errorf("got %+v", done)
 	}
@@ -160,6 +162,53 @@ func TestDemand(t *testing.T) {
 		if d.Kind == "start" {
 			t.Error("it was started")
 		}
+	}
+}
+
+// TestOwnProcess shows that a policy which says own-process lets jobs of one owner follow each other in one process, that each account
+// says so, and that nobody else's job meets them there.
+func TestOwnProcess(t *testing.T) {
+	w := newWorld(t)
+	w.driver = pooled
+	w.write(t, w.policy, housePolicy(func(p *manifest.PolicySpec) { p.Degradations = append(p.Degradations, job.OwnProcess) }))
+	n := w.start(t)
+	number := 0
+	run := func(owner string) string {
+		t.Helper()
+		number++
+		doc := w.job(t, fmt.Sprintf("nonce-%016d", number), func(j *manifest.Job) { j.Metadata.Owner = owner })
+		submitted, err := n.Submit(t.Context(), w.sign(t, doc, "alice", "bob"), "uid:1000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := await(t, n, submitted)
+		if done.State != agent.Archived {
+			t.Fatalf("%s: %+v", owner, done)
+		}
+		for _, m := range done.Attempts[0].Missing {
+			if rest, ok := strings.CutPrefix(m, job.OwnProcess+": "); ok {
+				return rest
+			}
+		}
+		return ""
+	}
+	first := run("user:alice")
+	if first == "" {
+		t.Skip("cannot run here: no control group counts the CPU time of a worker")
+	}
+	got := []string{first, run("user:alice"), run("user:bob"), run("user:alice"), run("")}
+	var want []string
+	for _, n := range []int{1, 2, 1, 3} {
+		want = append(want, fmt.Sprintf("reused worker, run %d of its owner in this process", n))
+	}
+	if diff := cmp.Diff(append(want, ""), got); diff != "" {
+		t.Errorf("what the accounts say of the process (-want +got):\n%s", diff)
+	}
+	w.stop()
+	w.write(t, w.policy, housePolicy(func(p *manifest.PolicySpec) { p.Version = 2 }))
+	n = w.start(t)
+	if got := run("user:alice"); got != "" {
+		t.Errorf("under a policy that does not allow it: %q", got)
 	}
 }
 
@@ -187,6 +236,8 @@ func TestNoPolicy(t *testing.T) {
 type world struct {
 	dir, root, policy string
 	ledgerKeys        *notekey.Keys
+	driver            func(t *testing.T, cache string) (runner.Runner, error)
+	now               func() time.Time // nil: time.Now
 	stop              func()
 }
 
@@ -210,7 +261,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{dir: dir, root: filepath.Join(dir, "trust.json"), policy: filepath.Join(dir, "policy.json"), stop: func() {}}
+	w := &world{dir: dir, root: filepath.Join(dir, "trust.json"), policy: filepath.Join(dir, "policy.json"), driver: alone, stop: func() {}}
 	if w.ledgerKeys, err = notekey.Generate("node.example/ledger", rand.Reader); err != nil {
 		t.Fatal(err)
 	}
@@ -256,17 +307,10 @@ func housePolicy(change func(*manifest.PolicySpec)) *manifest.Policy {
 func (w *world) start(t *testing.T) *node.Node {
 	t.Helper()
 	n, err := node.Open(t.Context(), node.Options{
-		State: filepath.Join(w.dir, "state"), Policy: w.policy, TrustRoot: w.root, Signer: key("node"), LedgerKeys: w.ledgerKeys,
+		State: filepath.Join(w.dir, "state"), Policy: w.policy, TrustRoot: w.root, Signer: key("node"), LedgerKeys: w.ledgerKeys, Now: w.now,
 		Driver: func(*store.Store) (executor.Driver, error) {
-			ns, err := namespace.New(namespace.Options{NoCgroups: true})
-			if err != nil {
-				return nil, err
-			}
-			r, err := wasm.New(wasm.Options{Driver: ns, Cache: filepath.Join(w.dir, "wasm")})
-			if err != nil {
-				return nil, err
-			}
-			return &executor.Direct{Runner: r}, nil
+			r, err := w.driver(t, filepath.Join(w.dir, "wasm"))
+			return &executor.Direct{Runner: r}, err
 		},
 		Fetch:   func(f *source.Fetcher) { f.Offline = true },
 		Content: []string{jobs(t)}, // what wordcount pins lies beside its document
@@ -291,6 +335,37 @@ func (w *world) start(t *testing.T) *node.Node {
 	}
 	t.Cleanup(w.stop)
 	return n
+}
+
+// alone runs each job in a process of its own, without control groups.
+func alone(_ *testing.T, cache string) (runner.Runner, error) {
+	ns, err := namespace.New(namespace.Options{NoCgroups: true})
+	if err != nil {
+		return nil, err
+	}
+	return wasm.New(wasm.Options{Driver: ns, Cache: cache})
+}
+
+// pooled runs modules in workers of a pool.
+func pooled(t *testing.T, cache string) (runner.Runner, error) {
+	ns, err := namespace.New(namespace.Options{})
+	if err != nil {
+		return nil, err
+	}
+	class, err := wasm.PoolClass("")
+	if err != nil {
+		return nil, err
+	}
+	pool, err := ns.NewPool(namespace.PoolOptions{Class: class, Size: 1})
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { pool.Close() })
+	r, err := wasm.New(wasm.Options{Driver: ns, Pool: pool, Cache: cache})
+	if err == nil {
+		t.Cleanup(func() { r.Close() })
+	}
+	return r, err
 }
 
 type logTo struct{ t *testing.T }
@@ -402,22 +477,28 @@ func (w *world) decisions(t *testing.T, n *node.Node) (out []*attest.Decision) {
 }
 
 // await follows the events until the job has ended.
-func await(t *testing.T, n *node.Node, job agent.Job) agent.Job {
+func await(t *testing.T, n *node.Node, submitted agent.Job) agent.Job {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	for _, err := range n.Events(ctx, 0) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := n.Job(ctx, job.ID.Hex())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.State.Ended() {
-			return got
+	for after := int64(0); ctx.Err() == nil; {
+		for _, err := range n.Events(ctx, after) {
+			if late, ok := errors.AsType[*agent.LaggedError](err); ok { // the node was started again
+				after = late.Next - 1
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := n.Job(ctx, submitted.ID.Hex())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.State.Ended() {
+				return got
+			}
 		}
 	}
-	t.Fatal(fmt.Errorf("job %s did not end", job.Name))
+	t.Fatal(fmt.Errorf("job %s did not end", submitted.Name))
 	return agent.Job{}
 }

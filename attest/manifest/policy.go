@@ -33,7 +33,9 @@ type PolicySpec struct {
 	Issuers []PolicyIssuer `json:"issuers,omitempty"`
 	// Runtimes are those that may be used.
 	Runtimes []Runtime `json:"runtimes,omitempty"`
-	// Degradations names the guarantees that may be missing on a host, as a receipt's confinement record spells them.
+	// Degradations names the guarantees that may be missing on a host, as a receipt's confinement record spells them. own-process lets
+	// jobs of one owner that run the same module follow each other in one process, which is many times faster for small ones; a module
+	// that broke out of the engine would meet that owner's next inputs, and nobody else's.
 	Degradations []string `json:"degradations,omitempty" schema:"pattern=filename"`
 	// Capabilities are what jobs may ask for.
 	Capabilities PolicyCapabilities `json:"capabilities,omitzero"`

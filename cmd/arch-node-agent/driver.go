@@ -80,19 +80,30 @@ func openNamespace(_ context.Context, o options, _ *store.Store) (executor.Drive
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := openWasm(o, r)
+	class, err := wasm.PoolClass(os.Getenv("ARCH_WORKER"))
 	if err != nil {
 		return nil, nil, err
 	}
-	return &executor.Direct{Runner: m}, m.Close, nil
+	pool, err := r.NewPool(namespace.PoolOptions{Class: class, Size: poolSize})
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := openWasm(o, r, pool)
+	if err != nil {
+		return nil, nil, errors.Join(err, pool.Close())
+	}
+	return &executor.Direct{Runner: m}, func() error { return errors.Join(m.Close(), pool.Close()) }, nil
 }
+
+// poolSize is how many workers wait for modules whose limits are the class's; for others they are started when they are needed.
+const poolSize = 1
 
 func openSystemd(ctx context.Context, o options, _ *store.Store) (executor.Driver, func() error, error) {
 	r, err := systemd.New(ctx, systemd.Options{})
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := openWasm(o, r)
+	m, err := openWasm(o, r, nil)
 	if err != nil {
 		return nil, nil, errors.Join(err, r.Close())
 	}
@@ -116,6 +127,6 @@ type survivor struct{ *systemd.Running }
 // Name implements executor.Survivor.
 func (s survivor) Name() string { return s.Running.Name }
 
-func openWasm(o options, driver runner.Runner) (*wasm.Runner, error) {
-	return wasm.New(wasm.Options{Driver: driver, Worker: os.Getenv("ARCH_WORKER"), Cache: filepath.Join(o.state, "wasm")})
+func openWasm(o options, driver runner.Runner, pool runner.Pool) (*wasm.Runner, error) {
+	return wasm.New(wasm.Options{Driver: driver, Pool: pool, Worker: os.Getenv("ARCH_WORKER"), Cache: filepath.Join(o.state, "wasm")})
 }

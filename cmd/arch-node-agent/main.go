@@ -21,7 +21,7 @@ func main() {
 	if handled, code := inside(os.Args); handled {
 		os.Exit(code)
 	}
-	os.Exit(run(context.Background(), wire, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), connect, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // inside is the program where it is started again, as a part of a job's confinement.

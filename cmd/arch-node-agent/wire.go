@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -12,10 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent"
+	"arch.network/agent/control"
 	"arch.network/agent/control/logview"
+	"arch.network/agent/control/wire"
 	"arch.network/agent/executor"
 	realnode "arch.network/agent/node"
 	"arch.network/agent/policy"
+	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
 	"arch.network/attest/dsse"
 	"arch.network/attest/ledger"
 	"arch.network/attest/ledger/tilehttp"
@@ -23,25 +28,27 @@ import (
 	"arch.network/builder/store"
 )
 
-// node is everything that the program serves. Its parts are made by wire.
+// node is everything that the program serves. Its parts are made by connect.
 type node struct {
 	agent.Node
-	known  func(env *dsse.Envelope) error            // of the trust root
-	policy func(ctx context.Context) ([]byte, error) // the envelope of the policy in force
-	ledger *logview.Log
-	tiles  http.Handler // of the ledger
-	ready  func(ctx context.Context) error
-	reload func(ctx context.Context) error // reads the policy and the trust root again
-	alive  func() bool                     // the node answers
-	run    func(ctx context.Context) error // works until ctx ends, then stops what it must
-	close  func() error                    // when run has returned
+	known   func(env *dsse.Envelope) error            // of the trust root
+	policy  func(ctx context.Context) ([]byte, error) // the envelope of the policy in force
+	ledger  *logview.Log
+	tiles   http.Handler // of the ledger
+	content control.Content
+	archive func(ctx context.Context, id digest.SHA256, w io.Writer) error
+	ready   func(ctx context.Context) error
+	reload  func(ctx context.Context) error // reads the policy and the trust root again
+	alive   func() bool                     // the node answers
+	run     func(ctx context.Context) error // works until ctx ends, then stops what it must
+	close   func() error                    // when run has returned
 }
 
 // wiring makes a node.
 type wiring func(ctx context.Context, o options, log *slog.Logger) (*node, error)
 
-// wire is the one place where the parts of a real node meet what is different on each machine.
-func wire(ctx context.Context, o options, log *slog.Logger) (*node, error) {
+// connect is the one place where the parts of a real node meet what is different on each machine.
+func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	if err := os.MkdirAll(o.state, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -84,12 +91,33 @@ func wire(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	dir := n.Ledger.Log().Dir()
 	return &node{
 		Node: n, known: n.Known, ledger: logview.New(tiles{dir}, n.Ledger.Log().Policy()), tiles: tilehttp.NewServer(dir),
+		content: uploads{n}, archive: n.Export,
 		ready:  func(context.Context) error { _, err := n.Keeper.Current(time.Now()); return err },
 		reload: func(context.Context) error { return n.Keeper.Reload() },
 		alive:  func() bool { return answers(ctx, n) },
 		run:    n.Run,
 		close:  func() error { return errors.Join(n.Close(), closeDriver()) },
 	}, nil
+}
+
+// uploads takes content for the node.
+type uploads struct{ node *realnode.Node }
+
+// HasContent implements control.Content.
+func (u uploads) HasContent(kind wire.ContentKind, d digest.SHA256) (bool, error) {
+	return u.node.HasContent(store.Kind(kind), d)
+}
+
+// PutContent implements control.Content.
+func (u uploads) PutContent(ctx context.Context, kind wire.ContentKind, d digest.SHA256, r io.Reader) error {
+	err := u.node.PutContent(ctx, store.Kind(kind), d, r)
+	if mismatch, ok := errors.AsType[*store.MismatchError](err); ok {
+		return &wire.MismatchError{Want: d, Why: mismatch.Error()}
+	}
+	if syntax, ok := errors.AsType[*nar.SyntaxError](err); ok {
+		return &wire.MismatchError{Want: d, Why: syntax.Error()}
+	}
+	return err
 }
 
 // answers reports whether the node still does its work: the watchdog bites if it does not.

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -60,4 +65,64 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	ts.Setenv("ARCH_AGENT", socket)
 	ts.Setenv("NODE_URL", "http://"+tcp.Addr().String())
+}
+
+// buildAgent compiles arch-node-agent, once for all scripts.
+var buildAgent = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "arch-agent-*")
+	if err != nil {
+		return "", err
+	}
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir, "../arch-node-agent")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("compile arch-node-agent: %w\n%s", err, out)
+	}
+	return filepath.Join(dir, "arch-node-agent"), nil
+})
+
+// cmdAgent starts arch-node-agent itself, which fetches nothing, with its state in DIR and the trust root and the policy that lie there as
+// trust.yaml and policy.yaml, and makes it the one that commands ask. It ends with the script.
+func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agent DIR")
+	}
+	program, err := buildAgent()
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	run, err := os.MkdirTemp("", "arch-agent-*") // $WORK may be too long for a socket
+	ts.Check(err)
+	socket := filepath.Join(run, "socket")
+	notes, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(run, "notify"), Net: "unixgram"})
+	ts.Check(err)
+	var log bytes.Buffer
+	c := exec.Command(program, "--socket", socket, "--state", filepath.Join(dir, "state"), "--trust", filepath.Join(dir, "trust.yaml"),
+		"--policy", filepath.Join(dir, "policy.yaml"), "--driver", "namespace", "--offline")
+	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(run, "notify"))
+	c.Stdout, c.Stderr = &log, &log
+	ts.Check(c.Start())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Wait()
+		notes.Close() // nobody tells anything any more
+	}()
+	ts.Defer(func() {
+		c.Process.Signal(os.Interrupt)
+		err := <-ended
+		os.RemoveAll(run)
+		if err != nil {
+			ts.Fatalf("arch-node-agent: %v\n%s", err, log.String())
+		}
+	})
+	note := make([]byte, 4096)
+	for {
+		n, err := notes.Read(note)
+		if err != nil {
+			ts.Fatalf("arch-node-agent did not start:\n%s", log.String())
+		}
+		if strings.Contains(string(note[:n]), "READY=1") {
+			break
+		}
+	}
+	ts.Setenv("ARCH_AGENT", socket)
 }

@@ -77,7 +77,7 @@ func mainCommands(a *app) []*cobra.Command {
 func nodeCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newSubmitCommand(a), newJobsCommand(a), newJobCommand(a), newWhyCommand(a, "arch why"), newLogsCommand(a), newCancelCommand(a),
-		newQuarantineCommand(a), newNodeCommand(a),
+		newQuarantineCommand(a), newArchiveCommand(a), newReplayCommand(a), newNodeCommand(a),
 	}
 }
 

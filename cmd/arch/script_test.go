@@ -57,6 +57,8 @@ const noRaceSleep = "atexit_sleep_ms=0"
 //	module FILE KIND          writes a WebAssembly module: see newModule
 //	node                      starts a node that jobs can be handed to: see cmdNode
 //	fetch FILE/PATH TO        writes to TO what is at PATH of the URL in FILE, which arch serve-store has printed
+//	agent DIR                 starts a real agent: see cmdAgent
+//	forge FILE OUT            writes another archive file, whose node claims more gas and has signed that
 //	nar PATH NAME             sets the environment variable NAME to the NAR hash of PATH, as SRI
 func TestScripts(t *testing.T) {
 	tool, worker := buildTool(t), buildWorker(t)
@@ -101,7 +103,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": cmdStatus, "manifest": cmdManifest, "json": cmdJSON, "edit": cmdEdit, "flip": cmdFlip,
-			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean, "node": cmdNode, "module": cmdModule, "nar": cmdNAR, "fetch": cmdFetch,
+			"await": cmdAwait, "gone": cmdGone, "empty": cmdEmpty, "clean": cmdClean, "node": cmdNode, "agent": cmdAgent, "forge": cmdForge,
+			"module": cmdModule, "nar": cmdNAR, "fetch": cmdFetch,
 		},
 	})
 }

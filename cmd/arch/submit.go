@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,10 +18,12 @@ import (
 type submitOptions struct {
 	remoteFlags
 	signFlags
-	wait    bool
-	noSign  bool
-	dryRun  bool
-	timeout time.Duration
+	wait     bool
+	noSign   bool
+	noUpload bool
+	dryRun   bool
+	timeout  time.Duration
+	content  []string
 }
 
 func newSubmitCommand(a *app) *cobra.Command {
@@ -31,6 +34,10 @@ func newSubmitCommand(a *app) *cobra.Command {
 		Long: `Submit hands a Job document to a node, which judges it by its policy, runs it and keeps its result. FILE is a YAML document or
 a DSSE envelope. A YAML document that nobody signed yet is signed with your key first; FILE stays as it is.
 
+Through the node's socket, an operator also hands over what the job pins and the node does not have: files and trees that lie in the local
+store, beside FILE or in a directory of --content, under the name that their reference ends in. The node hashes them while they come. What
+is found nowhere, and images, the node fetches by itself. --no-upload sends the document alone.
+
 Submitting the same document again is harmless: it is the same job, whatever became of it.
 
 EXIT STATUS: 0 the node has the job, and with --wait: its result holds; 1 error; 2 usage; 3 the job was refused; 4 its result is held
@@ -38,12 +45,15 @@ back or was dropped; 6 the job failed or was cancelled; 8 the node cannot be rea
 interrupted, and the job goes on.`,
 		Example: `  arch submit job.yaml --wait
   arch submit --agent http://192.0.2.1:7340 job.dsse.json
+  arch submit --content ./data job.yaml
   arch submit --dry-run job.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case c.Flags().Changed("timeout") && !o.wait:
 				return hinted(usage("--timeout says how long to wait, but nothing is waited for"), "add --wait")
+			case o.noUpload && len(o.content) > 0:
+				return usage("--content says where to find what is handed over, but --no-upload hands nothing over")
 			case c.Flags().Changed("timeout") && o.timeout <= 0:
 				return usage("--timeout: %s is no time to wait", o.timeout)
 			}
@@ -54,6 +64,8 @@ interrupted, and the job goes on.`,
 	f.BoolVarP(&o.wait, "wait", "w", false, "wait for the job to end")
 	f.DurationVar(&o.timeout, "timeout", 0, "wait no longer than this, such as 90s")
 	f.BoolVar(&o.noSign, "no-sign", false, "hand a document in as it is, even if nobody signed it")
+	f.BoolVar(&o.noUpload, "no-upload", false, "send the document alone, and none of what it pins")
+	f.StringArrayVar(&o.content, "content", nil, "look in this directory, too, for what the job pins (repeatable)")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "check the document, and hand nothing in")
 	o.remoteFlags.add(c)
 	o.signFlags.add(c)
@@ -75,6 +87,11 @@ func runSubmit(ctx context.Context, a *app, o submitOptions, path string) error 
 			return inFile(err, path)
 		}
 		return a.written(path, doc, "")
+	}
+	if !o.noUpload && node.Local() {
+		if err := a.upload(ctx, node, envelope, append([]string{filepath.Dir(path)}, o.content...)); err != nil {
+			return err
+		}
 	}
 	job, err := node.Submit(ctx, envelope, "")
 	if err != nil {

@@ -63,6 +63,39 @@ func limits(change func(*runner.Limits)) runner.Limits {
 	return l
 }
 
+// pinned is what the references above say: sixteen times 0x11, sixteen times 0x22.
+func pinned() (d digest.SHA256) {
+	for i := range d {
+		d[i] = 0x11 * byte(1+i/16)
+	}
+	return d
+}
+
+// A worker may be kept for the document's owner if the policy says so, and only then.
+func TestReuse(t *testing.T) {
+	allowed := job.LocalPolicy(nil)
+	allowed.Spec.Degradations = []string{"cpu", job.OwnProcess}
+	const spec = "image: file:///words.wasm#sha256-ERERERERERERERERERERESIiIiIiIiIiIiIiIiIiIiI=\nruntime: wasm\n"
+	for name, c := range map[string]struct {
+		owner  string
+		policy *manifest.Policy
+		want   string
+	}{
+		"allowed":     {"user:alice", allowed, "user:alice"},
+		"nobody's":    {"", allowed, ""},
+		"not allowed": {"user:alice", job.LocalPolicy(nil), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			doc := read(t, spec)
+			doc.Metadata.Owner = c.owner
+			got, err := job.Derive(doc, job.Content{Program: job.Program{Module: "/m"}}, job.Options{ID: id, Policy: c.policy})
+			if err != nil || got.Module.Reuse != c.want || got.Module.Digest != pinned() {
+				t.Errorf("got %+v, %v", got.Module, err)
+			}
+		})
+	}
+}
+
 func outputs(size int64) runner.Mount {
 	return runner.Mount{Kind: runner.Tmpfs, Target: "/outputs", Size: size}
 }
@@ -90,7 +123,7 @@ func TestDerive(t *testing.T) {
 			content: job.Content{Program: job.Program{Module: "/store/m"}, Inputs: map[string]string{"text": "/store/t"}},
 			want: runner.Spec{
 				Module: &runner.Module{
-					Path: "/module.wasm", Args: []string{"example", "-c"}, Env: []string{"LANG=C"}, Clock: clock(), Seed: seed(), Gas: 1000, Memory: 64 << 20,
+					Digest: pinned(), Path: "/module.wasm", Args: []string{"example", "-c"}, Env: []string{"LANG=C"}, Clock: clock(), Seed: seed(), Gas: 1000, Memory: 64 << 20,
 					Dirs: []runner.Dir{{Path: "/inputs", As: "/inputs"}, {Path: "/outputs", As: "/outputs", Writable: true}, {Path: "/tmp", As: "/tmp", Writable: true}},
 				},
 				Mounts: []runner.Mount{

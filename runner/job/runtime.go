@@ -36,6 +36,7 @@ func (d *derivation) wasm() error {
 	default:
 		return d.errorf("", "there is no module among its content")
 	}
+	d.reuse(m)
 	if err := d.boundModule(m); err != nil {
 		return err
 	}
@@ -56,6 +57,20 @@ func (d *derivation) wasm() error {
 	}
 	d.spec.Module = m
 	return nil
+}
+
+// OwnProcess is what Policy.spec.degradations and a receipt call the guarantee that no other job was in a job's process before.
+const OwnProcess = "own-process"
+
+// reuse says what a pool may do for the module: know it by its pin, and, where the policy allows it by name, keep the process that
+// ran it for the next job of the same owner. A job that belongs to nobody has a process of its own.
+func (d *derivation) reuse(m *runner.Module) {
+	if ref := d.doc.Spec.Image; d.content.Program.Module != "" && (ref.Scheme == manifest.RefURL || ref.Scheme == manifest.RefModel) {
+		m.Digest = ref.Digest
+	}
+	if slices.Contains(d.options.Policy.Spec.Degradations, OwnProcess) {
+		m.Reuse = d.doc.Metadata.Owner
+	}
 }
 
 // boundModule sets what a module may use. Its own memory limit is what the document says and nothing else, since a module

@@ -424,25 +424,36 @@ func (g *group) watch(found func(detail string)) (stop func()) {
 	}
 	var done sync.WaitGroup
 	quit := make(chan struct{})
-	done.Go(func() {
-		tick := time.NewTicker(watchInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-			}
-			if g.limitsMemory() && g.countKills() > 0 {
-				found("memory: the kernel killed a process at the limit")
-				return
-			}
-		}
-	})
+	if g.limitsMemory() {
+		done.Go(func() { g.watchKills(found, quit) })
+	}
 	return func() {
 		close(quit)
 		done.Wait()
 		g.read()
+	}
+}
+
+// watchKills looks for kills until quit is closed. The file stays open, since this is done for every waiting worker of a pool, too.
+func (g *group) watchKills(found func(detail string), quit <-chan struct{}) {
+	fd, err := unix.Open(g.killsFile(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // read finds them at the end
+	}
+	defer unix.Close(fd)
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	var text [1024]byte // a few short lines: Documentation/admin-guide/cgroup-v2.rst, memory.events
+	for {
+		select {
+		case <-quit:
+			return
+		case <-tick.C:
+		}
+		if n, err := unix.Pread(fd, text[:], 0); err == nil && findKey(string(text[:n]), killsKey) > 0 {
+			found("memory: the kernel killed a process at the limit")
+			return
+		}
 	}
 }
 
@@ -461,13 +472,18 @@ func (g *group) read() {
 	}
 }
 
-func (g *group) countKills() int64 {
+// killsKey is what counts processes that the kernel killed, in killsFile.
+const killsKey = "oom_kill"
+
+func (g *group) killsFile() string {
 	file := "memory.events"
 	if g.version == 1 {
 		file = "memory.oom_control"
 	}
-	return readKey(filepath.Join(g.paths[memoryController], file), "oom_kill")
+	return filepath.Join(g.paths[memoryController], file)
 }
+
+func (g *group) countKills() int64 { return readKey(g.killsFile(), killsKey) }
 
 // readKey returns the number after key in a file of lines "key number"; zero if there is none.
 func readKey(name, key string) int64 {
@@ -475,7 +491,12 @@ func readKey(name, key string) int64 {
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(data)) {
+	return findKey(string(data), key)
+}
+
+// findKey returns the number after a key at the beginning of a line; zero: there is none.
+func findKey(text, key string) int64 {
+	for line := range strings.Lines(text) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && k == key {
 			n, _ := strconv.ParseInt(v, 10, 64)
 			return n

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"time"
 
 	"arch.network/attest/digest"
@@ -34,6 +36,16 @@ type keptWorker struct {
 	used    time.Duration // CPU time of its process, as of the last job's end
 }
 
+// waiter is a run that waits for a worker of its kind.
+type waiter struct {
+	key  keptKey
+	gets chan *keptWorker // capacity 1
+}
+
+// patience is how long a run waits for one of the workers that are at work for its owner, before another is made. Making one takes
+// some 20 ms of processor time, and what is made is in the way of those that are at work.
+const patience = time.Second
+
 const (
 	// mostKept is how many workers may be idle in a Runner: one that is idle longest goes first.
 	mostKept = 16
@@ -47,23 +59,29 @@ const accountingReused = "cgroup by difference"
 // runReused runs a module in a worker that is kept for the owner. Where the pool's workers cannot be told apart by job, it is one job each.
 func (r *Runner) runReused(ctx context.Context, spec runner.Spec, h *handover) (runner.Result, error) {
 	defer h.close()
-	ctx, cancel := withWall(ctx, spec.Limits.Wall)
-	defer cancel()
 	key := keptKey{spec.Module.Reuse, spec.Module.Digest, spec.Module.Memory, spec.Module.Interpret, lastingLimits(spec.Limits)}
-	if w := r.takeKept(key); w != nil {
+	var module []byte
+	var err error
+	if spec.Module.Digest.IsZero() {
+		if module, err = readModule(spec); err != nil {
+			return runner.Result{}, err
+		}
+		key.module = digest.Of(module)
+	}
+	w := r.takeKept(ctx, key)
+	ctx, cancel := withWall(ctx, spec.Limits.Wall) // waiting for others is not the job's time
+	defer cancel()
+	if w != nil {
 		return r.runKept(ctx, spec, w, h)
 	}
-	module, err := readModule(spec)
-	if err != nil {
-		return runner.Result{}, err
-	}
-	if spec.Module.Digest.IsZero() {
-		key.module = digest.Of(module)
-		if w := r.takeKept(key); w != nil {
-			return r.runKept(ctx, spec, w, h)
+	if module == nil {
+		if module, err = readModule(spec); err != nil {
+			return runner.Result{}, err
 		}
 	}
+	r.busy(key, 1)
 	w, refused, err := r.prepareKept(ctx, spec, module, key)
+	r.busy(key, -1)
 	switch {
 	case err != nil:
 		return runner.Result{}, err
@@ -98,6 +116,8 @@ func (w *keptWorker) settle() bool {
 // runKept runs one job in a kept worker, and keeps that for the next one if nothing is wrong with it.
 func (r *Runner) runKept(ctx context.Context, spec runner.Spec, w *keptWorker, h *handover) (runner.Result, error) {
 	began := time.Now()
+	r.busy(w.key, 1)
+	defer r.busy(w.key, -1)
 	s, c := runSession(spec, w.readyWorker, h)
 	s.serial = true
 	stop := context.AfterFunc(ctx, w.cancel)
@@ -127,10 +147,13 @@ func (r *Runner) runKept(ctx context.Context, spec runner.Spec, w *keptWorker, h
 	return r.conclude(ctx, s, c, res, nil)
 }
 
-// takeKept returns a worker that is ready for the next job; nil if there is none.
-func (r *Runner) takeKept(key keptKey) *keptWorker {
+// takeKept returns a worker that is ready for the next job; nil if there is none, and none became free in time.
+func (r *Runner) takeKept(ctx context.Context, key keptKey) *keptWorker {
 	for {
-		w := r.takeIdle(key)
+		w, wait := r.takeIdle(key)
+		if wait != nil {
+			w = r.await(ctx, wait)
+		}
 		if w == nil || w.settle() {
 			return w
 		}
@@ -138,26 +161,63 @@ func (r *Runner) takeKept(key keptKey) *keptWorker {
 	}
 }
 
-// takeIdle returns the idle worker that was used last; nil if there is none.
-func (r *Runner) takeIdle(key keptKey) *keptWorker {
+// await waits for a worker that somebody else gives back.
+func (r *Runner) await(ctx context.Context, wait *waiter) *keptWorker {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case w := <-wait.gets:
+		return w
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	r.waiting = slices.DeleteFunc(r.waiting, func(o *waiter) bool { return o == wait })
+	r.mu.Unlock()
+	select {
+	case w := <-wait.gets: // it came at the last moment
+		return w
+	default:
+		return nil
+	}
+}
+
+// busy counts the workers that are at work, or being made, for a key.
+func (r *Runner) busy(key keptKey, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.working[key] += n; r.working[key] == 0 {
+		delete(r.working, key)
+	}
+}
+
+// takeIdle returns the idle worker that was used last. If there is none, but as many are at work as there are processors, it returns a place
+// in the queue for them.
+func (r *Runner) takeIdle(key keptKey) (*keptWorker, *waiter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := len(r.kept) - 1; i >= 0; i-- {
 		if w := r.kept[i]; w.key == key {
 			r.kept = append(r.kept[:i], r.kept[i+1:]...)
-			return w
+			return w, nil
 		}
 	}
-	return nil
+	if r.shut || r.working[key] < runtime.NumCPU() {
+		return nil, nil
+	}
+	wait := &waiter{key, make(chan *keptWorker, 1)}
+	r.waiting = append(r.waiting, wait)
+	return nil, wait
 }
 
-// keep makes w idle.
+// keep gives w to whoever waits longest for one of its kind, or makes it idle.
 func (r *Runner) keep(w *keptWorker) {
 	r.mu.Lock()
 	var over *keptWorker
 	switch {
 	case r.shut:
 		over = w
+	case r.hand(w):
 	case len(r.kept) == mostKept:
 		over = r.kept[0]
 		r.kept = append(r.kept[1:], w)
@@ -168,6 +228,17 @@ func (r *Runner) keep(w *keptWorker) {
 	if over != nil {
 		over.end()
 	}
+}
+
+// hand gives w to a run that waits for it. r.mu is held.
+func (r *Runner) hand(w *keptWorker) bool {
+	i := slices.IndexFunc(r.waiting, func(o *waiter) bool { return o.key == w.key })
+	if i < 0 {
+		return false
+	}
+	r.waiting[i].gets <- w
+	r.waiting = slices.Delete(r.waiting, i, i+1)
+	return true
 }
 
 // Forget ends the workers that are kept for an owner and idle. Those at work are ended when their run is, if the Runner is closed.

@@ -37,10 +37,12 @@ type Runner struct {
 	worker  program.Program
 	cache   *cache // nil: none
 
-	mu   sync.Mutex // guards warm, kept and shut
-	warm map[warmKey][]*readyWorker
-	kept []*keptWorker // idle, the one that was used last at the end
-	shut bool
+	mu      sync.Mutex // guards the rest
+	warm    map[warmKey][]*readyWorker
+	kept    []*keptWorker   // idle, the one that was used last at the end
+	working map[keptKey]int // at work, or being made
+	waiting []*waiter       // for one of those, who came first at the beginning
+	shut    bool
 }
 
 // New returns a Runner. It starts nothing.
@@ -55,7 +57,7 @@ func New(o Options) (*Runner, error) {
 			return nil, err
 		}
 	}
-	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}}
+	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}, working: map[keptKey]int{}}
 	if o.Cache != "" {
 		var err error
 		if r.cache, err = openCache(o.Cache, o.CacheSize); err != nil {
@@ -161,6 +163,32 @@ func workerCommand(path string) runner.Command {
 // confinement must let it make memory executable, and have a Tmpfs at /tmp; where it has no /proc, machine code from a cache is
 // copied there, which takes about three times the module's size. Descriptor 0 is the socket that Worker.Conn is the other end of.
 func PoolCommand(worker string) runner.Command { return workerCommand(worker) }
+
+// insidePool is where the worker lies in a pool's confinement.
+const insidePool = "/bin/worker"
+
+// PoolClass is what the processes of a pool are for Options with that Worker: the program, what it is linked with, and a Tmpfs. Limits are
+// left to the jobs. The error is a *runner.SetupError.
+func PoolClass(worker string) (runner.Spec, error) {
+	if err := checkWorker(worker); err != nil {
+		return runner.Spec{}, err
+	}
+	p := program.Program{Path: worker}
+	if worker == "" {
+		var err error
+		if p, err = program.Self(); err != nil {
+			return runner.Spec{}, err
+		}
+	}
+	start := PoolCommand(insidePool)
+	start.Env = append(start.Env, p.Env...)
+	mounts := append([]runner.Mount(nil), p.Mounts...)
+	return runner.Spec{
+		Commands: []runner.Command{start},
+		Mounts: append(mounts, runner.Mount{Kind: runner.Bind, Source: p.Path, Target: insidePool},
+			runner.Mount{Kind: runner.Tmpfs, Target: pooledScratch, Size: scratchSize}),
+	}, nil
+}
 
 // spaceSlack is what a worker may use of addresses beyond Limits.Memory: the compiler's working memory lies in
 // Limits.Memory as well, but Go reserves more than it uses.

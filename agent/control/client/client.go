@@ -341,6 +341,47 @@ func (c *Client) Status(ctx context.Context) (agent.Status, error) {
 	return s, err
 }
 
+// HasContent asks whether the node has content that a job may pin.
+func (c *Client) HasContent(ctx context.Context, kind wire.ContentKind, d digest.SHA256) (bool, error) {
+	var answer wire.Content
+	err := c.get(ctx, contentPath(kind, d), nil, &answer)
+	return answer.Here, err
+}
+
+func contentPath(kind wire.ContentKind, d digest.SHA256) string {
+	return "/v1/content/" + string(kind) + "/" + d.String()
+}
+
+// PutContent hands content over: size bytes, or as many as there are if size is below zero. The node compares its hash.
+func (c *Client) PutContent(ctx context.Context, kind wire.ContentKind, d digest.SHA256, r io.Reader, size int64) error {
+	q, err := http.NewRequestWithContext(ctx, http.MethodPut, c.base+contentPath(kind, d), r)
+	if err != nil {
+		return err
+	}
+	if size >= 0 {
+		q.ContentLength = size
+	}
+	q.Header.Set("Content-Type", wire.MediaBytes)
+	q.Header.Set("User-Agent", "arch")
+	res, err := c.http.Do(q)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &ConnectError{c.address, err}
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return c.problem(res)
+	}
+	return nil
+}
+
+// Archive returns a job's archive file. Whoever reads it imports it, which hashes everything: archive.Import.
+func (c *Client) Archive(ctx context.Context, id digest.SHA256) (io.ReadCloser, error) {
+	return c.stream(ctx, jobPath(id.String(), "archive"), nil)
+}
+
 // Policy returns the envelope of the policy in force.
 func (c *Client) Policy(ctx context.Context) ([]byte, error) { return c.read(ctx, "/v1/policy") }
 

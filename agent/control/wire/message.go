@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"time"
 
 	"arch.network/agent"
@@ -14,11 +15,40 @@ const (
 	MediaEnvelope = "application/vnd.dsse.envelope.v1+json"
 	MediaNAR      = "application/x-nix-nar"
 	MediaEvents   = "text/event-stream"
+	MediaArchive  = "application/x-tar"
+	MediaBytes    = "application/octet-stream"
 	MediaText     = "text/plain; charset=utf-8"
 )
 
 // MaxBody is the most bytes that a request may carry: an envelope's.
 const MaxBody = 64 << 10
+
+// MaxContent is the most bytes of one piece of content that is taken.
+const MaxContent = 64 << 30
+
+// ContentKind is what a digest of content is the hash of.
+type ContentKind string
+
+// The kinds of content.
+const (
+	Blob ContentKind = "blob" // the bytes
+	Tree ContentKind = "tree" // the Nix archive
+)
+
+// Content tells of a piece of content.
+type Content struct {
+	Kind   ContentKind   `json:"kind"`
+	Digest digest.SHA256 `json:"digest"`
+	Here   bool          `json:"here"` // the node has it
+}
+
+// MismatchError says that bytes are not those that a digest names.
+type MismatchError struct {
+	Want digest.SHA256
+	Why  string
+}
+
+func (e *MismatchError) Error() string { return fmt.Sprintf("this is not %s: %s", e.Want, e.Why) }
 
 // Jobs is a page of jobs, newest first.
 type Jobs struct {

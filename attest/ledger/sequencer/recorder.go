@@ -199,7 +199,7 @@ func (r *Recorder) begin(ctx context.Context, d attest.Decision, subjects []atte
 	defer r.flying.Done()
 	defer close(turn)
 	ctx = context.WithoutCancel(ctx) // from here on, others depend on it
-	signErr := r.sign(ctx, env)
+	signErr := env.Add(ctx, r.opts.Signer)
 	<-before
 	if err := w.course.err(); err != nil {
 		return nil, fmt.Errorf("record decision: one before it was not recorded: %w", err)
@@ -229,20 +229,6 @@ func (r *Recorder) state(d attest.Decision, subjects []attest.ResourceDescriptor
 	}
 	env := &dsse.Envelope{PayloadType: attest.PayloadType, Payload: data}
 	return env, env.ID(), nil
-}
-
-// sign signs an envelope. What is signed by a key in memory is not verified at once, as what a device or a command signed is: that would cost more than all
-// the rest, and whoever reads the ledger verifies it.
-func (r *Recorder) sign(ctx context.Context, env *dsse.Envelope) error {
-	key, ok := r.opts.Signer.(*identity.Key)
-	if !ok {
-		return env.Add(ctx, r.opts.Signer)
-	}
-	sig, err := key.Sign(ctx, dsse.PAE(env.PayloadType, env.Payload))
-	if err == nil {
-		env.Signatures = append(env.Signatures, dsse.Signature{KeyID: r.node, Sig: sig})
-	}
-	return err
 }
 
 // finish waits for the answer.

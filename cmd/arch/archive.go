@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"arch.network/agent"
+	"arch.network/agent/archive"
+	"arch.network/attest/digest"
+)
+
+func newArchiveCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "archive",
+		Short: "List, export and import archived jobs",
+		Long: `A job whose result holds is archived: its document, everything that went in and came out, the signed statements and its place in the
+ledger are kept for as long as the policy says. An archive file has all of that, and arch replay runs it again anywhere.`,
+	}
+	c.AddCommand(newArchiveListCommand(a), newArchiveShowCommand(a), newArchiveExportCommand(a), newArchiveImportCommand(a))
+	return c
+}
+
+func newArchiveListCommand(a *app) *cobra.Command {
+	var f remoteFlags
+	var limit int
+	c := &cobra.Command{
+		Use:     "ls",
+		Short:   "List the archived jobs of a node",
+		Long:    "Ls lists the jobs that a node keeps the archive of, newest first." + remoteExit,
+		Example: "  arch archive ls\n  arch archive ls --json --limit 1000",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if limit < 1 || limit > 1000 {
+				return usage("--limit must be from 1 to 1000")
+			}
+			node, err := f.open()
+			if err != nil {
+				return err
+			}
+			jobs, err := node.Jobs(c.Context(), agent.Query{States: []agent.State{agent.Archived}, Limit: limit})
+			if err != nil {
+				return err
+			}
+			return a.listJobs(jobs)
+		},
+	}
+	c.Flags().IntVar(&limit, "limit", 100, "list no more than so many")
+	f.add(c)
+	return c
+}
+
+func newArchiveShowCommand(a *app) *cobra.Command {
+	var f remoteFlags
+	c := &cobra.Command{
+		Use:   "show ID|FILE",
+		Short: "Show what an archived job consists of",
+		Long: `Show tells what is in the archive entry of a job of a node, or of an archive file: what its result, runs, outputs and objects are called.
+It is what the entry says; arch archive import and arch replay check it.` + remoteExit,
+		Example: "  arch archive show wordcount\n  arch archive show wordcount.arch.tar --json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := a.openArchive(c.Context(), &f, args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			e, err := archive.Peek(c.Context(), r)
+			if err != nil {
+				return err
+			}
+			return a.showEntry(e)
+		},
+	}
+	return f.asks(c, agent.Archived)
+}
+
+func newArchiveExportCommand(a *app) *cobra.Command {
+	var f remoteFlags
+	var out string
+	c := &cobra.Command{
+		Use:   "export ID",
+		Short: "Write an archived job into one file",
+		Long: `Export fetches the archive of a job from a node: document, content, outputs, signed statements. The bytes of the file follow from the
+entry alone.` + remoteExit,
+		Example: "  arch archive export wordcount -o wordcount.arch.tar\n  arch archive export 3f2c81 -o - | ssh elsewhere arch archive import -",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return runArchiveExport(c.Context(), a, &f, args[0], out)
+		},
+	}
+	c.Flags().StringVarP(&out, "out", "o", "", "file to write, - for stdout (default: NAME.arch.tar)")
+	return f.asks(c, agent.Archived)
+}
+
+func runArchiveExport(ctx context.Context, a *app, f *remoteFlags, ref, out string) error {
+	node, err := f.open()
+	if err != nil {
+		return err
+	}
+	job, err := node.Job(ctx, ref)
+	if err != nil {
+		return err
+	}
+	r, err := node.Archive(ctx, job.ID)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if out == "-" {
+		_, err := io.Copy(a.out, r)
+		return err
+	}
+	if out == "" {
+		out = fileName(job.Name, job.ID) + ".arch.tar"
+	}
+	if err := writeStream(out, r); err != nil {
+		return err
+	}
+	return a.print(map[string]any{"job": job.ID, "file": out}, func(s *screen) {
+		fmt.Fprintf(s, "%s: %s\n", printableLine(job.Name), printableLine(out))
+	})
+}
+
+// fileName is a name that somebody else gave a job, or its id, if that name would be a path or hidden.
+func fileName(name string, id digest.SHA256) string {
+	if name == "" || strings.HasPrefix(name, ".") || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		return shortID(id)
+	}
+	return name
+}
+
+// writeStream makes a file of what r holds, or none.
+func writeStream(path string, r io.Reader) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if _, err = io.Copy(f, r); err != nil {
+		return err
+	}
+	if err = errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func newArchiveImportCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Check an archive file, and keep what it holds in the local store",
+		Long: `Import reads an archive file, from whomever it comes, and hashes everything in it before it counts; - is stdin. The store keeps it from
+then on, under a root of the job's id. That the node which signed it is one to believe is for you to decide.
+
+EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 130 interrupted.`,
+		Example: "  arch archive import wordcount.arch.tar",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := a.openStore()
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			r := io.NopCloser(a.in)
+			if args[0] != "-" {
+				if r, err = os.Open(args[0]); err != nil {
+					return err
+				}
+			}
+			defer r.Close()
+			b, err := archive.Import(c.Context(), r, s, archive.ImportOptions{})
+			if err != nil {
+				return err
+			}
+			return a.showEntry(b.Entry)
+		},
+	}
+	return c
+}
+
+// openArchive opens an archive file, if there is one of that name, or else that of a node's job.
+func (a *app) openArchive(ctx context.Context, f *remoteFlags, ref string) (io.ReadCloser, error) {
+	file, err := os.Open(ref)
+	if err == nil {
+		return file, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) || filepath.Base(ref) != ref {
+		return nil, err
+	}
+	node, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	job, err := node.Job(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return node.Archive(ctx, job.ID)
+}
+
+func (a *app) showEntry(e *archive.Entry) error {
+	return a.print(e, func(s *screen) {
+		fmt.Fprintf(s, "%s\n  id       %s\n  result   %s\n", printableLine(e.Name), e.Job, e.Result)
+		for _, r := range e.Runs {
+			fmt.Fprintf(s, "  run      %s\n", r)
+		}
+		for _, o := range e.Outputs {
+			fmt.Fprintf(s, "  output   %s %s\n", printableLine(o.Name), o.NAR)
+		}
+		fmt.Fprintf(s, "  gas      %d\n  objects  %d\n", e.Gas, len(e.Objects))
+		for _, p := range e.Pins {
+			fmt.Fprintf(s, "  pin only %s\n", printableLine(p))
+		}
+		fmt.Fprintf(s, "  ledger   entry %d of %s\n  made     %s\n", e.Ledger.Index, printableLine(e.Node), printableLine(e.Made))
+	})
+}
