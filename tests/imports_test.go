@@ -57,7 +57,8 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
-	attest/digest/storepath < builder/nix/drv, builder/nix/realisation;
+	attest/digest/storepath < builder/nix/drv;
+	attest/canonical, attest/digest/storepath < builder/nix/realisation;
 	builder, builder/nix/drv < builder/nix;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.

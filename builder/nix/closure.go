@@ -87,9 +87,12 @@ func isPinned(d *drv.Derivation) bool {
 	return d.Kind() == drv.Fixed && (algo == "sha256" || algo == "sha512")
 }
 
-// listNeeds finds what the build of the top derivation is given. What is named by its content is left out: it is built again.
+// listNeeds finds what the build of the top derivation is given, and holds it to the hashes that are fixed. What is named by its content is left
+// out: it is built again.
 func (n *Nix) listNeeds(ctx context.Context, c *closure) error {
 	seen := map[string]bool{}
+	fixed := map[string]*drv.Derivation{} // by output path
+	var realise []string
 	for todo := []string{c.top}; len(todo) > 0; {
 		path := todo[0]
 		todo = todo[1:]
@@ -99,44 +102,39 @@ func (n *Nix) listNeeds(ctx context.Context, c *closure) error {
 		seen[path] = true
 		for _, in := range c.graph.Derivation(path).Inputs {
 			d := c.graph.Derivation(in.Path)
-			if kind := d.Kind(); kind == drv.ContentAddressed || kind == drv.Deferred {
+			switch d.Kind() {
+			case drv.ContentAddressed, drv.Deferred:
 				todo = append(todo, in.Path)
 				continue
+			case drv.Fixed:
+				fixed[d.Outputs[0].Path] = d
+				realise = append(realise, in.Path)
 			}
 			for _, name := range in.Outputs {
 				out, _ := d.Output(name)
-				valid, err := n.isValid(ctx, c.store, out.Path)
-				if err != nil {
-					return err
-				}
-				if !valid { // a fixed one, which the top derivation's own build did not need: its output was there
-					if _, err := n.build(ctx, c.store, in.Path, []string{name}, false); err != nil {
-						return err
-					}
-				}
-				if d.Kind() == drv.Fixed {
-					if err := n.checkFixed(ctx, c.store, d); err != nil {
-						return err
-					}
-				}
 				c.needs = append(c.needs, out.Path)
 			}
 		}
 	}
 	slices.Sort(c.needs)
 	c.needs = slices.Compact(c.needs)
-	return nil
-}
-
-// checkFixed holds the output of a fixed derivation to its hash.
-func (n *Nix) checkFixed(ctx context.Context, s Store, d *drv.Derivation) error {
-	out := d.Outputs[0]
-	objects, err := n.checked(ctx, s, []string{out.Path})
+	// The output of the top derivation may have been there without them.
+	for some := range slices.Chunk(realise, maxArgs) {
+		if _, err := n.run(ctx, c.store, call{act: "realise what is needed", program: "nix-store", args: append([]string{"--realise"}, some...)}); err != nil {
+			return asBuildError(c.top, err)
+		}
+	}
+	objects, err := n.checked(ctx, c.store, slices.Sorted(maps.Keys(fixed)))
 	if err != nil {
 		return err
 	}
-	o := objects[out.Path]
-	return n.certify(ctx, s, d, out.Name, &o)
+	for path, d := range fixed {
+		o := objects[path]
+		if err := n.certify(ctx, c.store, d, d.Outputs[0].Name, &o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // certify checks an output against what its derivation, or its own path, says of the content.

@@ -153,16 +153,16 @@ func (r *rebuild) claimed(path string) (digest.SHA256, bool) {
 func (r *rebuild) bringAll(ctx context.Context, g *drv.Graph) error {
 	var objects []export
 	var inputs []manifest.BuildInput
+	missing, err := r.Nix.invalid(ctx, r.At, append(g.Sources(), g.Paths()...))
+	if err != nil {
+		return err
+	}
 	for _, p := range g.Sources() {
 		sum, ok := r.claimed(p)
 		if !ok {
 			return r.lie("it does not list the source %s of its derivation", p)
 		}
-		valid, err := r.Nix.isValid(ctx, r.At, p)
-		if err != nil {
-			return err
-		}
-		if !valid {
+		if missing[p] {
 			inputs = append(inputs, manifest.BuildInput{Name: p, Ref: manifest.Ref{Scheme: manifest.RefStore, Location: p, Digest: sum}})
 		}
 	}
@@ -180,7 +180,7 @@ func (r *rebuild) bringAll(ctx context.Context, g *drv.Graph) error {
 	if err := r.Nix.bring(ctx, r.At, inOrder(objects)); err != nil {
 		return err
 	}
-	return r.bringDerivations(ctx, g)
+	return r.bringDerivations(ctx, g, missing)
 }
 
 // referencesOf finds what a source refers to: none, unless only that gives its path.
@@ -228,7 +228,7 @@ func inOrder(objects []export) []export {
 }
 
 // bringDerivations writes the derivations that the store lacks.
-func (r *rebuild) bringDerivations(ctx context.Context, g *drv.Graph) error {
+func (r *rebuild) bringDerivations(ctx context.Context, g *drv.Graph, missing map[string]bool) error {
 	dir, err := os.MkdirTemp(r.Temp, "arch-nix-*")
 	if err != nil {
 		return err
@@ -236,6 +236,9 @@ func (r *rebuild) bringDerivations(ctx context.Context, g *drv.Graph) error {
 	defer os.RemoveAll(dir)
 	var objects []export
 	for _, p := range g.Paths() {
+		if !missing[p] {
+			continue
+		}
 		d := g.Derivation(p)
 		file := path.Join(dir, path.Base(p))
 		if err := os.WriteFile(file, d.Encode(), 0o444); err != nil {

@@ -2,7 +2,6 @@ package nix
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -204,11 +203,25 @@ func (n *Nix) checked(ctx context.Context, s Store, paths []string) (map[string]
 	return out, nil
 }
 
-// isValid reports whether the store has an object, as Nix sees it.
-func (n *Nix) isValid(ctx context.Context, s Store, path string) (bool, error) {
-	_, err := n.run(ctx, s, call{act: "look up " + path, program: "nix-store", args: []string{"--check-validity", path}})
-	if _, failed := errors.AsType[*CommandError](err); failed {
-		return false, nil
+// invalid returns those paths that a store does not have, as Nix sees it.
+func (n *Nix) invalid(ctx context.Context, s Store, paths []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	for some := range slices.Chunk(paths, maxArgs) {
+		text, err := n.run(ctx, s, call{
+			act: "look up " + some[0], program: "nix-store", args: append([]string{"--check-validity", "--print-invalid"}, some...),
+		})
+		if err != nil {
+			return nil, err
+		}
+		for path := range strings.FieldsSeq(string(text)) {
+			out[path] = true
+		}
 	}
-	return err == nil, err
+	return out, nil
+}
+
+// isValid reports whether a store has an object.
+func (n *Nix) isValid(ctx context.Context, s Store, path string) (bool, error) {
+	missing, err := n.invalid(ctx, s, []string{path})
+	return err == nil && !missing[path], err
 }

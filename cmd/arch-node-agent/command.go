@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"os/user"
 	"path/filepath"
 	"runtime/debug"
@@ -16,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent/control"
-	"arch.network/agent/control/client"
 )
 
 const help = `Arch-node-agent takes signed jobs, admits what its policy allows, has them run confined, checks and keeps their results, and writes every
@@ -27,7 +27,7 @@ and whoever comes over HTTP, changes nothing but by documents that somebody sign
 
 What confines jobs (--driver): broker hands them to arch-runnerd, which verifies them again and has systemd start them; systemd
 starts units itself, as root; namespace needs neither. auto takes the first that is there. Without a policy the agent runs, says so, and
-takes no jobs.
+takes no jobs. Who starts it by hand, and is not root, needs no flag: its files then are in that user's own directories (XDG).
 
 The policy and the trust root are verified when they are read, at the start, when they change and on SIGHUP; one that does not verify
 never replaces one that does. SIGTERM drains: nothing new is started, and what runs is left to its units.
@@ -53,6 +53,7 @@ type options struct {
 
 func newCommand(w wiring) *cobra.Command {
 	var o options
+	at := defaultPlaces(os.Geteuid(), os.Getenv)
 	c := &cobra.Command{
 		Use:   "arch-node-agent",
 		Short: "Take, run and record signed jobs",
@@ -86,15 +87,15 @@ func newCommand(w wiring) *cobra.Command {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("--help lists the flags", "%v", err) })
 	c.CompletionOptions.DisableDefaultCmd = true
 	f := c.Flags()
-	f.StringVar(&o.socket, "socket", client.DefaultSocket, "socket to make, unless systemd hands one over")
+	f.StringVar(&o.socket, "socket", at.socket, "socket to make, unless systemd hands one over")
 	f.StringArrayVar(&o.listen, "listen", nil, "address to answer on over HTTP, HOST:PORT (repeatable; default: none)")
 	f.StringArrayVar(&o.hosts, "host", nil, "name by which the node is called over HTTP, beside its addresses (repeatable)")
 	f.BoolVar(&o.read, "read", false, "let everybody read who can connect")
 	f.StringArrayVar(&o.operators, "operator", nil, "user of this machine who operates the node, by name or number (repeatable)")
 	f.StringArrayVar(&o.groups, "operator-group", nil, "group whose members operate the node, by name or number (repeatable)")
-	f.StringVar(&o.policy, "policy", "/etc/arch/policy.yaml", "policy, signed by the trust root's policy role")
-	f.StringVar(&o.trust, "trust", "/etc/arch/trust.yaml", "trust root")
-	f.StringVar(&o.state, "state", "/var/lib/arch-node-agent", "directory of everything that must be remembered")
+	f.StringVar(&o.policy, "policy", at.policy, "policy, signed by the trust root's policy role")
+	f.StringVar(&o.trust, "trust", at.trust, "trust root")
+	f.StringVar(&o.state, "state", at.state, "directory of everything that must be remembered")
 	f.StringVar(&o.key, "key", "", "key of this node: a file, credential:NAME of $CREDENTIALS_DIRECTORY, or exec:COMMAND (default: credential:key if there is one, else a file in the state directory, which is made)")
 	f.StringVar(&o.ledgerKey, "ledger-key", "", "file of the keys that sign the ledger (default: one in the state directory, which is made)")
 	f.StringVar(&o.origin, "origin", "", "name of the ledger, for when its keys are made (default: node/ and the node's key)")

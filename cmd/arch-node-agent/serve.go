@@ -20,6 +20,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/control"
+	"arch.network/agent/control/client"
 	"arch.network/agent/control/dashboard"
 )
 
@@ -74,6 +75,9 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 	})
 	for _, l := range listeners {
 		log.InfoContext(ctx, "listening", "address", l.Addr().String())
+	}
+	if o.socket != client.DefaultSocket {
+		log.InfoContext(ctx, "to talk to this node", "command", "export ARCH_AGENT="+o.socket+"; arch node status")
 	}
 	return g.Wait()
 }

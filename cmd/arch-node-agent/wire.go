@@ -75,7 +75,10 @@ func wire(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, closeDriver())
 	}
-	if refused := n.Keeper.Refused(); refused != nil {
+	if refused := n.Keeper.Refused(); refused != nil && !exists(o.trust) && !exists(o.policy) {
+		log.WarnContext(ctx, "no jobs are taken before there are a trust root and a policy", "trust", o.trust, "policy", o.policy,
+			"hint", "arch trust --help and arch policy --help say how they are made")
+	} else if refused != nil {
 		log.WarnContext(ctx, "no jobs are taken: the policy in the file is not in force", "error", refused.Error(), "hint", refused.Hint())
 	}
 	dir := n.Ledger.Log().Dir()

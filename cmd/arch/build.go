@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -437,6 +438,12 @@ func showPlans(a *app, docs []target) error {
 	for _, t := range docs {
 		if err := a.print(t.doc, func(w *screen) {
 			fmt.Fprintf(w, "%s (%s)\n", t.doc.Metadata.Name, t.doc.Spec.Platform)
+			if d := t.doc.Spec.Derivation; d != nil {
+				fmt.Fprintf(w, "  derivation %s\n", d.Ref)
+				for _, f := range d.Flakes {
+					fmt.Fprintf(w, "  flake      %s %s\n", f.Ref, f.URL)
+				}
+			}
 			for _, in := range t.doc.Spec.Inputs {
 				fmt.Fprintf(w, "  input  %s at %s\n         %s\n", in.Name, in.Mount, inputSource(in, t.base))
 			}
@@ -444,7 +451,7 @@ func showPlans(a *app, docs []target) error {
 				fmt.Fprintf(w, "  step   %q\n", s.Argv)
 			}
 			for _, out := range t.doc.Spec.Outputs {
-				fmt.Fprintf(w, "  output %s (%s) from %s\n", out.Name, out.Type, out.Path)
+				fmt.Fprintf(w, "  output %s (%s) from %s\n", out.Name, out.Type, cmp.Or(out.Path, out.Of))
 			}
 		}); err != nil {
 			return err

@@ -41,6 +41,7 @@ const noRaceSleep = "atexit_sleep_ms=0"
 //
 //	$TOOL      the static program of testdata/tool
 //	$JOBS      the example jobs of the repository
+//	$GRAPH     an expression with derivations of every kind, for Nix
 //
 // Commands beside testscript's own:
 //
@@ -63,6 +64,10 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	graph, err := filepath.Abs("../../builder/nix/testdata/graph.nix")
+	if err != nil {
+		t.Fatal(err)
+	}
 	clock := sync.OnceValues(func() (bool, error) { return shiftsClock(t.TempDir(), tool) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -71,10 +76,13 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			for name, value := range map[string]string{
 				"TOOL": tool, "HOME": "$WORK/home", "XDG_CONFIG_HOME": "$WORK/config", "XDG_STATE_HOME": "$WORK/state",
-				"XDG_DATA_HOME": "$WORK/data", "XDG_CACHE_HOME": "$WORK/cache", "ARCH_WORKER": worker, "JOBS": jobs, "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
+				"XDG_DATA_HOME": "$WORK/data", "XDG_CACHE_HOME": "$WORK/cache", "ARCH_WORKER": worker, "JOBS": jobs, "GRAPH": graph, "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
 				"GOMAXPROCS": "2", "GORACE": noRaceSleep,
 			} {
 				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
+			}
+			for _, dir := range []string{"data", "data2"} { // Nix stores are read-only
+				env.Defer(func() { nar.RemoveAll(filepath.Join(env.WorkDir, dir)) })
 			}
 			return os.Mkdir(filepath.Join(env.WorkDir, "home"), 0o755)
 		},
@@ -84,6 +92,8 @@ func TestScripts(t *testing.T) {
 				return os.Getuid() == 0, nil
 			case "multicore":
 				return runtime.NumCPU() > 1, nil
+			case "nix":
+				return hasNix(), nil
 			case "clock":
 				return clock()
 			}
@@ -138,6 +148,16 @@ func shiftsClock(dir, tool string) (bool, error) {
 		err = json.Unmarshal(out, &res)
 	}
 	return slices.Contains(res.Varied, "time"), err
+}
+
+// hasNix reports whether Nix can build here from the static programs of Debian.
+func hasNix() bool {
+	for _, program := range []string{"nix", "nix-store", "git", "/bin/busybox", "/bin/bash-static"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {

@@ -134,7 +134,7 @@ func wasmOpt(t testing.TB) string {
 
 func newRunner(t testing.TB) *wasm.Runner {
 	t.Helper()
-	driver, err := namespace.New(namespace.Options{})
+	driver, err := namespace.New(namespace.Options{Executable: compile(t, "worker")})
 	if err != nil {
 		t.Fatal(err)
 	}

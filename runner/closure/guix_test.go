@@ -16,6 +16,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/closure"
 	"arch.network/runner/namespace"
+	"arch.network/runner/runnertest"
 	"arch.network/runner/systemd"
 	"arch.network/tests/guest"
 )
@@ -81,7 +82,7 @@ func TestGuixClosure(t *testing.T) {
 
 // A program runs in namespaces, and sees its closure and nothing else.
 func TestGuixRun(t *testing.T) {
-	driver, err := namespace.New(namespace.Options{})
+	driver, err := namespace.New(namespace.Options{Executable: runnertest.First(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

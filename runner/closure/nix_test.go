@@ -23,6 +23,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/closure"
 	"arch.network/runner/namespace"
+	"arch.network/runner/runnertest"
 	"arch.network/runner/systemd"
 )
 
@@ -350,7 +351,7 @@ func TestNixRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	driver, err := namespace.New(namespace.Options{})
+	driver, err := namespace.New(namespace.Options{Executable: runnertest.First(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,14 +96,14 @@ func childrenOf(t *testing.T, pid int) []string {
 	return found
 }
 
-// TestSuite runs as whoever runs the tests.
+// TestSuite runs as whoever runs the tests. The suites start a first process that is built for it; the other tests start themselves.
 func TestSuite(t *testing.T) {
-	runnertest.Run(t, driver(namespace.Options{}))
+	runnertest.Run(t, driver(namespace.Options{Executable: runnertest.First(t)}))
 }
 
 // TestSuiteWithoutCgroups keeps the limits by counting.
 func TestSuiteWithoutCgroups(t *testing.T) {
-	runnertest.Run(t, driver(namespace.Options{NoCgroups: true, CountRefused: true}))
+	runnertest.Run(t, driver(namespace.Options{Executable: runnertest.First(t), NoCgroups: true, CountRefused: true}))
 }
 
 // TestSuiteWithoutUserNamespace is what root gets on a host that refuses user namespaces.
@@ -111,12 +111,12 @@ func TestSuiteWithoutUserNamespace(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("cannot run here: only root can do without a user namespace")
 	}
-	runnertest.Run(t, driver(namespace.Options{NoUserNamespace: true}))
+	runnertest.Run(t, driver(namespace.Options{Executable: runnertest.First(t), NoUserNamespace: true}))
 }
 
 // TestSuiteWithoutVDSO runs the cases of the clock where every reading of it is a system call.
 func TestSuiteWithoutVDSO(t *testing.T) {
-	runnertest.RunClocks(t, driver(namespace.Options{NoVDSO: true}))
+	runnertest.RunClocks(t, driver(namespace.Options{Executable: runnertest.First(t), NoVDSO: true}))
 }
 
 const nobody = 65534
@@ -150,6 +150,7 @@ func asUser(t *testing.T, uid int, args ...string) *exec.Cmd {
 	}
 	copyFile(t, self, filepath.Join(home, "test"))
 	copyFile(t, runnertest.Probe(t), filepath.Join(home, "probe"))
+	copyFile(t, runnertest.First(t), filepath.Join(home, "first"))
 	if err := os.Chmod(home, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,10 @@ func asUser(t *testing.T, uid int, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(home, "test"), args...)
 	cmd.Dir = scratch
-	cmd.Env = []string{"HOME=" + scratch, "TMPDIR=" + scratch, runnertest.ProbeVariable + "=" + filepath.Join(home, "probe")}
+	cmd.Env = []string{
+		"HOME=" + scratch, "TMPDIR=" + scratch,
+		runnertest.ProbeVariable + "=" + filepath.Join(home, "probe"), runnertest.FirstVariable + "=" + filepath.Join(home, "first"),
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	return cmd
 }

@@ -24,6 +24,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/namespace"
 	"arch.network/runner/oci"
+	"arch.network/runner/runnertest"
 )
 
 func newFetcher(t testing.TB) *source.Fetcher {
@@ -116,7 +117,7 @@ func TestFetchAndRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			driver, err := namespace.New(namespace.Options{})
+			driver, err := namespace.New(namespace.Options{Executable: runnertest.First(t)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/namespace"
 	"arch.network/runner/oci"
+	"arch.network/runner/runnertest"
 	"arch.network/runner/systemd"
 	"arch.network/tests/guest"
 )
@@ -45,7 +46,7 @@ func busyboxImage(t testing.TB, w *world, layers []layer, change func(config map
 
 // An image runs in namespaces, as its configuration says, and can change nothing of itself.
 func TestRun(t *testing.T) {
-	driver, err := namespace.New(namespace.Options{})
+	driver, err := namespace.New(namespace.Options{Executable: runnertest.First(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

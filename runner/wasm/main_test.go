@@ -96,7 +96,7 @@ func goModule(t testing.TB) string { return build(t, "gowasi", "GOOS=wasip1", "G
 
 func driver(t testing.TB) runner.Runner {
 	t.Helper()
-	d, err := namespace.New(namespace.Options{})
+	d, err := namespace.New(namespace.Options{Executable: worker(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

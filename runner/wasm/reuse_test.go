@@ -16,7 +16,7 @@ import (
 // lastingPool has workers in the namespace driver that can be used again.
 func lastingPool(t testing.TB) *namespace.Pool {
 	t.Helper()
-	d, err := namespace.New(namespace.Options{})
+	d, err := namespace.New(namespace.Options{Executable: worker(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"arch.network/runner"
 	"arch.network/runner/namespace"
+	"arch.network/runner/runnertest"
 	"arch.network/runner/systemd"
 	"arch.network/tests/guest"
 )
@@ -47,7 +48,11 @@ type driver struct {
 
 func namespaceDriver() driver {
 	return driver{"namespace", func(t *testing.T) runner.Runner {
-		r, err := namespace.New(namespace.Options{})
+		var options namespace.Options
+		if guest.Inside() == "" { // a guest has no Go, and starts programs built without -race anyway
+			options.Executable = runnertest.First(t)
+		}
+		r, err := namespace.New(options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,6 +101,7 @@ func TestNamespaceAsOrdinaryUser(t *testing.T) {
 	}
 	copyProgram(t, self, filepath.Join(dir, "test"))
 	copyProgram(t, program(t), filepath.Join(dir, "attack"))
+	copyProgram(t, runnertest.First(t), filepath.Join(dir, "first"))
 	makePrivileged(t, filepath.Join(dir, "attack"), dir)
 	home := filepath.Join(dir, "home")
 	if err := os.Mkdir(home, 0o700); err != nil {
@@ -106,7 +112,10 @@ func TestNamespaceAsOrdinaryUser(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "test"), "-test.run=^TestNamespace$", "-test.v")
 	cmd.Dir = home
-	cmd.Env = []string{"HOME=" + home, "TMPDIR=" + home, programVariable + "=" + filepath.Join(dir, "attack"), privilegedVariable + "=" + dir}
+	cmd.Env = []string{
+		"HOME=" + home, "TMPDIR=" + home, programVariable + "=" + filepath.Join(dir, "attack"), privilegedVariable + "=" + dir,
+		runnertest.FirstVariable + "=" + filepath.Join(dir, "first"),
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)

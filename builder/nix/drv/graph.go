@@ -21,7 +21,8 @@ type Graph struct {
 
 // modulo is what a derivation counts as in the hash of those who need it.
 type modulo struct {
-	sum      digest.SHA256            // of its kind Deferred or InputAddressed
+	sum      digest.SHA256            // of all kinds but Fixed
+	masked   digest.SHA256            // the same without the paths of its outputs
 	outputs  map[string]digest.SHA256 // of a Fixed one, by output
 	deferred bool                     // outputs are not known before building
 }
@@ -153,14 +154,14 @@ func (g *Graph) compute(path string) error {
 	var masked, plain writer
 	masked.derivation(d, inputs, true)
 	plain.derivation(d, inputs, false)
-	g.modulo[path] = modulo{sum: digest.Of(plain.Bytes()), deferred: deferred || d.Kind() != InputAddressed}
+	g.modulo[path] = modulo{sum: digest.Of(plain.Bytes()), masked: digest.Of(masked.Bytes()), deferred: deferred || d.Kind() != InputAddressed}
 	if d.Kind() != InputAddressed {
 		return nil
 	}
 	if deferred {
 		return fmt.Errorf("derivation %s names its outputs, although the names of its inputs are not known yet", path)
 	}
-	sum := digest.Of(masked.Bytes())
+	sum := g.modulo[path].masked
 	for _, o := range d.Outputs {
 		want, err := storepath.Output(at.Dir, name, o.Name, sum)
 		if err != nil {
@@ -242,6 +243,9 @@ func (o Output) Address() (storepath.Method, string) {
 	}
 	return storepath.Flat, o.Algo
 }
+
+// RealisationID returns the hash that names a derivation's outputs in the realisations of Nix until 2.34; zero for one of a fixed content.
+func (g *Graph) RealisationID(path string) digest.SHA256 { return g.modulo[path].masked }
 
 // Derivation returns one derivation of the graph; nil if it is not there.
 func (g *Graph) Derivation(path string) *Derivation { return g.drvs[path] }

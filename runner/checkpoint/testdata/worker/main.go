@@ -5,10 +5,14 @@ import (
 	"os"
 
 	"arch.network/runner/checkpoint"
+	"arch.network/runner/namespace"
 	"arch.network/runner/wasm"
 )
 
 func main() {
+	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
 	if handled, code := wasm.Main(os.Args, checkpoint.Extension()); handled {
 		os.Exit(code)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner/gas"
+	"arch.network/runner/namespace"
 	"arch.network/runner/wasm"
 )
 
@@ -24,6 +25,9 @@ func main() {
 			fmt.Fprintln(os.Stderr, "PR_SET_MDWE:", err)
 			os.Exit(3)
 		}
+	}
+	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
 	}
 	s := &slices{}
 	handled, code := wasm.Main(os.Args, wasm.Extension{Name: "slices", Prepare: prepare, Hook: s.hook, Run: s.run})

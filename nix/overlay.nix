@@ -1,0 +1,3 @@
+final: prev: {
+  arch-network = final.callPackage ./package.nix { };
+}
