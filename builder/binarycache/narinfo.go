@@ -141,7 +141,9 @@ func (p *narInfoParser) once(key, value string) (err error) {
 	case "NarSize":
 		n.NarSize, err = parseSize(value, MaxNAR)
 	case "References":
-		n.References, err = parseReferences(value)
+		if value != "" {
+			n.References, err = parseReferences(value)
+		}
 	case "Deriver":
 		if value != "unknown-deriver" {
 			n.Deriver, err = parseText(value)

@@ -107,6 +107,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the client is gone
 	}
 	defer s.working.Release(1)
+	// To hash a large path, and to send it, takes longer than a server's timeouts for requests: from here on it is bounded by stall.
+	control := http.NewResponseController(w)
+	for _, set := range []func(time.Time) error{control.SetReadDeadline, control.SetWriteDeadline} {
+		if err := set(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return // the connection is gone
+		}
+	}
 	s.file(w, r, name)
 }
 
@@ -141,7 +148,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, data []byte, err
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	if r.Method == http.MethodGet {
-		_, _ = w.Write(data) // a client that went away is no error of ours
+		_, _ = (&patient{w, http.NewResponseController(w)}).Write(data) // a client that went away is no error of ours
 	}
 }
 
