@@ -262,14 +262,15 @@ func testRefused(t *testing.T, g *guix) {
 		`(key-file (plain-file "key" "secret"))`, `(key-file "key")`, `(listen '(""))`, `(listen '("--read"))`, `(hosts '("a b"))`, `(user "")`,
 		`(user "-x")`, `(user "a\nb")`, `(read? "yes")`, `(package "arch")`,
 	}
-	script := `(use-modules (arch services) (guix gexp))
+	var script strings.Builder
+	script.WriteString(`(use-modules (arch services) (guix gexp))
 (define-syntax-rule (refused? field ...)
   (format #t "~a~%" (catch #t (lambda () (arch-node-configuration field ...) #f) (const #t))))
-`
+`)
 	for _, field := range bad {
-		script += "(refused? " + field + ")\n"
+		script.WriteString("(refused? " + field + ")\n")
 	}
-	got := strings.Fields(g.run(t, "guix", "repl", "-L", "guix", g.script(t, "several.scm", script+"(refused?)\n")))
+	got := strings.Fields(g.run(t, "guix", "repl", "-L", "guix", g.script(t, "several.scm", script.String()+"(refused?)\n")))
 	if len(got) != len(bad)+1 {
 		t.Fatalf("%d answers for %d mistakes: %v", len(got), len(bad), got)
 	}
