@@ -67,6 +67,9 @@ func Start(t testing.TB, o Options) *Machine {
 	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	if _, err := cmd.StdinPipe(); err != nil { // the system ends when this end is closed: with the test, however that ends
+		t.Fatal(err)
+	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +115,7 @@ pivot_root . .outside
 umount -l /.outside
 /bin/busybox ip link set lo up
 echo ready
-exec /bin/busybox sleep 86400
+exec /bin/busybox cat >/dev/null
 `
 
 // Command returns a command that runs in the system, as root, in the directory / with a clean environment.

@@ -27,9 +27,3 @@
         (lower (lambda* (name #:key system target #:allow-other-keys)
                  (bag (name name) (system system) (target target) (build build-debian-guile))))))
     (arguments '())))
-
-;; Programs of Scheme run by this Guile, and no certificates are needed.
-(define (replace! module name value)
-  (module-set! (resolve-module module) name value))
-(replace! '(guix packages) 'default-guile (lambda () debian-guile))
-(replace! '(gnu packages nss) 'nss-certs (file-union "certificates" '()))
