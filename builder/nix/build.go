@@ -307,7 +307,9 @@ func (b *Builder) fresh(ctx context.Context, c *closure, use func(s Store, outpu
 }
 
 // alone returns the Nix that builds in a new store: it gets nothing from elsewhere, and nothing is configured but what we say.
-func (b *Builder) alone(s Store) Nix { return Nix{Bin: b.Nix.Bin, Offline: true, Conf: filepath.Dir(s.Dir)} }
+func (b *Builder) alone(s Store) Nix {
+	return Nix{Bin: b.Nix.Bin, Offline: true, Conf: filepath.Dir(s.Dir)}
+}
 
 // again builds a second time and compares every output.
 func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) error {
