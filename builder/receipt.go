@@ -82,8 +82,12 @@ func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) (*attest
 	if err != nil {
 		return nil, err
 	}
+	versions := map[string]string{v.Name: v.Number}
+	if made.Record.Nix != "" {
+		versions["nix"] = made.Record.Nix
+	}
 	return attest.NewProvenance(claim, attest.Run{
-		Builder:      attest.Builder{ID: builderID(made.Record.Confinement), Version: map[string]string{v.Name: v.Number}},
+		Builder:      attest.Builder{ID: builderID(made.Record.Confinement), Version: versions},
 		InvocationID: made.ID.Hex() + "/" + made.Record.Run,
 		Started:      made.Record.Started,
 		Finished:     made.Record.Finished,

@@ -23,6 +23,7 @@ type Record struct {
 	Started     time.Time          `json:"started"`
 	Finished    time.Time          `json:"finished"`
 	Variation   *Variation         `json:"variation,omitempty"` // nil: built once
+	Nix         string             `json:"nix,omitempty"`       // version of the Nix that built; empty: none did
 }
 
 // Variation records a second build that gave the same bits.

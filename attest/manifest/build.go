@@ -50,7 +50,8 @@ type BuildDerivation struct {
 type BuildFlake struct {
 	// Ref names the tree by its NAR hash.
 	Ref Ref `json:"ref"`
-	// URL is where it may be found, locked; empty if it was found on the machine of whoever evaluated it.
+	// URL is where it may be found, locked; empty if it was found on the machine of whoever evaluated it. It is a hint like Rev: whoever
+	// rebuilds from the tree does not vouch for where it came from.
 	URL string `json:"url,omitempty" schema:"maxLen=2048" example:"github:NixOS/nixpkgs/34268251cf5547d39063f2c5ea9a196246f7f3a6"`
 	// Dir is the directory within the tree that holds flake.nix; empty: its root.
 	Dir string `json:"dir,omitempty" schema:"maxLen=1024"`

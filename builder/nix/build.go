@@ -133,6 +133,9 @@ func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error)
 	if made.ID, err = buildID(made); err != nil {
 		return nil, err
 	}
+	if made.Record.Nix, err = b.Nix.version(ctx, b.At); err != nil {
+		return nil, err
+	}
 	if req.Again {
 		return made, b.again(ctx, c, made)
 	}
@@ -295,13 +298,17 @@ func (b *Builder) fresh(ctx context.Context, c *closure, use func(s Store, outpu
 	if err := b.Nix.copyClosure(ctx, c.store, s, append(slices.Clone(c.needs), c.top)); err != nil {
 		return err
 	}
-	alone := b.Nix
-	alone.Offline = true // what was asked for is built, not got
+	alone := b.alone(s)
 	outputs, err := alone.built(ctx, s, c.top, c.graph.Derivation(c.top), true)
 	if err != nil {
 		return err
 	}
 	return use(s, outputs)
+}
+
+// alone returns the Nix that builds in a new store: it gets nothing from elsewhere, and nothing is configured but what we say.
+func (b *Builder) alone(s Store) Nix {
+	return Nix{Bin: b.Nix.Bin, Offline: true, Conf: filepath.Dir(s.Dir)}
 }
 
 // again builds a second time and compares every output.
@@ -348,8 +355,7 @@ func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Store) ([]bui
 		if d := c.graph.Derivation(w.Drv); !ok || d.Outputs[0].Path != "" {
 			continue
 		}
-		alone := b.Nix
-		alone.Offline = true
+		alone := b.alone(s)
 		paths, err := alone.build(ctx, s, w.Drv, []string{w.Output}, true)
 		if err != nil {
 			return nil, err

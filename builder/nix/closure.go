@@ -260,14 +260,10 @@ func (c *closure) dependencies(flakes []manifest.BuildFlake) ([]attest.ResourceD
 		})
 	}
 	for _, f := range flakes {
-		d := attest.ResourceDescriptor{
+		list = append(list, attest.ResourceDescriptor{
 			Name: f.Ref.Location, URI: f.Ref.String(), Digest: map[string]string{"sha256": f.Ref.Digest.Hex()}, MediaType: attest.MediaNAR,
 			DownloadLocation: f.URL,
-		}
-		if len(f.Rev) == 40 && f.URL != "" {
-			d.Digest["gitCommit"] = f.Rev
-		}
-		list = append(list, d)
+		})
 	}
 	for _, path := range c.graph.Paths() {
 		data := c.graph.Derivation(path).Encode()

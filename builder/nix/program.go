@@ -22,6 +22,8 @@ import (
 type Nix struct {
 	Bin     string // directory of the programs; empty: PATH
 	Offline bool   // ask no substituter
+	// Conf is the directory of nix.conf. Set, it is all of Nix's configuration there is; empty: what is configured for machine and user.
+	Conf string
 }
 
 // MissingProgramError says that Nix is not there.
@@ -95,6 +97,19 @@ func (e *CommandError) Hint() string {
 	return ""
 }
 
+// version returns Nix's version, such as "2.8.0".
+func (n *Nix) version(ctx context.Context, s Store) (string, error) {
+	text, err := n.run(ctx, s, call{act: "ask Nix for its version", program: "nix-store", args: []string{"--version"}})
+	if err != nil {
+		return "", err
+	}
+	_, number, ok := cutLast(strings.TrimSpace(string(text)), " ")
+	if !ok {
+		return "", fmt.Errorf("ask Nix for its version: %.100q is none", text)
+	}
+	return number, nil
+}
+
 // isBuildFailure reports whether an exit status of Nix says that a builder failed (nix-store(1), "100 Generic build failure" and up).
 func isBuildFailure(status int) bool { return status >= 100 && status < 128 }
 
@@ -124,6 +139,9 @@ func (n *Nix) run(ctx context.Context, s Store, c call) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, slices.Concat(c.verb, n.settings(s, c), c.args)...)
 	cmd.Dir, cmd.Stdin = c.dir, c.in
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "NO_COLOR=1")
+	if n.Conf != "" {
+		cmd.Env = append(cmd.Env, "NIX_CONF_DIR="+n.Conf, "NIX_USER_CONF_FILES=", "NIX_CONFIG=")
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it ends its builders and unlocks what it holds
 	cmd.WaitDelay = 10 * time.Second
 	out, messages := limited{left: maxOutput}, tail{}
@@ -166,6 +184,7 @@ func (n *Nix) find(program string) (string, error) {
 func (n *Nix) settings(s Store, c call) []string {
 	args := []string{"--store", s.url(), "--option", "extra-experimental-features", "nix-command flakes ca-derivations"}
 	option := func(name, value string) { args = append(args, "--option", name, value) }
+	option("accept-flake-config", "false") // which comes with what is built
 	if s.own() {
 		option("sandbox", "true")
 		option("sandbox-fallback", "false")

@@ -263,7 +263,19 @@ func (r *rebuild) evaluateAgain(ctx context.Context) error {
 			return err
 		}
 	}
-	got, err := r.Nix.evaluateTree(ctx, r.At, "evaluate the claim's flake", r.claim.Flakes[0], r.claim.Attribute)
+	top := r.claim.Flakes[0]
+	tree, err := storepath.Source(storepath.Nix, "source", top.Ref.Digest, nil, false)
+	if err != nil {
+		return err
+	}
+	inputs, err := lockedInputs(r.At.file(tree.String()), top.Dir)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(inputs, r.claim.Flakes[1:]) {
+		return r.lie("its flake locks other inputs than it lists")
+	}
+	got, err := r.Nix.evaluateTree(ctx, r.At, "evaluate the claim's flake", top, r.claim.Attribute)
 	if failed, ok := errors.AsType[*CommandError](err); ok {
 		return &source.MissingError{Inputs: []string{r.claim.Flakes[0].Ref.String()}, Cure: failed.Error()}
 	}
@@ -286,7 +298,7 @@ func (r *rebuild) bringFlake(ctx context.Context, f manifest.BuildFlake) error {
 		return err
 	}
 	trees, err := r.Fetch.FetchAll(ctx, []manifest.BuildInput{{Name: f.Ref.Location, Ref: f.Ref}}, "")
-	if _, missing := errors.AsType[*source.MissingError](err); missing && f.URL != "" && !r.Nix.Offline {
+	if _, missing := errors.AsType[*source.MissingError](err); missing && fetchable(f.URL) && !r.Nix.Offline {
 		_, nixErr := r.Nix.run(ctx, r.At, call{act: "fetch " + f.URL, program: "nix", verb: []string{"flake", "metadata"}, args: []string{"--json", f.URL}})
 		if valid, validErr := r.Nix.isValid(ctx, r.At, at.String()); nixErr == nil && validErr == nil && valid {
 			return nil
@@ -297,6 +309,16 @@ func (r *rebuild) bringFlake(ctx context.Context, f manifest.BuildFlake) error {
 		return err
 	}
 	return r.Nix.bring(ctx, r.At, []export{{path: at.String(), file: trees[f.Ref.Location].Path}})
+}
+
+// fetchable reports whether Nix may be told to fetch from a place that only a claim names: it is no option, no local file, and no program.
+func fetchable(place string) bool {
+	for _, scheme := range []string{"github:", "gitlab:", "sourcehut:", "https://", "git+https://"} {
+		if strings.HasPrefix(place, scheme) {
+			return true
+		}
+	}
+	return false
 }
 
 // compare checks the claim's dependencies against what is in the store, builds in a new store, and has the result judged.
@@ -315,6 +337,9 @@ func (r *rebuild) compare(ctx context.Context, judge *builder.Builder, c *closur
 			return err
 		}
 		if made.Record, err = r.keep(ctx, s, r.of.Build, outputs); err != nil {
+			return err
+		}
+		if made.Record.Nix, err = r.Nix.version(ctx, r.At); err != nil {
 			return err
 		}
 		made.Record.Started, made.Record.Finished = started, r.notBefore(started)

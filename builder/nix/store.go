@@ -73,7 +73,8 @@ type Object struct {
 	Flat   digest.SHA256 // of the bytes of a regular file that is not executable; zero otherwise
 	File   digest.SHA256 // of the bytes of a regular file
 	refs   []string      // of the candidates
-	modulo digest.SHA256 // NAR hash without the object's own name
+	marked digest.SHA256 // NAR hash without the object's own name, as older versions of Nix compute it
+	plain  digest.SHA256 // the same, as newer ones do
 	self   bool          // it refers to itself
 }
 
@@ -94,7 +95,7 @@ func readAt(ctx context.Context, path, file string, candidates []storepath.Path)
 		return Object{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	o := Object{Path: path, NAR: sum.Sum()}
-	o.modulo, o.self = scan.Modulo()
+	o.marked, o.plain, o.self = scan.Modulo()
 	for _, ref := range scan.References() {
 		if ref != path {
 			o.refs = append(o.refs, ref)
@@ -122,12 +123,11 @@ func (o Object) isContentAddressed(refs []string) bool {
 		return false
 	}
 	is := func(p storepath.Path, err error) bool { return err == nil && p == at }
-	sum := o.NAR
 	if o.self {
-		sum = o.modulo
+		return is(storepath.Source(at.Dir, at.Name, o.marked, refs, true)) || is(storepath.Source(at.Dir, at.Name, o.plain, refs, true))
 	}
-	return is(storepath.Source(at.Dir, at.Name, sum, refs, o.self)) ||
-		!o.self && is(storepath.Source(at.Dir, at.Name, o.NAR, nil, false)) ||
+	return is(storepath.Source(at.Dir, at.Name, o.NAR, refs, false)) ||
+		is(storepath.Source(at.Dir, at.Name, o.NAR, nil, false)) ||
 		!o.Flat.IsZero() && (is(storepath.Text(at.Dir, at.Name, o.Flat, refs)) || is(storepath.Text(at.Dir, at.Name, o.Flat, nil)) ||
 			is(storepath.Fixed(at.Dir, at.Name, storepath.Flat, "sha256", o.Flat.Hex())))
 }

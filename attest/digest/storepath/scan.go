@@ -85,15 +85,17 @@ func (s *Scanner) References() []string {
 	return list
 }
 
-// Modulo returns the hash of everything written with zero bytes in place of the own hash part, followed by where that was
-// (Nix's HashModuloSink), and whether it occurred. Nothing may be written afterwards.
-func (s *Scanner) Modulo() (digest.SHA256, bool) {
+// Modulo returns the hash of everything written with zero bytes in place of the own hash part, and whether that occurred. marked is the hash
+// with the places where it was behind it, as Nix 2.8 names content by (HashModuloSink); plain is without them, as Nix 2.34 does. Nothing may
+// be written afterwards.
+func (s *Scanner) Modulo() (marked, plain digest.SHA256, self bool) {
 	s.sum.Write(s.tail)
 	s.tail = nil
+	plain = s.sum.Sum()
 	var marks strings.Builder
 	for _, at := range s.marks {
 		fmt.Fprintf(&marks, "|%d", at)
 	}
 	s.sum.Write([]byte(marks.String()))
-	return s.sum.Sum(), len(s.marks) > 0
+	return s.sum.Sum(), plain, len(s.marks) > 0
 }
