@@ -229,7 +229,7 @@ func (w *nodeWorld) sign(b *testing.B, doc manifest.Document, name string) []byt
 // hello is a job that prints a word.
 func (w *nodeWorld) hello(b *testing.B, number int) []byte {
 	b.Helper()
-	doc, err := manifest.ReadYAML([]byte(fmt.Sprintf(`apiVersion: arch.network/v1
+	doc, err := manifest.ReadYAML(fmt.Appendf(nil, `apiVersion: arch.network/v1
 kind: Job
 metadata: {name: hello, owner: "user:alice", created: "2026-01-01T00:00:00Z", expires: "2098-01-01T00:00:00Z"}
 spec:
@@ -237,7 +237,7 @@ spec:
   runtime: wasm
   args: [echo, hello]
   nonce: nonce-%016d
-`, w.image, number)))
+`, w.image, number))
 	if err != nil {
 		b.Fatal(err)
 	}
