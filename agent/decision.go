@@ -25,6 +25,7 @@ const (
 	KindResult       Kind = "result"       // a result holds
 	KindArchive      Kind = "archive"      // what replaying needs is kept, or was removed when its time was over
 	KindReplay       Kind = "replay"       // an archived job was run again
+	KindDirective    Kind = "directive"    // a signed order was obeyed, or refused
 )
 
 // Decision is what a node decided, and why. In the ledger it is a signed statement (attest.Decision).

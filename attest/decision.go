@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -56,8 +57,8 @@ const (
 // DecisionKinds lists what decisions are about, sorted.
 func DecisionKinds() []string {
 	return []string{
-		"admission", "archive", "cancellation", "drain", "failure", "node", "placement", "policy", "proposal", "quarantine",
-		"result", "review", "start",
+		"admission", "archive", "cancellation", "directive", "drain", "failure", "node", "placement", "policy", "proposal", "quarantine",
+		"replay", "result", "review", "start",
 	}
 }
 
@@ -165,8 +166,8 @@ func (d *Decision) Validate() error {
 		return fmt.Errorf("decision has the unknown kind %q", shorten(d.Kind, 100))
 	case !validVerdict(d.Verdict):
 		return fmt.Errorf("decision's verdict %q is not one lower-case word of at most %d letters", shorten(d.Verdict, 100), maxVerdict)
-	case !validName(d.By) && !validUID(d.By):
-		return fmt.Errorf("decision is by %q, which is neither the name of a key nor uid:N", shorten(d.By, 100))
+	case !validName(d.By) && !validUID(d.By) && !validAddress(d.By):
+		return fmt.Errorf("decision is by %q, which is neither the name of a key nor uid:N nor ip:ADDRESS", shorten(d.By, 100))
 	case d.Summary == "" || len(d.Summary) > MaxText || strings.ContainsAny(d.Summary, "\r\n"):
 		return fmt.Errorf("decision needs a summary of one line, of 1 to %d bytes", MaxText)
 	}
@@ -205,6 +206,13 @@ func validName(text string) bool {
 	scheme, rest, ok := strings.Cut(text, ":")
 	return ok && len(text) <= MaxText && rest != "" && slices.Contains([]string{"did", "openpgp", "sha256"}, scheme) &&
 		strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
+}
+
+// validAddress reports whether text is ip: and an address as net/netip spells it, which tells from where something came and proves nothing.
+func validAddress(text string) bool {
+	rest, ok := strings.CutPrefix(text, "ip:")
+	a, err := netip.ParseAddr(rest)
+	return ok && err == nil && a.Zone() == "" && a.String() == rest
 }
 
 func validUID(text string) bool {

@@ -137,6 +137,8 @@ func TestDecisionRefuses(t *testing.T) {
 		{"an unknown kind", func(d *attest.Decision) { d.Kind = "guess" }, "unknown kind"},
 		{"a verdict of two words", func(d *attest.Decision) { d.Verdict = "not now" }, "one lower-case word"},
 		{"by somebody", func(d *attest.Decision) { d.By = "root" }, "neither"},
+		{"by ip:host", func(d *attest.Decision) { d.By = "ip:localhost" }, "neither"},
+		{"by ip:01.2.3.4", func(d *attest.Decision) { d.By = "ip:01.2.3.4" }, "neither"},
 		{"by uid:01", func(d *attest.Decision) { d.By = "uid:01" }, "neither"},
 		{"no summary", func(d *attest.Decision) { d.Summary = "" }, "summary"},
 		{"two lines", func(d *attest.Decision) { d.Summary = "a\nb" }, "summary"},

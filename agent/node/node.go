@@ -168,6 +168,7 @@ func (n *Node) openEngine(context.Context) error {
 	n.Engine, err = executor.Open(executor.Options{
 		Dir: n.in("executor"), Store: n.Store, Recorder: recorder{n.Ledger}, Judge: n.judge, Source: fetcher{n.gatherer, n.o}, Driver: driver, Signer: n.o.Signer,
 		Now: n.o.Now, Log: n.o.Log, Version: n.o.Version, Slots: n.o.Slots, Capacity: n.o.Capacity, Drain: n.o.Drain, Ledger: n.ledgerStatus,
+		Directive: n.direct,
 	})
 	if err == nil {
 		n.close = append(n.close, n.Engine.Close)

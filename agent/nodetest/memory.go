@@ -561,7 +561,7 @@ func (m *Memory) Direct(ctx context.Context, envelope []byte, by string) error {
 		return &agent.DeniedError{By: by, Verb: d.Spec.Action, Cure: "sign the directive with a key that may"}
 	}
 	act := agent.Act{Verb: agent.Verb(d.Spec.Action), By: by, Reason: d.Spec.Reason}
-	if d.Spec.Target != "" {
+	if d.Spec.Target != "" && act.Verb != agent.VerbDrain && act.Verb != agent.VerbResume {
 		if err := act.Job.UnmarshalText([]byte(d.Spec.Target)); err != nil {
 			return &agent.EnvelopeError{Err: err}
 		}

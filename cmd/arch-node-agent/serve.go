@@ -64,6 +64,12 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log,
 		Dashboard: dashboard.New(dashboard.Options{Node: n, Ledger: n.ledger, Policy: n.policy}),
 	})
+	for _, l := range listeners {
+		log.InfoContext(ctx, "listening", "address", l.Addr().String())
+	}
+	if o.socket != client.DefaultSocket {
+		log.InfoContext(ctx, "to talk to this node", "command", "export ARCH_AGENT="+o.socket+"; arch node status")
+	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, running := errgroup.WithContext(running)
@@ -73,12 +79,6 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 		defer cancel()
 		return lead(running, o, n, stop, reload, log)
 	})
-	for _, l := range listeners {
-		log.InfoContext(ctx, "listening", "address", l.Addr().String())
-	}
-	if o.socket != client.DefaultSocket {
-		log.InfoContext(ctx, "to talk to this node", "command", "export ARCH_AGENT="+o.socket+"; arch node status")
-	}
 	return g.Wait()
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -82,7 +81,7 @@ var buildAgent = sync.OnceValues(func() (string, error) {
 })
 
 // cmdAgent starts arch-node-agent itself, which fetches nothing, with its state in DIR and the trust root and the policy that lie there as
-// trust.yaml and policy.yaml, and makes it the one that commands ask. It ends with the script.
+// trust.yaml and policy.yaml, and makes it the one that commands ask. Over TCP, at $NODE_URL, everybody may read. It ends with the script.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: agent DIR")
@@ -95,11 +94,13 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	socket := filepath.Join(run, "socket")
 	notes, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(run, "notify"), Net: "unixgram"})
 	ts.Check(err)
-	var log bytes.Buffer
-	c := exec.Command(program, "--socket", socket, "--state", filepath.Join(dir, "state"), "--trust", filepath.Join(dir, "trust.yaml"),
+	log, err := os.Create(filepath.Join(run, "log"))
+	ts.Check(err)
+	defer log.Close()
+	c := exec.Command(program, "--socket", socket, "--listen", "127.0.0.1:0", "--read", "--state", filepath.Join(dir, "state"), "--trust", filepath.Join(dir, "trust.yaml"),
 		"--policy", filepath.Join(dir, "policy.yaml"), "--driver", "namespace", "--offline")
 	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(run, "notify"))
-	c.Stdout, c.Stderr = &log, &log
+	c.Stdout, c.Stderr = log, log
 	ts.Check(c.Start())
 	ended := make(chan error, 1)
 	go func() {
@@ -109,20 +110,28 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() {
 		c.Process.Signal(os.Interrupt)
 		err := <-ended
+		text, _ := os.ReadFile(log.Name())
 		os.RemoveAll(run)
 		if err != nil {
-			ts.Fatalf("arch-node-agent: %v\n%s", err, log.String())
+			ts.Fatalf("arch-node-agent: %v\n%s", err, text)
 		}
 	})
 	note := make([]byte, 4096)
-	for {
+	for ready := false; !ready; {
 		n, err := notes.Read(note)
 		if err != nil {
-			ts.Fatalf("arch-node-agent did not start:\n%s", log.String())
+			text, _ := os.ReadFile(log.Name())
+			ts.Fatalf("arch-node-agent did not start:\n%s", text)
 		}
-		if strings.Contains(string(note[:n]), "READY=1") {
-			break
-		}
+		ready = strings.Contains(string(note[:n]), "READY=1")
 	}
+	text, err := os.ReadFile(log.Name()) // it says where it listens before it says that it is ready
+	ts.Check(err)
+	_, address, ok := strings.Cut(string(text), "msg=listening address=127.")
+	if !ok {
+		ts.Fatalf("arch-node-agent does not say where it listens:\n%s", text)
+	}
+	address, _, _ = strings.Cut(address, "\n")
 	ts.Setenv("ARCH_AGENT", socket)
+	ts.Setenv("NODE_URL", "http://127."+address)
 }

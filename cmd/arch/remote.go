@@ -74,6 +74,9 @@ func (f *remoteFlags) complete(ctx context.Context, begun string, states []agent
 // shortID is enough of an id to find a job by, usually.
 func shortID(id digest.SHA256) string { return id.Hex()[:12] }
 
+// directiveTime is for how long a directive may be obeyed after it was signed.
+const directiveTime = time.Hour
+
 // act has a node do something. Through the socket it is the user's own wish; from afar it is a directive that the user signs.
 func (a *app) act(ctx context.Context, node *client.Client, key string, act agent.Act) error {
 	if node.Local() {
@@ -83,13 +86,18 @@ func (a *app) act(ctx context.Context, node *client.Client, key string, act agen
 	if err != nil {
 		return err
 	}
+	now := time.Now().UTC()
 	doc := &manifest.Directive{
 		APIVersion: manifest.APIVersion, Kind: "Directive",
-		Metadata: manifest.Metadata{Name: string(act.Verb), Created: time.Now().UTC().Format(time.RFC3339)},
+		Metadata: manifest.Metadata{Name: string(act.Verb), Created: now.Format(time.RFC3339), Expires: now.Add(directiveTime).Format(time.RFC3339)},
 		Spec:     manifest.DirectiveSpec{Class: manifest.ClassC, Action: string(act.Verb), Reason: act.Reason, Nonce: rand.Text()},
 	}
-	if !act.Job.IsZero() {
-		doc.Spec.Target = act.Job.String()
+	if doc.Spec.Target = act.Job.String(); act.Job.IsZero() { // the node itself: no other must obey
+		status, err := node.Status(ctx)
+		if err != nil {
+			return err
+		}
+		doc.Spec.Target = status.Node
 	}
 	if err := doc.Validate(); err != nil {
 		return err
