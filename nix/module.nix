@@ -62,7 +62,7 @@ let
     ++ lib.optional cfg.settings.offline "--offline"
     ++ lib.optionals (cfg.settings.slots != null) (flag "slots" (toString cfg.settings.slots));
 
-  # Whatever ends up in a unit file, where spaces, quotes and % $ ; \\ would be read in another way. listenAddress has its own type.
+  # Whatever ends up in a unit file, where spaces, quotes and % $ ; \ would be read in another way. listenAddress has its own type.
   words =
     [
       policyFile

@@ -62,19 +62,28 @@ let
   evalOption =
     loc: option: defs:
     let
-      byDefault = lib.optional (option ? default) {
-        file = "the default";
-        value = mkOverride 1500 option.default;
-      };
-      all = concatMap discharge (defs ++ byDefault);
+      all = concatMap discharge defs;
       strongest = foldl' (p: d: if d.priority < p then d.priority else p) 9999 all;
       own = filter (d: d.priority == strongest) all;
-      wrong = filter (d: !option.type.check d.value) own;
+      merge =
+        defs:
+        let
+          wrong = filter (d: !option.type.check d.value) defs;
+        in
+        if wrong == [ ] then
+          option.type.merge loc defs
+        else
+          throw "A definition for option `${show loc}' is not of type `${option.type.name}'. Definition in ${(head wrong).file}";
       value =
-        if wrong != [ ] then
-          throw "A definition for option `${show loc}' is not of type `${option.type.name}'. Definition in ${(head wrong).file}"
-        else if own != [ ] then
-          option.type.merge loc own
+        if own != [ ] then
+          merge own
+        else if option ? default then
+          merge [
+            {
+              file = "the default";
+              value = option.default;
+            }
+          ]
         else if option.type ? empty then
           option.type.empty loc
         else

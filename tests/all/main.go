@@ -25,6 +25,8 @@ import (
 var peers = map[string]string{
 	"nix-store": "nix-bin", "nix-hash": "nix-bin", "bwrap": "bubblewrap", "git": "git", "gcc": "gcc", "strace": "strace",
 	"tar": "tar", "diff": "diffutils",
+	// The flake: its scripts, and the one of its test that boots a node.
+	"unzip": "unzip", "python3": "python3-minimal", "setpriv": "util-linux",
 	// A real systemd to test under; its kernel for User-Mode Linux is fetched by tests/guest.
 	"systemctl": "systemd", "ip": "iproute2", "unshare": "util-linux", "systemd-analyze": "systemd", "dbus-daemon": "dbus",
 	// WebAssembly from C, and the format's reference tools.

@@ -50,7 +50,12 @@ func TestLock(t *testing.T) {
 
 // TestLockMatches has Nix say that flake.nix needs nothing that the lock does not have: it need not fetch anything to know.
 func TestLockMatches(t *testing.T) {
-	m := newMachine(t)
+	needNix(t)
+	dir := t.TempDir()
+	m := &machine{dir: dir, flake: filepath.Join(dir, "repository")}
+	for _, name := range []string{"flake.nix", "flake.lock"} {
+		copyFile(t, filepath.Join(root, name), filepath.Join(m.flake, name))
+	}
 	line := []string{"nix", "flake", "metadata", "--store", m.store(), "--no-update-lock-file", "--offline", "--json", "."}
 	m.run(t, line...)
 

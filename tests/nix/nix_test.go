@@ -39,9 +39,7 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	if _, err := exec.LookPath("nix"); err != nil {
-		t.Skip("cannot run here: there is no nix: " + err.Error())
-	}
+	needNix(t)
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		t.Skip("cannot run here: there is no static busybox: " + err.Error())
@@ -57,6 +55,13 @@ func newMachine(t *testing.T) *machine {
 	}
 	write(t, filepath.Join(m.nixpkgs, "bin/busybox"), busybox, 0o755)
 	return m
+}
+
+func needNix(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("nix"); err != nil {
+		t.Skip("cannot run here: there is no nix: " + err.Error())
+	}
 }
 
 // outcome is what a command left.
