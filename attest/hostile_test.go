@@ -249,6 +249,8 @@ func TestStatementsAreSortedByTheirOwnMembers(t *testing.T) {
 		strings.Replace(string(payload), `"predicateType":`, `"PredicateType":"https://example.org/x","predicateType":`, 1),
 		strings.Replace(string(payload), `,"subject":`, `,"PredicateType":"https://example.org/x","subject":`, 1),
 		strings.Replace(string(payload), `,"subject":`, ` , "subject" : `, 1),
+		strings.Replace(strings.TrimSuffix(string(payload), "}]}"), `,"predicateType":`, `, "predicateType": `, 1) +
+			`,"zz":{"a":1,"predicateType":"` + attest.ClaimType + `","subject":[{}]}}]}`,
 		strings.Replace(string(payload), "https://arch.network/attestation/build-negative", `https:\/\/arch.network\/attestation\/build-negative`, 1),
 	} {
 		r := w.receipt(w.alice)

@@ -238,19 +238,26 @@ func peekPredicateType(payload []byte) string {
 	return head["predicateType"]
 }
 
-// peekCanonical is the short way for a statement in canonical form, in which the predicate is followed by predicateType. It steps
-// over the predicate, so that nothing within it or within a subject can be taken for the statement's own member.
+// peekCanonical is the short way for a statement in canonical form, in which predicateType and subject follow the predicate, which
+// is long. It looks from the end: if nothing but the subjects and the last bracket comes after a predicateType, that is the
+// statement's own member, and not one within the predicate or within a subject.
 func peekCanonical(payload []byte) (string, bool) {
-	rest, ok := bytes.CutPrefix(payload, []byte(`{"_type":"`+StatementType+`","predicate":`))
-	if !ok {
+	if !bytes.HasPrefix(payload, []byte(`{"_type":"`+StatementType+`","predicate":`)) {
 		return "", false
 	}
-	rest, ok = bytes.CutPrefix(rest[valueLen(rest):], []byte(`,"predicateType":"`))
-	if !ok {
+	const member = `,"predicateType":"`
+	at := bytes.LastIndex(payload, []byte(member))
+	if at < 0 {
 		return "", false
 	}
-	value, _, ok := bytes.Cut(rest, []byte(`"`))
-	return string(value), ok && bytes.IndexByte(value, '\\') < 0
+	value, rest, ok := bytes.Cut(payload[at+len(member):], []byte(`"`))
+	if !ok || bytes.IndexByte(value, '\\') >= 0 {
+		return "", false
+	}
+	if rest, ok = bytes.CutPrefix(rest, []byte(`,"subject":`)); !ok {
+		return "", false
+	}
+	return string(value), string(rest[valueLen(rest):]) == "}"
 }
 
 // AddSource adds a carried source; one with the same digest and type is kept once.

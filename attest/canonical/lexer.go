@@ -153,11 +153,9 @@ func (l *lexer) text() (text []byte, escaped bool, err error) {
 // plain moves to the next quote or backslash of a string, over valid UTF-8 without control characters.
 func (l *lexer) plain() error {
 	for l.pos < len(l.in) {
-		if l.pos+8 <= len(l.in) {
-			n := ordinary(binary.LittleEndian.Uint64(l.in[l.pos:]))
-			if l.pos += n; n == 8 {
-				continue
-			}
+		l.pos += ordinaries(l.in[l.pos:])
+		if l.pos == len(l.in) {
+			break
 		}
 		c := l.in[l.pos]
 		switch {
@@ -184,6 +182,18 @@ const (
 	tops = 0x8080808080808080
 )
 
+// ordinaries returns how many bytes at the beginning of data can be stepped over, eight at a time as long as there are eight.
+func ordinaries(data []byte) int {
+	at := 0
+	for len(data)-at >= 8 {
+		n := ordinary(binary.LittleEndian.Uint64(data[at:]))
+		if at += n; n < 8 {
+			break
+		}
+	}
+	return at
+}
+
 // ordinary returns how many of eight bytes, from the lowest on, come before the first that is a control character, a quote, a
 // backslash or beyond ASCII. It looks at all of them at once: subtracting n from each byte borrows into its top bit if the byte is
 // below n. A borrow may run on, but only into higher bytes than one that is below n itself, so the first is always right.
@@ -201,20 +211,19 @@ func delimiters(x uint64) uint64 {
 // StringLen returns the length of the string literal that data, part of valid JSON, begins with, its quotes included; 0 if it
 // does not end. It looks at nothing but where the literal ends.
 func StringLen(data []byte) int {
-	for i := 1; i < len(data); {
-		if i+8 <= len(data) {
-			n := bits.TrailingZeros64(delimiters(binary.LittleEndian.Uint64(data[i:]))) / 8
-			if i += n; n == 8 {
-				continue
-			}
+	for i := 1; i < len(data); i++ {
+		n := bytes.IndexByte(data[i:], '"')
+		if n < 0 {
+			return 0
 		}
-		switch data[i] {
-		case '"':
+		start := i
+		i += n
+		escapes := 0
+		for i-escapes > start && data[i-escapes-1] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
 			return i + 1
-		case '\\':
-			i += 2
-		default:
-			i++
 		}
 	}
 	return 0

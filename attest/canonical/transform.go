@@ -9,11 +9,12 @@ import (
 
 // transformer copies JSON from in to out, in canonical form. Each object is written in the order of the
 // input first and put into the order of its names at its end, if it is not so already. Most input is canonical, and
-// nothing of it is copied: until there is a difference, out is the beginning of in, and only read.
+// nothing of it is copied: until there is a difference, the output is the beginning of in, and only its length is counted.
 type transformer struct {
 	lexer
-	out     []byte
-	apart   bool // out is a buffer of its own
+	out     []byte // if the output is not the beginning of in
+	size    int    // of the output
+	apart   bool   // out is in use
 	depth   int
 	members []member // of all objects that are open, the innermost last
 	scratch []byte   // for sorting and for strings
@@ -22,7 +23,7 @@ type transformer struct {
 // member is one member of an open object.
 type member struct {
 	name       []byte // as the string says, without escapes
-	start, end int32  // its bytes in out, from the opening quote of the name to the end of the value
+	start, end int32  // its bytes in the output, from the opening quote of the name to the end of the value
 }
 
 func transform(data []byte, refuseReplacement bool) ([]byte, error) {
@@ -31,13 +32,15 @@ func transform(data []byte, refuseReplacement bool) ([]byte, error) {
 	}
 	t := transformer{
 		lexer: lexer{in: data, refuseReplacement: refuseReplacement},
-		out:   data[:0],
 	}
 	if err := t.value(); err != nil {
 		return nil, err
 	}
 	if err := t.end(); err != nil {
 		return nil, err
+	}
+	if !t.apart {
+		t.out = data[:t.size]
 	}
 	if err := checkSize(t.out); err != nil { // numbers may grow: 1e-6 becomes 0.000001
 		return nil, err
@@ -47,12 +50,11 @@ func transform(data []byte, refuseReplacement bool) ([]byte, error) {
 
 // keep appends the bytes of the input from start to end, which are canonical.
 func (t *transformer) keep(start, end int) {
-	if !t.apart && start == len(t.out) {
-		t.out = t.in[:end]
+	if !t.apart && start == t.size {
+		t.size = end
 		return
 	}
-	t.part()
-	t.out = append(t.out, t.in[start:end]...)
+	t.write(t.in[start:end])
 }
 
 // put appends form, which is how to write the bytes of the input from start to end.
@@ -61,8 +63,14 @@ func (t *transformer) put(form []byte, start, end int) {
 		t.keep(start, end)
 		return
 	}
+	t.write(form)
+}
+
+// write appends to a buffer of its own.
+func (t *transformer) write(form []byte) {
 	t.part()
 	t.out = append(t.out, form...)
+	t.size = len(t.out)
 }
 
 // next consumes one byte and keeps it.
@@ -74,7 +82,7 @@ func (t *transformer) next() {
 // part makes out a buffer of its own, which may be written to.
 func (t *transformer) part() {
 	if !t.apart {
-		t.out = append(make([]byte, 0, len(t.in)), t.out...)
+		t.out = append(make([]byte, 0, len(t.in)), t.in[:t.size]...)
 		t.apart = true
 	}
 }
@@ -202,7 +210,7 @@ func (t *transformer) member() error {
 	if t.peek() != '"' {
 		return t.unexpected("a member name")
 	}
-	start := len(t.out)
+	start := t.size
 	name, err := t.string()
 	if err != nil {
 		return err
@@ -214,26 +222,28 @@ func (t *transformer) member() error {
 	if err := t.value(); err != nil {
 		return err
 	}
-	t.members = append(t.members, member{name: name, start: int32(start), end: int32(len(t.out))})
+	t.members = append(t.members, member{name: name, start: int32(start), end: int32(t.size)})
 	return nil
 }
 
-// sort puts the members of the object that opens at byte open into order. They are the tail of out. Each byte is moved at most once
+// sort puts the members of the object that opens at byte open into order. They are the tail of the output. Each byte is moved at most once
 // per level, and levels are at most MaxDepth.
 func (t *transformer) sort(members []member, open int) error {
 	byName := func(a, b member) int { return compareUTF16(a.name, b.name) }
-	base := int(members[0].start)
-	sorted := slices.IsSortedFunc(members, byName)
-	if !sorted {
-		slices.SortFunc(members, byName)
+	rising := func(i int) bool { return byName(members[i-1], members[i]) < 0 }
+	i := 1
+	for i < len(members) && rising(i) {
+		i++
 	}
+	if i == len(members) {
+		return nil
+	}
+	base := int(members[0].start)
+	slices.SortFunc(members, byName)
 	for i := range members[1:] {
 		if bytes.Equal(members[i].name, members[i+1].name) {
 			return t.fail(open, "object with duplicate member %s", quoteShort(members[i].name))
 		}
-	}
-	if sorted {
-		return nil
 	}
 	t.part()
 	t.scratch = t.scratch[:0]

@@ -151,6 +151,8 @@ func (a *app) exit(ctx context.Context, err error) int {
 		e = errorResult{Message: "interrupted; nothing half-written is left", ExitStatus: status}
 	case e.Hint == "" && status == exitUsage:
 		e.Hint = "--help tells how the command is used"
+	case e.Hint == "":
+		e.Hint = systemHint(err)
 	}
 	if a.json {
 		a.jsonLine(map[string]errorResult{"error": e})
