@@ -27,7 +27,7 @@ type Node interface {
 	// Envelope returns the envelope that was handed in.
 	Envelope(ctx context.Context, id digest.SHA256) ([]byte, error)
 	// Log returns what an execution printed: of attempt (zero: the last), stream "stdout" or "stderr", from a byte offset on. With
-	// follow it goes on until the execution has ended.
+	// follow it waits for the execution to start, and goes on until it has ended.
 	Log(ctx context.Context, id digest.SHA256, q LogQuery) (io.ReadCloser, error)
 	// OutputNAR returns an output of a result that holds, as a NAR.
 	OutputNAR(ctx context.Context, id digest.SHA256, name string) (io.ReadCloser, error)
@@ -39,7 +39,7 @@ type Node interface {
 	Direct(ctx context.Context, envelope []byte, by string) error
 
 	// Events returns what happened after the event of that number, and then what happens, until ctx ends; below zero: only what
-	// happens from now on. A reader that is too slow gets a *LaggedError: it may ask again, and misses what is no longer kept.
+	// happens from now on. Steps that a job takes at once are one event, which tells of the last of them. A reader that is too slow gets a *LaggedError: it may ask again, and misses what is no longer kept.
 	Events(ctx context.Context, after int64) iter.Seq2[Event, error]
 
 	Status(ctx context.Context) (Status, error)

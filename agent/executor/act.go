@@ -129,6 +129,9 @@ func (e *Engine) review(act agent.Act) error {
 // Direct implements agent.Node.
 func (e *Engine) Direct(ctx context.Context, envelope []byte, by string) error {
 	if e.o.Directive == nil {
+		if _, _, err := readEnvelope(envelope, "Directive"); err != nil {
+			return err
+		}
 		return &agent.DeniedError{By: by, Verb: "give directives", Cure: "this node takes acts of its operators only"}
 	}
 	return e.o.Directive(ctx, envelope, by)

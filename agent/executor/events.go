@@ -61,8 +61,25 @@ func (r *ring) after(n int64) (events []agent.Event, changed <-chan struct{}, cl
 	return events, r.changed, r.closed, nil
 }
 
+// wait returns what is closed when there is another event, and whether there will be none.
+func (r *ring) wait() (changed <-chan struct{}, closed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed, r.closed
+}
+
+// last returns the number of the event that happened last.
+func (r *ring) last() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next - 1
+}
+
 // Events implements agent.Node. Numbers go on after a restart, but what came before it is no longer kept.
 func (e *Engine) Events(ctx context.Context, after int64) iter.Seq2[agent.Event, error] {
+	if after < 0 {
+		after = e.ring.last()
+	}
 	return func(yield func(agent.Event, error) bool) {
 		for {
 			events, changed, closed, err := e.ring.after(after)

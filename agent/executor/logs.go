@@ -23,8 +23,9 @@ type logs struct {
 	max int64
 	db  *database
 
-	mu   sync.Mutex // guards open
-	open map[logKey]*stream
+	mu      sync.Mutex // guards the rest
+	open    map[logKey]*stream
+	created chan struct{} // closed when there is a new stream
 }
 
 type logKey struct {
@@ -43,7 +44,7 @@ const (
 const cut = "\n[what follows is not kept]\n"
 
 func newLogs(o Options, db *database) *logs {
-	return &logs{dir: filepath.Join(o.Dir, logsDir), max: o.MaxLog, db: db, open: map[logKey]*stream{}}
+	return &logs{dir: filepath.Join(o.Dir, logsDir), max: o.MaxLog, db: db, open: map[logKey]*stream{}, created: make(chan struct{})}
 }
 
 func (k logKey) file() string { return fmt.Sprintf("%d-%d.%s", k.number, k.attempt, k.stream) }
@@ -61,13 +62,16 @@ func (l *logs) create(k logKey) (*stream, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[k] = s
+	close(l.created)
+	l.created = make(chan struct{})
 	return s, nil
 }
 
-func (l *logs) find(k logKey) *stream {
+// find returns a stream that is open, or nil, and then what is closed when there is a new one.
+func (l *logs) find(k logKey) (*stream, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.open[k]
+	return l.open[k], l.created
 }
 
 // remove forgets a log that has ended.
@@ -199,44 +203,15 @@ func (s *stream) at(p []byte, offset int64) (int, <-chan struct{}, error) {
 	return 0, s.changed, nil
 }
 
-// follower reads a stream that may go on.
+// follower reads a log that may go on.
 type follower struct {
 	ctx    context.Context
 	stop   context.CancelFunc
+	engine *Engine
+	id     digest.SHA256
+	q      agent.LogQuery
 	stream *stream
-	offset int64
-	follow bool
-}
-
-// Read implements io.Reader.
-func (f *follower) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	for {
-		if err := f.ctx.Err(); err != nil {
-			return 0, err
-		}
-		n, changed, err := f.stream.at(p, f.offset)
-		if n > 0 || err != nil {
-			f.offset += int64(n)
-			return n, err
-		}
-		if changed == nil || !f.follow {
-			return 0, io.EOF
-		}
-		select {
-		case <-f.ctx.Done():
-			return 0, f.ctx.Err()
-		case <-changed:
-		}
-	}
-}
-
-// Close ends a Read that waits.
-func (f *follower) Close() error {
-	f.stop()
-	return nil
+	kept   io.ReadCloser // instead of stream, if it has ended
 }
 
 // Log implements agent.Node.
@@ -248,18 +223,92 @@ func (e *Engine) Log(ctx context.Context, id digest.SHA256, q agent.LogQuery) (i
 	if err != nil {
 		return nil, err
 	}
-	k := logKey{rec.Number, q.Attempt, q.Stream}
+	if n := len(rec.Job.Attempts); q.Attempt > n {
+		return nil, fmt.Errorf("read log of job %s: it has no execution %d, but %d", id, q.Attempt, n)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	f := &follower{ctx: ctx, stop: stop, engine: e, id: id, q: q}
+	if _, err := f.open(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// news are closed when a follower has to look again.
+type news [2]<-chan struct{}
+
+// open finds the log, if there is one by now; if not, it returns what to wait for.
+func (f *follower) open() (news, error) {
+	changed, ended := f.engine.ring.wait()
+	rec, err := f.engine.must(f.id)
+	if err != nil {
+		return news{}, err
+	}
+	k := logKey{rec.Number, f.q.Attempt, f.q.Stream}
 	if k.attempt == 0 {
 		k.attempt = len(rec.Job.Attempts)
 	}
-	if k.attempt > len(rec.Job.Attempts) {
-		return nil, fmt.Errorf("read log of job %s: it has no execution %d, but %d", id, q.Attempt, len(rec.Job.Attempts))
+	s, created := f.engine.logs.find(k)
+	ended = ended || rec.Job.State.Ended() || k.attempt > 0 && !rec.Job.Attempts[k.attempt-1].Finished.IsZero()
+	switch {
+	case s != nil:
+		f.stream = s
+	case f.q.Follow && !ended: // it was not started, or that is on record and it prints soon
+		return news{changed, created}, nil
+	default:
+		f.kept, err = f.engine.logs.read(k, f.q.Offset)
 	}
-	if s := e.logs.find(k); s != nil {
-		ctx, stop := context.WithCancel(ctx)
-		return &follower{ctx: ctx, stop: stop, stream: s, offset: q.Offset, follow: q.Follow}, nil
+	return news{}, err
+}
+
+// Read implements io.Reader.
+func (f *follower) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
 	}
-	return e.logs.read(k, q.Offset)
+	for {
+		if err := f.ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, news, err := f.next(p)
+		if n > 0 || err != nil {
+			return n, err
+		}
+		select {
+		case <-f.ctx.Done():
+			return 0, f.ctx.Err()
+		case <-news[0]:
+		case <-news[1]:
+		}
+	}
+}
+
+// next reads what there is; if there is nothing yet, it returns what to wait for.
+func (f *follower) next(p []byte) (int, news, error) {
+	if f.stream == nil && f.kept == nil {
+		if wait, err := f.open(); err != nil || wait != (news{}) {
+			return 0, wait, err
+		}
+	}
+	if f.kept != nil {
+		n, err := f.kept.Read(p)
+		return n, news{}, err
+	}
+	n, changed, err := f.stream.at(p, f.q.Offset)
+	f.q.Offset += int64(n)
+	if n == 0 && err == nil && (changed == nil || !f.q.Follow) {
+		err = io.EOF
+	}
+	return n, news{changed}, err
+}
+
+// Close ends a Read that waits.
+func (f *follower) Close() error {
+	f.stop()
+	if f.kept != nil {
+		return f.kept.Close()
+	}
+	return nil
 }
 
 // read opens a log that has ended.

@@ -62,25 +62,34 @@ func (e *Engine) Submit(ctx context.Context, envelope []byte, by string) (agent.
 
 // readProposal reads an envelope of a valid Job. What it returns is what the verified bytes say.
 func readProposal(envelope []byte) (Proposal, error) {
+	env, doc, err := readEnvelope(envelope, "Job")
+	if err != nil {
+		return Proposal{}, err
+	}
+	return Proposal{Envelope: env, Doc: doc.(*manifest.Job), ID: env.ID()}, nil
+}
+
+// readEnvelope reads an envelope of a valid document of one kind. The error is an *agent.EnvelopeError.
+func readEnvelope(envelope []byte, kind string) (*dsse.Envelope, manifest.Document, error) {
 	env, err := dsse.Parse(envelope)
 	if err != nil {
-		return Proposal{}, &agent.EnvelopeError{Err: err}
+		return nil, nil, &agent.EnvelopeError{Err: err}
 	}
 	doc, err := manifest.Payload(env)
 	if err == nil {
 		err = doc.Validate()
 	}
+	switch {
+	case err != nil:
+	case doc.DocumentKind() != kind:
+		err = fmt.Errorf("it is a %s, not a %s", doc.DocumentKind(), kind)
+	case env.PayloadType != manifest.PayloadType(kind):
+		err = fmt.Errorf("its payload type is %q", env.PayloadType)
+	}
 	if err != nil {
-		return Proposal{}, &agent.EnvelopeError{Err: err}
+		return nil, nil, &agent.EnvelopeError{Err: err}
 	}
-	j, ok := doc.(*manifest.Job)
-	if !ok {
-		return Proposal{}, &agent.EnvelopeError{Err: fmt.Errorf("it is a %s, not a Job", doc.DocumentKind())}
-	}
-	if env.PayloadType != manifest.PayloadType("Job") {
-		return Proposal{}, &agent.EnvelopeError{Err: fmt.Errorf("its payload type is %q", env.PayloadType)}
-	}
-	return Proposal{Envelope: env, Doc: j, ID: env.ID()}, nil
+	return env, doc, nil
 }
 
 // enter waits until nobody else submits the same document.

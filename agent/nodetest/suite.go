@@ -327,7 +327,17 @@ func testEvents(t *testing.T, s Subject) {
 			}
 		}
 	}
-	if states = slices.Compact(states); states[len(states)-1] != agent.Archived || states[0] != agent.Proposed {
+	job, err := s.Node.Job(ctx, job.ID.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := states
+	for _, step := range job.Steps { // in their order, but several that were taken at once are one event
+		if len(told) > 0 && told[0] == step.State {
+			told = told[1:]
+		}
+	}
+	if len(told) > 0 || states[len(states)-1] != agent.Archived {
 		t.Errorf("the events told %v", states)
 	}
 	for e, err := range s.Node.Events(ctx, number-2) { // it goes on where it was left
