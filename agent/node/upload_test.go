@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +16,9 @@ import (
 // TestUpload keeps what is handed over from garbage collection, for an hour or until the next start.
 func TestUpload(t *testing.T) {
 	w := newWorld(t)
-	now := time.Now()
-	w.now = func() time.Time { return now }
+	start := time.Now()
+	var later atomic.Int64 // seconds
+	w.now = func() time.Time { return start.Add(time.Duration(later.Load()) * time.Second) }
 	n := w.start(t)
 	one, two := []byte("what a job pins"), []byte("what another job pins")
 	put := func(n *node.Node, data []byte) {
@@ -45,7 +47,7 @@ func TestUpload(t *testing.T) {
 		t.Error("what is no archive became a tree")
 	}
 	has(n, two, false)
-	now = now.Add(2 * time.Hour)
+	later.Store(2 * 60 * 60)
 	put(n, two)
 	has(n, one, false)
 	has(n, two, true)
