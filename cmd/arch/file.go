@@ -21,7 +21,7 @@ func openRegular(path string) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: it is %s, not a file", path, kindOf(info.Mode()))
+		err = hinted(fmt.Errorf("open %s: it is %s, not a file", path, kindOf(info.Mode())), "name a file")
 	}
 	if err != nil {
 		f.Close()

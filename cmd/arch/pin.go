@@ -67,7 +67,7 @@ func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry boo
 		}
 		pinned, err := fetch.Resolve(ctx, ref.Value, filepath.Dir(path))
 		if err != nil {
-			return fmt.Errorf("%s:%d:%d: pin %s %q: %w", path, ref.Line, ref.Column, ref.Path, ref.Value, err)
+			return fmt.Errorf("%s:%d:%d: %s: %w", path, ref.Line, ref.Column, ref.Path, err)
 		}
 		replace[ref] = pinned.String()
 		done = append(done, pinResult{ref.Path, ref.Line, ref.Value, pinned.String()})
