@@ -43,7 +43,7 @@ const (
 // the same error. So it is if the context of a request is cancelled.
 type Client struct {
 	// Log is given what the daemon and its builders have to say during a request, as it comes: lines of at most 1 MiB, or parts of lines,
-	// untrusted. Nil: nobody wants to know.
+	// untrusted. It is called before the request returns, in its goroutine. Nil: nobody wants to know.
 	Log func(text string)
 
 	conn    net.Conn
@@ -162,13 +162,14 @@ func (c *Client) do(ctx context.Context, r request) error {
 		if err := c.out.Flush(); err != nil {
 			return err
 		}
+		send := r.data
+		if send == nil {
+			send = func() error { return nil }
+		}
 		sent := make(chan struct{})
 		go func() {
 			defer close(sent)
-			if r.data == nil {
-				return
-			}
-			err := r.data()
+			err := send()
 			if err == nil {
 				err = c.out.Flush()
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -176,11 +177,14 @@ func narOf(t *testing.T, path string) []byte {
 	return b.Bytes()
 }
 
+// system is what derivations call this machine.
+var system = map[string]string{"amd64": "x86_64-linux", "arm64": "aarch64-linux"}[runtime.GOARCH]
+
 // recipe is a derivation that a script of bash builds, with the outputs out and doc.
 func (s *suite) recipe(name, script string) (path string, outputs map[string]string) {
 	s.t.Helper()
 	d := drv.Derivation{
-		Outputs: []drv.Output{{Name: "doc"}, {Name: "out"}}, Sources: []string{s.bash}, System: "x86_64-linux", Builder: s.bash, Args: []string{"-c", script},
+		Outputs: []drv.Output{{Name: "doc"}, {Name: "out"}}, Sources: []string{s.bash}, System: system, Builder: s.bash, Args: []string{"-c", script},
 		Env: []drv.Var{{Name: "doc"}, {Name: "name", Value: name}, {Name: "out"}},
 	}
 	modulo := digest.Of(d.Encode())
