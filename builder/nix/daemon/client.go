@@ -39,8 +39,9 @@ const (
 
 // Client is a connection to a daemon. It is used by one goroutine at a time.
 //
-// If a request ends with anything but an answer, the daemon's *Error among them, the connection is closed, and every later request returns
-// the same error. So it is if the context of a request is cancelled.
+// After an *Error, the daemon's word that it could not do something, it can be used further. If a request ends in the middle of talking, because
+// the answer is none, the context was cancelled, or what was to be sent could not be read, the connection is closed, and every later request
+// returns the same error.
 type Client struct {
 	// Log is given what the daemon and its builders have to say during a request, as it comes: lines of at most 1 MiB, or parts of lines,
 	// untrusted. It is called before the request returns, in its goroutine. Nil: nobody wants to know.

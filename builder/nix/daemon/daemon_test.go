@@ -31,8 +31,13 @@ func TestNix(t *testing.T) {
 			t.Skipf("cannot run here: %s is not installed (packages nix-bin, bash-static)", program)
 		}
 	}
-	t.Setenv("HOME", t.TempDir())
-	testDaemon(t, startNix(t, exec.Command), daemon.Nix)
+	t.Parallel()
+	home := "HOME=" + t.TempDir()
+	testDaemon(t, startNix(t, func(name string, args ...string) *exec.Cmd {
+		cmd := exec.Command(name, args...)
+		cmd.Env = append(os.Environ(), home)
+		return cmd
+	}), daemon.Nix)
 }
 
 // TestDebian runs the suite against the Guix and the newer Nix of a newer Debian.
@@ -40,14 +45,17 @@ func TestDebian(t *testing.T) {
 	if _, err := exec.LookPath("/bin/bash-static"); err != nil {
 		t.Skip("cannot run here: bash-static is not installed")
 	}
+	t.Parallel()
 	dir := scratch(t)
 	m := debroot.Start(t, debroot.Options{Write: []string{dir}})
 	t.Run("Guix", func(t *testing.T) {
+		t.Parallel()
 		socket := filepath.Join(dir, "guix")
 		m.StartGuix(t, "--listen="+socket, "--listen="+daemon.GuixSocket)
 		testDaemon(t, socket, daemon.Guix)
 	})
 	t.Run("Nix", func(t *testing.T) {
+		t.Parallel()
 		command := func(name string, args ...string) *exec.Cmd {
 			return m.Command(context.Background(), append([]string{name}, args...)...)
 		}

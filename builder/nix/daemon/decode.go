@@ -19,6 +19,7 @@ const (
 	maxList   = 1 << 16
 	maxFields = 64
 	maxTraces = 1 << 10
+	maxTrace  = 64 << 10 // bytes of each
 )
 
 // decoder reads what a daemon sends. Errors are of type *ProtocolError.
@@ -242,7 +243,7 @@ func (d *decoder) failure(kind Kind) (*Error, error) {
 			break
 		}
 		var s string
-		if s, err = d.word(); err == nil {
+		if s, err = d.text(maxTrace); err == nil {
 			e.Traces = append(e.Traces, s)
 		}
 	}
