@@ -57,6 +57,7 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
+	attest/digest/nar, attest/digest/storepath < builder/nix/daemon;
 	attest/digest/storepath < builder/nix/drv;
 	attest/canonical, attest/digest/storepath < builder/nix/realisation;
 	builder, builder/nix/drv < builder/nix;
@@ -107,7 +108,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
 	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
-	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath"},
+	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath", "builder/nix/daemon"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},

@@ -155,30 +155,17 @@ func (r *reader) item() (i Item, err error) {
 	return i, nil
 }
 
-// nar copies a NAR to the scratch file, and to w. Since a tree has but one NAR, what is written is what was read.
+// nar copies a NAR to the scratch file, and to w.
 func (r *reader) nar(w io.Writer) (digest.SHA256, int64, error) {
 	if err := r.scratch.Truncate(0); err != nil {
 		return digest.SHA256{}, 0, err
 	}
 	sum := sha256.New()
 	out := &counter{w: io.MultiWriter(io.NewOffsetWriter(r.scratch, 0), sum, w)}
-	to := nar.NewWriter(out, r.options.Limits)
-	for from := nar.NewPrefixReader(r.Reader, r.options.Limits); ; {
-		e, err := from.Next()
-		if err == io.EOF {
-			err = to.Close()
-			return digest.SHA256(sum.Sum(nil)), out.n, err
-		}
-		if err == nil {
-			err = to.WriteEntry(e)
-		}
-		if err == nil && e.Type == nar.Regular {
-			_, err = io.Copy(to, from)
-		}
-		if err != nil {
-			return digest.SHA256{}, 0, err
-		}
+	if err := nar.Copy(out, r.Reader, r.options.Limits); err != nil {
+		return digest.SHA256{}, 0, err
 	}
+	return digest.SHA256(sum.Sum(nil)), out.n, nil
 }
 
 // said reads what stands behind the NAR.
