@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 
 	"arch.network/attest/canonical"
 )
@@ -32,7 +31,7 @@ func decodeExact(data []byte, ptr any) error { return decode(data, ptr, false) }
 func decodeStrict(data []byte, ptr any) error { return decode(data, ptr, true) }
 
 func decode(data []byte, ptr any, strict bool) error {
-	d := decoder{rest: data, strict: strict}
+	d := decoder{rest: data, types: map[reflect.Type]*typeInfo{}, strict: strict}
 	if err := d.value(reflect.ValueOf(ptr).Elem()); err != nil {
 		return err
 	}
@@ -42,9 +41,10 @@ func decode(data []byte, ptr any, strict bool) error {
 	return nil
 }
 
-// decoder reads in one pass.
+// decoder reads in one pass. It remembers what it learned of each type during one call.
 type decoder struct {
 	rest   []byte // what is not read yet
+	types  map[reflect.Type]*typeInfo
 	strict bool
 }
 
@@ -62,12 +62,9 @@ var (
 	textType   = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// typeInfos remembers what is asked of each type again and again, and is always the same: reflect.Type to *typeInfo.
-var typeInfos sync.Map
-
-func infoOf(t reflect.Type) *typeInfo {
-	if info, ok := typeInfos.Load(t); ok {
-		return info.(*typeInfo)
+func (d *decoder) info(t reflect.Type) *typeInfo {
+	if info, ok := d.types[t]; ok {
+		return info
 	}
 	pointer := reflect.PointerTo(t)
 	info := &typeInfo{custom: pointer.Implements(customType) || pointer.Implements(textType)}
@@ -78,7 +75,7 @@ func infoOf(t reflect.Type) *typeInfo {
 			info.optional = append(info.optional, rest != "")
 		}
 	}
-	typeInfos.Store(t, info)
+	d.types[t] = info
 	return info
 }
 
@@ -117,7 +114,7 @@ func (d *decoder) value(to reflect.Value) error {
 		to.SetString(text)
 		return err
 	}
-	info := infoOf(to.Type())
+	info := d.info(to.Type())
 	switch {
 	case info.custom:
 		return d.custom(to)
