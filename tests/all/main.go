@@ -119,7 +119,7 @@ type event struct {
 func test(packages []string, out io.Writer) (results, error) {
 	res := results{skipped: map[string]string{}}
 	// Three packages at a time: many wait for the disk or for a guest.
-	args := append([]string{"test", "-json", "-race", "-shuffle=on", "-timeout=30m", "-p=3"}, packages...)
+	args := append([]string{"test", "-json", "-race", "-shuffle=on", "-timeout=60m", "-p=3"}, packages...)
 	cmd := exec.Command("go", args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
