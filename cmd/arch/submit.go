@@ -166,13 +166,13 @@ func (a *app) await(ctx context.Context, node *client.Client, job agent.Job) (ag
 	defer p.end()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	heard := make(chan struct{}, 1)
+	id, heard := job.ID, make(chan struct{}, 1)
 	go func() {
 		for e, err := range node.Events(ctx, -1) {
 			if err != nil {
 				return // looking again is enough
 			}
-			if e.Job != nil && e.Job.ID == job.ID {
+			if e.Job != nil && e.Job.ID == id {
 				select {
 				case heard <- struct{}{}:
 				default:
@@ -200,7 +200,7 @@ func (a *app) await(ctx context.Context, node *client.Client, job agent.Job) (ag
 		case <-ctx.Done():
 			return job, ctx.Err()
 		}
-		next, err := node.Job(ctx, job.ID.String())
+		next, err := node.Job(ctx, id.String())
 		if err != nil {
 			return job, err
 		}
