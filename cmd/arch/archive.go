@@ -195,13 +195,13 @@ EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 1
 	return c
 }
 
-// openArchive opens an archive file, if there is one of that name, or else that of a node's job.
+// openArchive opens an archive file, if there is one of that name, or else that of a node's job. A path, or what ends in .tar, is no job.
 func (a *app) openArchive(ctx context.Context, f *remoteFlags, ref string) (io.ReadCloser, error) {
 	file, err := os.Open(ref)
 	if err == nil {
 		return file, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) || filepath.Base(ref) != ref {
+	if !errors.Is(err, fs.ErrNotExist) || filepath.Base(ref) != ref || strings.HasSuffix(ref, ".tar") {
 		return nil, err
 	}
 	node, err := f.open()
