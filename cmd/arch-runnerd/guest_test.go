@@ -238,7 +238,9 @@ func testAlive(t *testing.T) {
 	}
 }
 
+// testLeft looks when the broker has started once more: what its end has cut off, such as the making of machine code, is removed then.
 func testLeft(t *testing.T) {
+	systemctl(t, "restart", "arch-runnerd.service")
 	systemctl(t, "stop", "arch-runnerd.service", "arch-runnerd.socket")
 	if out := systemctl(t, "list-units", "--all", "--plain", "--no-legend", "arch-job-*", "arch-probe-*", "arch-pool-*"); out != "" {
 		t.Errorf("units are left:\n%s", out)

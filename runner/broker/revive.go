@@ -20,9 +20,6 @@ func (s *Server) revive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take up jobs: %w", err)
 	}
-	if len(entries) == 0 {
-		return nil
-	}
 	alive := map[string]Survivor{}
 	if s.o.Survivors != nil {
 		if alive, err = s.o.Survivors(ctx); err != nil {

@@ -20,8 +20,8 @@ type Running struct {
 	runner *Runner
 }
 
-// staleSocket is how old a control socket without a unit must be before it is removed: its unit may be about to start.
-const staleSocket = time.Minute
+// staleDraft is how old a control socket that has no unit's name yet must be before it is removed: its unit may be about to start.
+const staleDraft = time.Minute
 
 // Adopt lists the executions that run, sorted by name: also those of drivers that are still there, which are not to be waited for.
 // What ended more than an hour ago without anybody to take its outcome is not among them.
@@ -30,6 +30,7 @@ func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
 	if err != nil {
 		return nil, err
 	}
+	sockets := r.sockets() // before the units: what is here then and has no unit had one
 	units, err := l.ListUnitsByPatternsContext(ctx, []string{"active", "activating"}, []string{unitPrefix + "*" + unitSuffix})
 	if err != nil {
 		return nil, fmt.Errorf("list units: %w", err)
@@ -40,19 +41,31 @@ func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
 		list = append(list, &Running{Name: name, Unit: u.Name, runner: r})
 	}
 	slices.SortFunc(list, func(a, b *Running) int { return strings.Compare(a.Name, b.Name) })
-	r.sweep(list)
+	sweep(sockets, list)
 	r.sweepPools()
 	return list, nil
 }
 
-// sweep removes the control sockets of units that are gone.
-func (r *Runner) sweep(running []*Running) {
-	sockets, _ := filepath.Glob(r.options.socket("*") + "*")
-	for _, path := range sockets {
-		name := strings.TrimSuffix(filepath.Base(path), ".sock")
-		info, err := os.Lstat(path)
-		if err == nil && time.Since(info.ModTime()) > staleSocket &&
-			!slices.ContainsFunc(running, func(j *Running) bool { return j.Name == name }) {
+// sockets returns what lies where control sockets do, by path.
+func (r *Runner) sockets() map[string]os.FileInfo {
+	paths, _ := filepath.Glob(r.options.socket("*") + "*")
+	found := map[string]os.FileInfo{}
+	for _, path := range paths {
+		if info, err := os.Lstat(path); err == nil {
+			found[path] = info
+		}
+	}
+	return found
+}
+
+// sweep removes the control sockets of units that are gone. A socket gets its unit's name when the unit has started.
+func sweep(sockets map[string]os.FileInfo, running []*Running) {
+	for path, info := range sockets {
+		name, draft, _ := strings.Cut(filepath.Base(path), ".sock")
+		if draft != "" && time.Since(info.ModTime()) <= staleDraft || draft == "" && slices.ContainsFunc(running, func(j *Running) bool { return j.Name == name }) {
+			continue
+		}
+		if now, err := os.Lstat(path); err == nil && os.SameFile(info, now) { // and no other execution has taken the name
 			os.Remove(path)
 		}
 	}
@@ -148,8 +161,7 @@ func (r *Runner) StopAll(ctx context.Context) error {
 	if err := l.stop(ctx, r.options.Slice); err != nil {
 		return err
 	}
-	sockets, _ := filepath.Glob(r.options.socket("*") + "*")
-	for _, path := range sockets {
+	for path := range r.sockets() {
 		os.Remove(path)
 	}
 	return nil
