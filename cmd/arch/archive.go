@@ -15,6 +15,7 @@ import (
 	"arch.network/agent"
 	"arch.network/agent/archive"
 	"arch.network/attest/digest"
+	"arch.network/attest/ledger/durable"
 )
 
 func newArchiveCommand(a *app) *cobra.Command {
@@ -121,7 +122,7 @@ func runArchiveExport(ctx context.Context, a *app, f *remoteFlags, ref, out stri
 	if out == "" {
 		out = fileName(job.Name, job.ID) + ".arch.tar"
 	}
-	if err := writeStream(out, r); err != nil {
+	if err := durable.WriteFrom(out, r, 0o644); err != nil {
 		return err
 	}
 	return a.print(map[string]any{"job": job.ID, "file": out}, func(s *screen) {
@@ -135,31 +136,6 @@ func fileName(name string, id digest.SHA256) string {
 		return shortID(id)
 	}
 	return name
-}
-
-// writeStream makes a file of what r holds, or none.
-func writeStream(path string, r io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if _, err = io.Copy(f, r); err != nil {
-		return err
-	}
-	if err = errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 func newArchiveImportCommand(a *app) *cobra.Command {

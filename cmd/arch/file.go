@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"arch.network/attest/ledger/durable"
 	"arch.network/attest/manifest"
 	"arch.network/builder"
 )
@@ -113,10 +114,10 @@ func replaceFile(path string, data []byte) error {
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("it is %s, not a file", kindOf(info.Mode()))
 	}
-	if err == nil {
-		err = replaceKeeping(real, info.Mode().Perm(), data)
+	if err != nil {
+		return wrapWrite(path, err)
 	}
-	return wrapWrite(path, err)
+	return durable.WriteFile(real, data, info.Mode().Perm())
 }
 
 func wrapWrite(path string, err error) error {
@@ -124,19 +125,6 @@ func wrapWrite(path string, err error) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-func replaceKeeping(path string, mode fs.FileMode, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".arch-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already if all went well
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // newFile refuses a path that names something already.
