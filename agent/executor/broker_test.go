@@ -14,7 +14,6 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/executor"
-	"arch.network/attest/digest/nar"
 	"arch.network/attest/manifest"
 	"arch.network/builder/store"
 	"arch.network/runner"
@@ -27,6 +26,13 @@ import (
 func newBroker(t *testing.T, run runFunc, policy *manifest.Policy) string {
 	t.Helper()
 	dir := tempDir(t)
+	t.Cleanup(startBroker(t, dir, run, policy))
+	return filepath.Join(dir, "socket")
+}
+
+// startBroker starts one in a directory, where one may have been before, and returns what stops it.
+func startBroker(t *testing.T, dir string, run runFunc, policy *manifest.Policy) (stop func()) {
+	t.Helper()
 	for name, data := range map[string][]byte{"root": sign(t, newRoot(), "carol"), "policy": sign(t, policy, "carol")} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -35,25 +41,24 @@ func newBroker(t *testing.T, run runFunc, policy *manifest.Policy) string {
 	s, err := broker.New(t.Context(), broker.Options{
 		Runner: run, Files: broker.Files{TrustRoot: filepath.Join(dir, "root"), Policy: filepath.Join(dir, "policy")},
 		State: filepath.Join(dir, "state"), Users: []uint32{uint32(os.Geteuid())},
+		Survivors: func(context.Context) (map[string]broker.Survivor, error) { return nil, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(dir, "socket")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, l) }()
-	t.Cleanup(func() {
+	return func() {
 		cancel()
-		if err := errors.Join(<-done, s.Close(), nar.RemoveAll(filepath.Join(dir, "state"))); err != nil {
+		if err := errors.Join(<-done, s.Close()); err != nil {
 			t.Errorf("stop broker: %v", err)
 		}
-	})
-	return socket
+	}
 }
 
 func byBroker(t *testing.T, dir, socket string) executor.Driver {
@@ -111,6 +116,36 @@ func TestBrokerGoesOn(t *testing.T) {
 		t.Errorf("ledger (-want +got)\n%s", diff)
 	}
 	checkReceipts(t, n, j)
+}
+
+// TestBrokerComesBack stops the broker while it runs a job, and starts it again: the node follows the job on, and what was printed before is
+// in its log once.
+func TestBrokerComesBack(t *testing.T) {
+	begun := make(chan struct{}, 1)
+	dir := tempDir(t)
+	stop := startBroker(t, dir, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+		io.WriteString(spec.Stdout, "begun\n")
+		begun <- struct{}{}
+		<-ctx.Done()
+		return runner.Result{Reason: runner.ReasonCancelled, Confinement: runner.Confinement{Driver: "test"}}, nil
+	}, newPolicy())
+	n := newNode(t, setup{dir: dir, driver: byBroker(t, dir, filepath.Join(dir, "socket"))})
+	j := n.submit(n.example("c-hello-wasm"))
+	<-begun
+	for printed := ""; printed != "begun\n"; {
+		printed = n.log(j.ID, agent.LogQuery{Stream: "stdout"})
+	}
+	stop()
+	t.Cleanup(startBroker(t, dir, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+		io.WriteString(spec.Stdout, "begun\n")
+		return exits(ctx, spec)
+	}, newPolicy()))
+	if j = n.await(j.ID); j.State != agent.Archived || len(j.Attempts) != 1 {
+		t.Fatalf("it is %s: %s; %+v", j.State, j.Summary, j.Attempts)
+	}
+	if got := n.log(j.ID, agent.LogQuery{Stream: "stdout"}); got != "begun\nhello\n" {
+		t.Errorf("it printed %q", got)
+	}
 }
 
 func TestBrokerCancels(t *testing.T) {

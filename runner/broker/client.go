@@ -130,7 +130,8 @@ func (c *Client) Submit(ctx context.Context, q Request) (name string, err error)
 // errSubmitted ends the conversation of Submit.
 var errSubmitted = errors.New("the job has started")
 
-// Attach follows a detached job of the same user from its start on, as Run would have. Of q, only where things go counts.
+// Attach follows a detached job of the same user, by its name or its Ticket, from its start on, as Run would have. Of q, only where things go
+// counts.
 func (c *Client) Attach(ctx context.Context, name string, q Request) (Response, error) {
 	return c.do(ctx, q, request{Version: protocolVersion, Attach: name})
 }
@@ -248,7 +249,11 @@ func (e *exchange) run(first request) (Response, error) {
 	}
 }
 
+// lost is what a failure to read from the broker means: it has gone, unless it says what it must not.
 func lost(err error) error {
+	if _, wrong := errors.AsType[*protocolError](err); wrong && !errors.Is(err, errCut) {
+		return fmt.Errorf("read from broker: %w", err)
+	}
 	if errors.Is(err, io.EOF) {
 		return &LostError{errors.New("the broker closed the connection without a result")}
 	}
@@ -350,7 +355,7 @@ func (e *exchange) write(frame []byte) error {
 	for {
 		k, body, readErr := e.in.next(kindNeed, kindRefusal)
 		if readErr != nil {
-			return fmt.Errorf("write to broker: %w", err)
+			return &LostError{fmt.Errorf("write to broker: %w", err)}
 		}
 		if k == kindRefusal {
 			return e.refused(body)
@@ -360,7 +365,7 @@ func (e *exchange) write(frame []byte) error {
 
 // collect hands out an output, to its end.
 func (e *exchange) collect(name string) error {
-	r := &outputReader{in: &e.in}
+	r := &outputReader{e: e, in: &e.in}
 	var sum digest.Writer
 	in := io.TeeReader(r, &sum)
 	if e.q.Collect != nil {
@@ -377,6 +382,7 @@ func (e *exchange) collect(name string) error {
 
 // outputReader reads the data frames up to the end frame.
 type outputReader struct {
+	e    *exchange
 	in   *frameReader
 	rest []byte
 	done bool
@@ -387,11 +393,15 @@ func (r *outputReader) Read(p []byte) (int, error) {
 		if r.done {
 			return 0, io.EOF
 		}
-		k, body, err := r.in.next(kindData, kindEnd, kindRefusal)
+		k, body, err := r.in.next(kindData, kindEnd, kindStdout, kindStderr, kindRefusal)
 		if err != nil {
 			return 0, lost(err)
 		}
 		switch k {
+		case kindStdout, kindStderr: // what was printed may come after the first output
+			if err := r.e.frame(k, body); err != nil {
+				return 0, err
+			}
 		case kindEnd:
 			r.done = true
 		case kindRefusal:

@@ -77,11 +77,18 @@ func (t *tasks) put(n *task) {
 	t.bell.ring()
 }
 
-// find returns a task of a user. Another's might as well not be there.
+// find returns a task of a user, by its name or its ticket. Another's might as well not be there.
 func (t *tasks) find(name string, user uint32) (*task, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, ok := t.list[name]
+	if !ok {
+		for _, n = range t.list {
+			if ok = n.order.User == user && n.order.Request.Ticket == name; ok {
+				break
+			}
+		}
+	}
 	if !ok || n.order.User != user || !n.order.Request.Detach {
 		return nil, refuse(CodeUnknown, "its result is kept until it is taken, and for a day at most", "there is no job %q of this user", name)
 	}

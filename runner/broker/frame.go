@@ -57,6 +57,9 @@ func protocolErrorf(format string, args ...any) error {
 	return &protocolError{fmt.Sprintf(format, args...)}
 }
 
+// errCut is a conversation that ended where none may.
+var errCut = protocolErrorf("the connection ended within a frame")
+
 // frameReader reads frames. Its memory is one body, which grows only as far as a frame that is allowed is long.
 type frameReader struct {
 	r    io.Reader
@@ -69,7 +72,7 @@ func (f *frameReader) next(allowed ...kind) (kind, []byte, error) {
 	var head [headSize]byte
 	if _, err := io.ReadFull(f.r, head[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return 0, nil, protocolErrorf("the connection ended within a frame")
+			return 0, nil, errCut
 		}
 		return 0, nil, err
 	}
@@ -92,7 +95,7 @@ func (f *frameReader) next(allowed ...kind) (kind, []byte, error) {
 	body := f.body[:size]
 	if _, err := io.ReadFull(f.r, body); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return 0, nil, protocolErrorf("the connection ended within a frame")
+			return 0, nil, errCut
 		}
 		return 0, nil, err
 	}
