@@ -67,8 +67,8 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 	for _, l := range listeners {
 		log.InfoContext(ctx, "listening", "address", l.Addr().String())
 	}
-	if o.socket != client.DefaultSocket {
-		log.InfoContext(ctx, "to talk to this node", "command", "export ARCH_AGENT="+o.socket+"; arch node status")
+	if socket := socketOf(listeners); socket != client.DefaultSocket {
+		log.InfoContext(ctx, "to talk to this node", "command", "export ARCH_AGENT="+socket+"; arch node status")
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -80,6 +80,16 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 		return lead(running, o, n, stop, reload, log)
 	})
 	return g.Wait()
+}
+
+// socketOf is the path of the Unix socket among listeners, whoever has made it.
+func socketOf(listeners []net.Listener) string {
+	for _, l := range listeners {
+		if l, ok := l.(*net.UnixListener); ok {
+			return l.Addr().String()
+		}
+	}
+	return ""
 }
 
 // lead tells systemd how the node is, and does what signals say, until the node is to stop. The watchdog is fed from here, and only while

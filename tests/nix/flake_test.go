@@ -16,6 +16,7 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
+	"arch.network/tests/guest"
 )
 
 // programs are what the package holds.
@@ -23,6 +24,10 @@ var programs = []string{"arch", "arch-node-agent", "arch-runnerd"}
 
 // TestFlake checks, builds and runs the flake, and compares what it makes with what Go makes alone.
 func TestFlake(t *testing.T) {
+	if guest.Inside() != "" {
+		insideNode(t)
+		return
+	}
 	m := newMachine(t)
 	manifest := archItself(t)
 	trees := fetch(t, manifest)
@@ -47,6 +52,7 @@ func TestFlake(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	t.Run("node", func(t *testing.T) { testNode(t, m, filepath.Join(m.store(), out, "bin")) })
 	t.Run("run", func(t *testing.T) { testRun(t, m) })
 	t.Run("rebuild", func(t *testing.T) {
 		m.becomeOrdinary(t)
