@@ -77,7 +77,7 @@ const importRules = `
 	attest, attest/docfile, agent/disk < agent/policy;
 	agent/policy, runner/job < agent/admission;
 	agent/admission, agent/disk < agent/replay;
-	agent/admission, builder/source, builder/store < agent/evidence;
+	agent/admission, builder/binarycache, builder/source, builder/store < agent/evidence;
 	builder/source, runner/job < agent/content;
 	agent, agent/content, builder/diff < agent/archive;
 	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;

@@ -20,8 +20,8 @@ type Piece struct {
 	Digest digest.SHA256
 }
 
-// Pieces are those of a document, in the order of its references, each once. Images, Go modules and IPFS content are not among them: their
-// pins are of something else.
+// Pieces are those of a document, in the order of its references, each once. Of a store path it is the path alone, without what it refers to.
+// Images, Go modules and IPFS content are not among them: their pins are of something else.
 func Pieces(doc *manifest.Job) []Piece {
 	var out []Piece
 	seen := map[digest.SHA256]bool{}
@@ -29,7 +29,7 @@ func Pieces(doc *manifest.Job) []Piece {
 		p := Piece{Ref: ref, Kind: store.Blob, Digest: ref.Digest}
 		switch ref.Scheme {
 		case manifest.RefURL, manifest.RefModel:
-		case manifest.RefTree, manifest.RefGit:
+		case manifest.RefTree, manifest.RefGit, manifest.RefStore:
 			p.Kind = store.Tree
 		default:
 			continue
@@ -42,8 +42,8 @@ func Pieces(doc *manifest.Job) []Piece {
 	return out
 }
 
-// Find returns the path of a file or tree that is what the piece's pin says: in a store, if s is not nil, at the place that a file URL
-// names, or in one of dirs under the name that the reference ends in. Empty: there is none.
+// Find returns the path of a file or tree that is what the piece's pin says: in a store, if s is not nil, at the place that a file URL or a
+// store path names, or in one of dirs under the name that the reference ends in; for HASH-NAME in a store of Nix or Guix, that is NAME. Empty: there is none.
 func (p Piece) Find(ctx context.Context, s *store.Store, dirs []string) (string, error) {
 	if s != nil {
 		path, ok := s.BlobPath(p.Digest)
@@ -58,7 +58,12 @@ func (p Piece) Find(ctx context.Context, s *store.Store, dirs []string) (string,
 	if place, ok := strings.CutPrefix(p.Ref.Location, "file://"); ok {
 		candidates = append(candidates, place)
 	}
-	if base := filepath.Base(p.Ref.Location); !strings.ContainsAny(base, "?&/") && base != "." && base != ".." {
+	base := filepath.Base(p.Ref.Location)
+	if p.Ref.Scheme == manifest.RefStore {
+		candidates = append(candidates, p.Ref.Location)
+		_, base, _ = strings.Cut(base, "-")
+	}
+	if base != "" && !strings.ContainsAny(base, "?&/") && base != "." && base != ".." {
 		for _, dir := range dirs {
 			candidates = append(candidates, filepath.Join(dir, base))
 		}

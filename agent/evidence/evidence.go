@@ -1,7 +1,7 @@
 // Package evidence finds the receipts that prove where something comes from that a job pins, and judges them.
 //
-// Receipts lie beside what they are about: in the directory of a file, in directories that the node's operator names, among
-// an image's referrers in its registry, and in the node's own store, where what was found elsewhere is kept, so that a second job
+// Receipts lie beside what they are about: in the directory of a file, in directories that the node's operator names, some of which may be
+// binary caches with receipts (package binarycache), among an image's referrers in its registry, and in the node's own store, where what was found elsewhere is kept, so that a second job
 // needs no network. Find believes nothing of what it finds. Check verifies it against the policy in force, and says what is missing
 // of what that demands.
 //
@@ -27,7 +27,9 @@ import (
 	"arch.network/agent/policy"
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/manifest"
+	"arch.network/builder/binarycache"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
 )
@@ -58,8 +60,10 @@ func (f *Finder) Find(ctx context.Context, ref manifest.Ref) (*attest.Receipt, e
 	}
 	left := int64(maxBytes)
 	for _, dir := range dirs {
-		if err := readDir(ctx, dir, all, &left); err != nil {
-			return nil, fmt.Errorf("find receipts of %s: %w", ref, err)
+		for _, name := range append([]string{dir}, inCache(dir, ref)...) {
+			if err := readDir(ctx, name, all, &left); err != nil {
+				return nil, fmt.Errorf("find receipts of %s: %w", ref, err)
+			}
 		}
 	}
 	if f.Store != nil {
@@ -149,6 +153,16 @@ func besideFile(ref manifest.Ref) (string, bool) {
 		return "", false
 	}
 	return filepath.Dir(u.Path), true
+}
+
+// inCache returns the files in which a binary cache at dir has the receipts of a reference.
+func inCache(dir string, ref manifest.Ref) (out []string) {
+	if p, err := storepath.Parse(ref.Location); err == nil && ref.Scheme == manifest.RefStore {
+		for _, name := range []string{binarycache.ReceiptPath(p), binarycache.ReceiptPathOfNAR(ref.Digest)} {
+			out = append(out, filepath.Join(dir, filepath.FromSlash(name)))
+		}
+	}
+	return out
 }
 
 // readDir merges the receipts of a directory, or of one file. A directory that is not there holds none.

@@ -10,8 +10,10 @@ import (
 	"arch.network/agent/admission"
 	"arch.network/attest"
 	"arch.network/attest/digest"
+	"arch.network/attest/digest/storepath"
 	"arch.network/attest/dsse"
 	"arch.network/attest/manifest"
+	"arch.network/builder/binarycache"
 	"arch.network/builder/store"
 )
 
@@ -71,6 +73,26 @@ func TestFind(t *testing.T) {
 	other := manifest.Ref{Scheme: manifest.RefURL, Location: far.Location, Digest: digest.Of([]byte("other"))}
 	if got, err := (&Finder{Store: s}).Find(t.Context(), other); err != nil || !got.Empty() {
 		t.Errorf("of other bytes: %v, %v", got, err)
+	}
+}
+
+// TestFindInCache finds what is published beside a binary cache, of this store path and of this content, and nothing else there.
+func TestFindInCache(t *testing.T) {
+	cache := t.TempDir()
+	ref := manifest.Ref{Scheme: manifest.RefStore, Location: "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello", Digest: digest.Of([]byte("hello"))}
+	path, err := storepath.Parse(ref.Location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(cache, binarycache.ReceiptDir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{binarycache.ReceiptPath(path), binarycache.ReceiptPathOfNAR(ref.Digest), binarycache.ReceiptPathOfNAR(digest.Of([]byte("other")))} {
+		write(t, filepath.Join(cache, name), receipt(fmt.Sprint(i)))
+	}
+	got, err := (&Finder{Dirs: []string{cache}}).Find(t.Context(), ref)
+	if err != nil || len(got.Claims) != 2 {
+		t.Errorf("%d claims, want 2: %v", len(got.Claims), err)
 	}
 }
 

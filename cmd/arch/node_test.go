@@ -80,11 +80,11 @@ var buildAgent = sync.OnceValues(func() (string, error) {
 	return filepath.Join(dir, "arch-node-agent"), nil
 })
 
-// cmdAgent starts arch-node-agent itself, which fetches nothing, with its state in DIR and the trust root and the policy that lie there as
-// trust.yaml and policy.yaml, and makes it the one that commands ask. Over TCP, at $NODE_URL, everybody may read. It ends with the script.
+// cmdAgent starts arch-node-agent itself, which fetches nothing, with its state in DIR, the trust root and the policy that lie there as
+// trust.yaml and policy.yaml, and further flags, and makes it the one that commands ask. Over TCP, at $NODE_URL, everybody may read. It ends with the script.
 func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: agent DIR")
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: agent DIR [FLAG...]")
 	}
 	program, err := buildAgent()
 	ts.Check(err)
@@ -97,8 +97,11 @@ func cmdAgent(ts *testscript.TestScript, neg bool, args []string) {
 	log, err := os.Create(filepath.Join(run, "log"))
 	ts.Check(err)
 	defer log.Close()
-	c := exec.Command(program, "--socket", socket, "--listen", "127.0.0.1:0", "--read", "--state", filepath.Join(dir, "state"), "--trust", filepath.Join(dir, "trust.yaml"),
-		"--policy", filepath.Join(dir, "policy.yaml"), "--driver", "namespace", "--offline")
+	c := exec.Command(program, append([]string{
+		"--socket", socket, "--listen", "127.0.0.1:0", "--read", "--state", filepath.Join(dir, "state"), "--trust", filepath.Join(dir, "trust.yaml"),
+		"--policy", filepath.Join(dir, "policy.yaml"), "--driver", "namespace", "--offline",
+	}, args[1:]...)...)
+	c.Dir = ts.MkAbs(".")
 	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(run, "notify"))
 	c.Stdout, c.Stderr = log, log
 	ts.Check(c.Start())

@@ -34,8 +34,8 @@ func newSubmitCommand(a *app) *cobra.Command {
 		Long: `Submit hands a Job document to a node, which judges it by its policy, runs it and keeps its result. FILE is a YAML document or
 a DSSE envelope. A YAML document that nobody signed yet is signed with your key first; FILE stays as it is.
 
-Through the node's socket, an operator also hands over what the job pins and the node does not have: files and trees that lie in the local
-store, beside FILE or in a directory of --content, under the name that their reference ends in. The node hashes them while they come. What
+Through the node's socket, an operator also hands over what the job pins and the node does not have: files, trees and store paths (without
+what these refer to) that lie in the local store, beside FILE or in a directory of --content, under the name that their reference ends in. The node hashes them while they come. What
 is found nowhere, and images, the node fetches by itself. --no-upload sends the document alone.
 
 Submitting the same document again is harmless: it is the same job, whatever became of it.
