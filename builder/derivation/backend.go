@@ -49,16 +49,12 @@ type Backend interface {
 
 // Kind says what a backend is.
 type Kind struct {
-	Name   string           // for people: "Nix"
 	Dir    string           // of the store: storepath.Nix or storepath.Guix
 	Type   string           // of builds: attest.BuildTypeNix
 	Tool   string           // in the versions of a provenance: "nix"
 	Second string           // where the second build is, for people: "in a new store"
 	Varied []builder.Factor // in the second build
 }
-
-// fits reports whether a derivation is of the store that the backend builds in.
-func (k Kind) fits(path string) bool { return attest.DerivationType(path) == k.Type }
 
 // Order is a second build.
 type Order struct {

@@ -100,7 +100,7 @@ func (b *Backend) dial(ctx context.Context, o daemon.Options) (*daemon.Client, e
 // Kind implements derivation.Backend.
 func (b *Backend) Kind() derivation.Kind {
 	return derivation.Kind{
-		Name: "Guix", Dir: storepath.Guix, Type: attest.BuildTypeGuix, Tool: "guix",
+		Dir: storepath.Guix, Type: attest.BuildTypeGuix, Tool: "guix",
 		Second: "by guix-daemon", Varied: []builder.Factor{builder.FactorCPUs},
 	}
 }

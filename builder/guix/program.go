@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -179,6 +180,9 @@ func (b *Backend) channels(ctx context.Context) ([]attest.ResourceDescriptor, er
 	return parseChannels(text)
 }
 
+// isCommit is the id of a commit of Git.
+var isCommit = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
 // parseChannels reads what guix describe --format=json prints (Guix: guix/scripts/describe.scm): a list of channels, or one that is not pulled.
 // In place of a text that is not known there is false, so in Debian's package: a channel with no commit is left out.
 func parseChannels(text []byte) ([]attest.ResourceDescriptor, error) {
@@ -203,7 +207,7 @@ func parseChannels(text []byte) ([]attest.ResourceDescriptor, error) {
 			continue
 		}
 		uri, err := url.Parse(place)
-		if err != nil || name == "" || place == "" {
+		if err != nil || name == "" || place == "" || !isCommit.MatchString(commit) {
 			return nil, fmt.Errorf("read channels of Guix: %.100q at %.300q is none", name, place)
 		}
 		uri.User = nil // no secret goes into a receipt

@@ -29,7 +29,7 @@ type Backend struct {
 // Kind implements derivation.Backend.
 func (b Backend) Kind() derivation.Kind {
 	return derivation.Kind{
-		Name: "Nix", Dir: storepath.Nix, Type: attest.BuildTypeNix, Tool: "nix",
+		Dir: storepath.Nix, Type: attest.BuildTypeNix, Tool: "nix",
 		Second: "in a new store", Varied: []builder.Factor{builder.FactorCPUs},
 	}
 }
