@@ -49,6 +49,7 @@ func TestBuild(t *testing.T) {
 		third.want(t, 0, "trust", "add", "--name", "author", "--role", "builder", key)
 		third.want(t, 0, "verify", "-k", "2", "--operators", "2", "kept/graph-lib", "--receipts", "author").has(t, `built by  author, operator author`)
 	})
+	t.Run("packages", func(t *testing.T) { testPackages(t, s) })
 	t.Run("noisy", func(t *testing.T) { testNoisy(t, s) })
 	t.Run("mistakes", func(t *testing.T) { testMistakes(t, s) })
 }
@@ -151,16 +152,7 @@ var cmpSorted = cmp.Transformer("sorted", func(list []string) map[string]bool {
 
 // testComplete looks in the claim for everything that Guix says the derivation needs.
 func testComplete(t *testing.T, s *shop, b built) {
-	f, err := os.Open(filepath.Join(s.scratch, "author", "graph.receipt.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	receipt, err := attest.ReadReceipt(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stmt, err := attest.ParseStatement(receipt.Claims[0].Payload)
+	stmt, err := attest.ParseStatement(s.receipt(t, "author/graph.receipt.jsonl").Claims[0].Payload)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,6 +189,52 @@ func testComplete(t *testing.T, s *shop, b built) {
 			t.Errorf("no %s is listed", suffix)
 		}
 	}
+}
+
+// receipt reads a receipt in the scratch directory.
+func (s *shop) receipt(t *testing.T, name string) *attest.Receipt {
+	t.Helper()
+	f, err := os.Open(filepath.Join(s.scratch, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	receipt, err := attest.ReadReceipt(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return receipt
+}
+
+// testPackages builds packages by name and by manifest, with a Guix that is in a profile as a pulled one is, and so knows its channels.
+func testPackages(t *testing.T, s *shop) {
+	packages := *s
+	packages.env = []string{"GUIX_PACKAGE_PATH=" + s.data + "/packages", "PATH=/tmp/profile/bin:/usr/bin:/bin"}
+	if out, status := s.command(t, "sh", "-ec", "mkdir -p /tmp/profile/bin; cp "+s.data+"/profile.scm /tmp/profile/manifest; ln -s /usr/bin/guix /tmp/profile/bin/guix"); status != 0 {
+		t.Fatal(out.stderr)
+	}
+	one := packages.build(t, "-o", "tiny", "--guix", "tiny")
+	out, _ := packages.command(t, "guix", "build", "--derivations", "--no-grafts", "tiny@1.0")
+	if want := strings.TrimSpace(out.stdout); one.Derivation != want {
+		t.Errorf("tiny is %s; guix build says %q%s", one.Derivation, want, out.stderr)
+	}
+	stmt, err := attest.ParseStatement(s.receipt(t, "tiny/"+one.Name+".receipt.jsonl").Provenances[0].Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := stmt.Provenance()
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := strings.Repeat("0123456789", 4)
+	want := []attest.ResourceDescriptor{{
+		Name: "guix", URI: "git+https://git.guix.gnu.org/guix.git@" + commit, Digest: map[string]string{"gitCommit": commit},
+	}}
+	if diff := cmp.Diff(want, account.RunDetails.Builder.BuilderDependencies); diff != "" {
+		t.Errorf("channels (-want +got):\n%s", diff)
+	}
+	packages.want(t, 0, "build", "--offline", "--attest", "--once", "-o", "both", "--guix", "-m", s.data+"/manifest.scm").has(t, `^tiny.*: built$`, `^small.*: built$`)
+	packages.want(t, 0, "verify", "both/small-1.0", "--receipts", "both")
 }
 
 // testSameClaim builds with another key, and by other names of the same.
