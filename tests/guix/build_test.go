@@ -50,6 +50,7 @@ func TestBuild(t *testing.T) {
 		third.want(t, 0, "verify", "-k", "2", "--operators", "2", "kept/graph-lib", "--receipts", "author").has(t, `built by  author, operator author`)
 	})
 	t.Run("packages", func(t *testing.T) { testPackages(t, s) })
+	t.Run("challenged", func(t *testing.T) { testChallenged(t, s, receipt) })
 	t.Run("noisy", func(t *testing.T) { testNoisy(t, s) })
 	t.Run("mistakes", func(t *testing.T) { testMistakes(t, s) })
 }
@@ -235,6 +236,17 @@ func testPackages(t *testing.T, s *shop) {
 	}
 	packages.want(t, 0, "build", "--offline", "--attest", "--once", "-o", "both", "--guix", "-m", s.data+"/manifest.scm").has(t, `^tiny.*: built$`, `^small.*: built$`)
 	packages.want(t, 0, "verify", "both/small-1.0", "--receipts", "both")
+}
+
+// testChallenged asks a cache that has nothing, and guix-daemon to build again.
+func testChallenged(t *testing.T, s *shop, b built) {
+	if err := os.Mkdir(filepath.Join(s.scratch, "cache"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.scratch, "cache", "nix-cache-info"), []byte("StoreDir: /gnu/store\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.want(t, 3, "challenge", b.Outputs[0].StorePath, "--substituters", "file://"+s.scratch+"/cache", "--rebuild").has(t, `only 1 of the 2 operators that are needed vouch for it: self$`, `has +rebuild sha256-`)
 }
 
 // testSameClaim builds with another key, and by other names of the same.
