@@ -40,6 +40,11 @@ const (
 	BuildTypeNix       = "https://arch.network/buildtypes/nix/v1"
 	BuilderNix         = "https://arch.network/builders/nix/sandboxed/v1" // in Nix's sandbox, in a store that no one else writes
 	BuilderNixDegraded = "https://arch.network/builders/nix/degraded/v1"  // the confinement record says what was not enforced
+
+	// A derivation that Guix built.
+	BuildTypeGuix       = "https://arch.network/buildtypes/guix/v1"
+	BuilderGuix         = "https://arch.network/builders/guix/sandboxed/v1" // by the machine's guix-daemon, whose sandbox was seen to hold
+	BuilderGuixDegraded = "https://arch.network/builders/guix/degraded/v1"  // the confinement record says what was not enforced
 )
 
 // Media types of descriptors.

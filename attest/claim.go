@@ -113,10 +113,18 @@ func NewClaim(doc *manifest.Build, deps []ResourceDescriptor, outputs []Output) 
 
 // buildTypeOf returns the build type of what a document asks for.
 func buildTypeOf(doc *manifest.Build) string {
-	if doc.Spec.Derivation != nil {
-		return BuildTypeNix
+	if d := doc.Spec.Derivation; d != nil {
+		return DerivationType(d.Ref.Location)
 	}
 	return BuildType
+}
+
+// DerivationType returns the build type of a derivation by the store that its path is in.
+func DerivationType(path string) string {
+	if strings.HasPrefix(path, "/gnu/store/") {
+		return BuildTypeGuix
+	}
+	return BuildTypeNix
 }
 
 func claimParameters(doc *manifest.Build) (ClaimParameters, error) {

@@ -263,7 +263,7 @@ func (v *verification) checkCompleteness(r *Report, a *account, key string) bool
 		r.fail(ClassVerification, CheckCompleteness, key, "", "the provenance does not tell the confinement: %v", err)
 		return false
 	}
-	degraded := map[string]string{BuilderHermetic: BuilderDegraded, BuilderNix: BuilderNixDegraded}
+	degraded := map[string]string{BuilderHermetic: BuilderDegraded, BuilderNix: BuilderNixDegraded, BuilderGuix: BuilderGuixDegraded}
 	if id, ok := degraded[a.RunDetails.Builder.ID]; ok && len(c.Missing) > 0 {
 		r.fail(ClassVerification, CheckCompleteness, key, "such a build must have the id "+id,
 			"the builder calls itself confined, but did not enforce %q", c.Missing[0])

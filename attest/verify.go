@@ -38,7 +38,7 @@ type VerifyInput struct {
 	// Operators is how many distinct operators there must be among them; zero: no demand.
 	Operators int
 	// BuilderIDs are the accepted ids of builders; empty: those that the policy's matching rules name, and if they name
-	// none, BuilderHermetic and BuilderNix.
+	// none, BuilderHermetic, BuilderNix and BuilderGuix.
 	BuilderIDs []string
 	// Name is what the claim must call the artifact; empty: any name, and a difference is only told.
 	Name string
@@ -88,7 +88,7 @@ func (in VerifyInput) withDefaults() VerifyInput {
 		}
 	}
 	if len(in.BuilderIDs) == 0 {
-		in.BuilderIDs = []string{BuilderHermetic, BuilderNix}
+		in.BuilderIDs = []string{BuilderHermetic, BuilderNix, BuilderGuix}
 	}
 	return in
 }

@@ -69,7 +69,11 @@ func OpenClaim(r *attest.Receipt) (*Rebuild, error) {
 	if err := doc.Validate(); err != nil {
 		return nil, fmt.Errorf("check the claim's manifest: %w", err)
 	}
-	if (doc.Spec.Derivation != nil) != (claim.BuildType == attest.BuildTypeNix) {
+	want := attest.BuildType
+	if d := doc.Spec.Derivation; d != nil {
+		want = attest.DerivationType(d.Ref.Location)
+	}
+	if claim.BuildType != want {
 		return nil, &ClaimError{doc.Metadata.Name, fmt.Sprintf("its manifest is not one of build type %q", claim.BuildType)}
 	}
 	return &Rebuild{Claim: env, Subject: stmt, Build: doc}, nil
@@ -90,7 +94,7 @@ func (e *ForeignError) Hint() string { return "rebuild with the program that the
 
 // checkKnown refuses a claim whose outputs this program would make or name in another way.
 func checkKnown(c *attest.Claim) error {
-	if c.BuildType != attest.BuildType && c.BuildType != attest.BuildTypeNix {
+	if !slices.Contains([]string{attest.BuildType, attest.BuildTypeNix, attest.BuildTypeGuix}, c.BuildType) {
 		return &ForeignError{"build type", c.BuildType, attest.BuildType}
 	}
 	if ours := attest.CurrentNormalizer(); c.Normalizer != ours {

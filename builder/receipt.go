@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"arch.network/attest"
@@ -83,11 +84,9 @@ func (b *Builder) provenance(made *Made, env *dsse.Envelope, v Version) (*attest
 		return nil, err
 	}
 	versions := map[string]string{v.Name: v.Number}
-	if made.Record.Nix != "" {
-		versions["nix"] = made.Record.Nix
-	}
+	maps.Copy(versions, made.Record.Tools)
 	return attest.NewProvenance(claim, attest.Run{
-		Builder:      attest.Builder{ID: builderID(made.Record.Confinement), Version: versions},
+		Builder:      attest.Builder{ID: builderID(made.Record.Confinement), Version: versions, BuilderDependencies: made.Record.Dependencies},
 		InvocationID: made.ID.Hex() + "/" + made.Record.Run,
 		Started:      made.Record.Started,
 		Finished:     made.Record.Finished,
@@ -104,14 +103,21 @@ func builderID(c runner.Confinement) string {
 		return attest.BuilderNixDegraded
 	case c.Driver == DriverNix:
 		return attest.BuilderNix
+	case c.Driver == DriverGuix && degraded(c):
+		return attest.BuilderGuixDegraded
+	case c.Driver == DriverGuix:
+		return attest.BuilderGuix
 	case degraded(c):
 		return attest.BuilderDegraded
 	}
 	return attest.BuilderHermetic
 }
 
-// DriverNix is the driver in the confinement of what Nix built.
-const DriverNix = "nix"
+// The drivers in the confinement of what Nix and Guix built.
+const (
+	DriverNix  = "nix"
+	DriverGuix = "guix"
+)
 
 // variations says in the words of provenance whether the build was repeated.
 func (r Record) variations() attest.Variations {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/builder/store"
 	"arch.network/runner"
@@ -23,7 +24,10 @@ type Record struct {
 	Started     time.Time          `json:"started"`
 	Finished    time.Time          `json:"finished"`
 	Variation   *Variation         `json:"variation,omitempty"` // nil: built once
-	Nix         string             `json:"nix,omitempty"`       // version of the Nix that built; empty: none did
+	// Tools are versions of programs other than this one that built, by name.
+	Tools map[string]string `json:"tools,omitempty"`
+	// Dependencies are what it was evaluated with, for the provenance.
+	Dependencies []attest.ResourceDescriptor `json:"dependencies,omitempty"`
 }
 
 // Variation records a second build that gave the same bits.

@@ -60,7 +60,8 @@ const importRules = `
 	attest/digest/nar, attest/digest/storepath < builder/nix/daemon;
 	attest/digest/storepath < builder/nix/drv;
 	attest/canonical, attest/digest/storepath < builder/nix/realisation;
-	builder, builder/nix/drv < builder/nix;
+	builder, builder/nix/drv < builder/derivation < builder/nix;
+	builder/derivation, builder/nix/daemon < builder/guix;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
 	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
@@ -88,7 +89,7 @@ const importRules = `
 	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
 
 	# The commands choose drivers and fetchers.
-	builder, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
+	builder, builder/guix, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
 	builder/binarycache/cacheserver, builder/binarycache/receiptdir, builder/challenge < cmd/arch;
 	agent/evidence, agent/content, agent/archive, agent/control/client < cmd/arch;

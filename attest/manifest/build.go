@@ -21,7 +21,7 @@ type BuildSpec struct {
 	// SourceDateEpoch is the one clock of the build, in Unix seconds: SOURCE_DATE_EPOCH and every file time.
 	// At most the end of the year 9999.
 	SourceDateEpoch int64 `json:"sourceDateEpoch" schema:"min=0 max=253402300799" example:"1767225600"`
-	// Derivation says that Nix builds it. Then outputs are all that is beside it: the derivation has everything else.
+	// Derivation says that Nix or Guix builds it. Then outputs are all that is beside it: the derivation has everything else.
 	Derivation *BuildDerivation `json:"derivation,omitempty"`
 	// Inputs are everything that the build sees: each is mounted read-only, and nothing else exists. Needed without a derivation.
 	Inputs []BuildInput `json:"inputs,omitempty"`
@@ -35,12 +35,12 @@ type BuildSpec struct {
 	Limits BuildLimits `json:"limits,omitzero"`
 }
 
-// BuildDerivation is a recipe of a Nix store. Its path is the hash of all that it says; what it was evaluated from is said beside it.
+// BuildDerivation is a recipe of a Nix or Guix store. Its path is the hash of all that it says; what it was evaluated from is said beside it.
 type BuildDerivation struct {
 	// Ref pins the .drv file by its NAR hash.
 	Ref Ref `json:"ref"`
 	// Flakes are the flake that it was evaluated from, first, and the inputs that are locked for that. Empty: it was not
-	// evaluated from a flake.
+	// evaluated from a flake. Guix has none.
 	Flakes []BuildFlake `json:"flakes,omitempty"`
 	// Attribute is the part of the first flake that it is; empty: the default.
 	Attribute string `json:"attribute,omitempty" schema:"maxLen=1024" example:"packages.x86_64-linux.agent"`
@@ -210,11 +210,15 @@ func (b *Build) related(p *problems) {
 	}
 }
 
-// relateDerivation refuses what a derivation says itself, and what is no derivation of a Nix store.
+// relateDerivation refuses what a derivation says itself, and what is no derivation of a Nix or Guix store.
 func (b *Build) relateDerivation(p *problems) {
 	d := b.Spec.Derivation
-	if d.Ref.Scheme != RefStore || !strings.HasPrefix(d.Ref.Location, "/nix/store/") || !strings.HasSuffix(d.Ref.Location, ".drv") {
-		p.add("spec.derivation.ref", "write /nix/store/HASH-NAME.drv#sha256-…", "%q is no derivation of a Nix store", d.Ref.String())
+	guix := strings.HasPrefix(d.Ref.Location, "/gnu/store/")
+	if d.Ref.Scheme != RefStore || !guix && !strings.HasPrefix(d.Ref.Location, "/nix/store/") || !strings.HasSuffix(d.Ref.Location, ".drv") {
+		p.add("spec.derivation.ref", "write /nix/store/HASH-NAME.drv#sha256-…, or the like of /gnu/store", "%q is no derivation of a Nix or Guix store", d.Ref.String())
+	}
+	if guix && len(d.Flakes) > 0 {
+		p.add("spec.derivation.flakes", "leave it out", "no derivation of Guix comes from a flake")
 	}
 	for i, f := range d.Flakes {
 		if f.Ref.Scheme != RefTree {

@@ -20,15 +20,9 @@ import (
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/digest/storepath"
 	"arch.network/attest/manifest"
+	"arch.network/builder/derivation"
 	"arch.network/builder/nix/drv"
 )
-
-// Evaluated is what an evaluation gave, with what it was made from. Outputs, and their names, are known after building.
-type Evaluated struct {
-	Drv       string
-	Flakes    []manifest.BuildFlake // none: it was not a flake that was evaluated
-	Attribute string                // of the first flake
-}
 
 // DirtyError says that a flake has changes that no revision has.
 type DirtyError struct{ Flake string }
@@ -55,27 +49,19 @@ func (e *UnlockedError) Hint() string {
 }
 
 // Evaluate finds the derivation that a target is. The derivation and its sources are then in the store.
-func (n *Nix) Evaluate(ctx context.Context, s Store, t Target) (Evaluated, error) {
+func (b Backend) Evaluate(ctx context.Context, t Target) (derivation.Evaluated, error) {
+	return b.Nix.evaluate(ctx, b.At, t)
+}
+
+func (n *Nix) evaluate(ctx context.Context, s Store, t Target) (derivation.Evaluated, error) {
 	switch {
 	case t.Path != "":
 		path, err := n.deriver(ctx, s, t.Path)
-		return Evaluated{Drv: path}, err
+		return derivation.Evaluated{Drv: path}, err
 	case t.File != "":
 		return n.evaluateFile(ctx, s, t)
 	}
 	return n.evaluateFlake(ctx, s, t)
-}
-
-// UnknownDeriverError says that nothing is known of how a store path was made.
-type UnknownDeriverError struct{ Path string }
-
-func (e *UnknownDeriverError) Error() string {
-	return fmt.Sprintf("the store does not have the derivation that %s was built from", e.Path)
-}
-
-// Hint tells the way out.
-func (e *UnknownDeriverError) Hint() string {
-	return "name the .drv, the flake or the expression that it comes from"
 }
 
 // deriver returns the derivation of a path, which may be one itself.
@@ -94,19 +80,19 @@ func (n *Nix) deriver(ctx context.Context, s Store, path string) (string, error)
 	}
 	found := strings.TrimSpace(string(text))
 	if _, err := drv.Name(found); err != nil {
-		return "", &UnknownDeriverError{path}
+		return "", &derivation.UnknownDeriverError{Path: path}
 	}
 	if valid, err := n.isValid(ctx, s, found); err != nil {
 		return "", err
 	} else if !valid {
-		return "", &UnknownDeriverError{path}
+		return "", &derivation.UnknownDeriverError{Path: path}
 	}
 	return found, nil
 }
 
-func (n *Nix) evaluateFile(ctx context.Context, s Store, t Target) (Evaluated, error) {
+func (n *Nix) evaluateFile(ctx context.Context, s Store, t Target) (derivation.Evaluated, error) {
 	if _, err := os.Stat(t.File); err != nil {
-		return Evaluated{}, fmt.Errorf("evaluate %s: %w", t.Text, err)
+		return derivation.Evaluated{}, fmt.Errorf("evaluate %s: %w", t.Text, err)
 	}
 	args := []string{t.File}
 	if t.Attribute != "" {
@@ -114,10 +100,10 @@ func (n *Nix) evaluateFile(ctx context.Context, s Store, t Target) (Evaluated, e
 	}
 	text, err := n.run(ctx, s, call{act: "evaluate " + t.Text, program: "nix-instantiate", args: args})
 	if err != nil {
-		return Evaluated{}, err
+		return derivation.Evaluated{}, err
 	}
 	path, err := oneDerivation(t.Text, text)
-	return Evaluated{Drv: path}, err
+	return derivation.Evaluated{Drv: path}, err
 }
 
 // SeveralError says that an evaluation gave several derivations.
@@ -213,42 +199,42 @@ func treeName(name string) string {
 
 // evaluateFlake has Nix fetch and lock a flake, and then evaluates the tree that is in the store, by its hash: so does everybody who
 // rebuilds.
-func (n *Nix) evaluateFlake(ctx context.Context, s Store, t Target) (Evaluated, error) {
+func (n *Nix) evaluateFlake(ctx context.Context, s Store, t Target) (derivation.Evaluated, error) {
 	text, err := n.run(ctx, s, call{
 		act: "find flake " + t.Flake, program: "nix", verb: []string{"flake", "metadata"},
 		args: []string{"--json", "--no-update-lock-file", t.Flake},
 	})
 	if err != nil {
-		return Evaluated{}, err
+		return derivation.Evaluated{}, err
 	}
 	var found struct {
 		Locked locked `json:"locked"`
 		Path   string `json:"path"`
 	}
 	if err := json.Unmarshal(text, &found); err != nil {
-		return Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
+		return derivation.Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
 	}
 	if found.Locked.Type == "git" && (found.Locked.Rev == "" || strings.Trim(found.Locked.Rev, "0") == "") {
-		return Evaluated{}, &DirtyError{t.Flake}
+		return derivation.Evaluated{}, &DirtyError{t.Flake}
 	}
 	tree, err := storepath.Parse(found.Path)
 	if err != nil {
-		return Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
+		return derivation.Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
 	}
 	sum, _, err := nar.Hash(ctx, s.file(tree.String()), nar.Options{})
 	if err != nil {
-		return Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
+		return derivation.Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
 	}
 	found.Locked.NarHash = sum.SRI() // ours, whatever was said
 	top, err := found.Locked.flake("flake")
 	if err != nil {
-		return Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
+		return derivation.Evaluated{}, fmt.Errorf("find flake %s: %w", t.Flake, err)
 	}
 	inputs, err := lockedInputs(s.file(tree.String()), top.Dir)
 	if err != nil {
-		return Evaluated{}, fmt.Errorf("find inputs of flake %s: %w", t.Flake, err)
+		return derivation.Evaluated{}, fmt.Errorf("find inputs of flake %s: %w", t.Flake, err)
 	}
-	e := Evaluated{Flakes: append([]manifest.BuildFlake{top}, inputs...), Attribute: t.Attribute}
+	e := derivation.Evaluated{Flakes: append([]manifest.BuildFlake{top}, inputs...), Attribute: t.Attribute}
 	e.Drv, err = n.evaluateTree(ctx, s, "evaluate "+t.Text, top, e.Attribute)
 	return e, err
 }
@@ -265,7 +251,7 @@ func (n *Nix) evaluateTree(ctx context.Context, s Store, act string, f manifest.
 			query.Set(name, value)
 		}
 	}
-	for name, value := range map[string]int64{"revCount": f.RevCount, "lastModified": cmp.Or(f.LastModified, storeTime)} {
+	for name, value := range map[string]int64{"revCount": f.RevCount, "lastModified": cmp.Or(f.LastModified, derivation.StoreTime)} {
 		if value != 0 {
 			query.Set(name, strconv.FormatInt(value, 10))
 		}

@@ -10,21 +10,15 @@ import (
 	"strings"
 
 	"arch.network/attest/digest/nar"
+	"arch.network/builder/derivation"
 )
-
-// export is an object to be brought into a store.
-type export struct {
-	path string
-	file string // where it is on this machine
-	refs []string
-}
 
 // exportMagic follows each object of an export (github.com/NixOS/nix, src/libstore/export-import.cc: "NIXE").
 const exportMagic = 0x4558494e
 
 // bring puts objects into a store of our own, each after what it refers to. Nix computes their hashes itself; that they are what they
 // should be is checked by whoever calls, before or after.
-func (n *Nix) bring(ctx context.Context, to Store, objects []export) error {
+func (n *Nix) bring(ctx context.Context, to Store, objects []derivation.Import) error {
 	if len(objects) == 0 {
 		return nil
 	}
@@ -67,7 +61,7 @@ func (n *Nix) receive(ctx context.Context, to Store, write func(io.Writer) error
 
 // writeExports writes the stream that nix-store --import reads: for each object 1, its NAR, the magic, its path, references and
 // deriver, and 0 for no signature; and 0 at the end. Numbers are 64 bits, little-endian; strings are padded to 8 bytes.
-func writeExports(ctx context.Context, to io.Writer, objects []export) error {
+func writeExports(ctx context.Context, to io.Writer, objects []derivation.Import) error {
 	w := bufio.NewWriterSize(to, 64<<10)
 	number := func(n uint64) { w.Write(binary.LittleEndian.AppendUint64(nil, n)) }
 	text := func(s string) {
@@ -76,12 +70,12 @@ func writeExports(ctx context.Context, to io.Writer, objects []export) error {
 	}
 	for _, o := range objects {
 		number(1)
-		if err := nar.Dump(ctx, w, o.file, nar.Options{}); err != nil {
+		if err := nar.Dump(ctx, w, o.File, nar.Options{}); err != nil {
 			return err
 		}
 		number(exportMagic)
-		text(o.path)
-		refs := slices.Sorted(slices.Values(o.refs))
+		text(o.Path)
+		refs := slices.Sorted(slices.Values(o.References))
 		number(uint64(len(refs)))
 		for _, ref := range refs {
 			text(ref)

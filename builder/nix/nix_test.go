@@ -25,7 +25,7 @@ import (
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/builder"
-	"arch.network/builder/nix/drv"
+	"arch.network/builder/derivation"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
 
@@ -46,7 +46,8 @@ func needNix(t *testing.T) {
 type world struct {
 	t     *testing.T
 	dir   string
-	build *Builder
+	build *derivation.Builder
+	back  Backend
 	judge *builder.Builder
 	key   *identity.Key
 }
@@ -67,7 +68,8 @@ func newWorld(t *testing.T) *world {
 	}
 	fetch := &source.Fetcher{Store: s, Offline: true}
 	w.judge = &builder.Builder{Store: s, Now: time.Now}
-	w.build = &Builder{Nix: Nix{Offline: true}, At: Store{Dir: w.dir + "/nix"}, Store: s, Fetch: fetch, Now: time.Now, Temp: w.dir}
+	w.back = Backend{Nix: Nix{Offline: true}, At: Store{Dir: w.dir + "/nix"}}
+	w.build = &derivation.Builder{At: w.back, Store: s, Fetch: fetch, Now: time.Now, Temp: w.dir}
 	return w
 }
 
@@ -81,10 +83,20 @@ func target(t *testing.T, attribute string) Target {
 	return Target{Text: attribute, File: file, Attribute: attribute}
 }
 
+// make builds a target.
+func (w *world) make(ctx context.Context, to Target, req derivation.Request) (*builder.Made, error) {
+	w.t.Helper()
+	var err error
+	if req.Of, err = w.back.Evaluate(ctx, to); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.build.Build(ctx, req)
+}
+
 // attest builds once and signs.
 func (w *world) attest(to Target) *attest.Receipt {
 	w.t.Helper()
-	made, err := w.build.Build(w.t.Context(), Request{Target: to, Attest: true})
+	made, err := w.make(w.t.Context(), to, derivation.Request{Attest: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -176,7 +188,7 @@ func TestClaimIsComplete(t *testing.T) {
 	for _, d := range top.ResolvedDependencies {
 		listed[d.Name] = true
 	}
-	text, err := w.build.Nix.run(t.Context(), w.build.At, call{
+	text, err := w.back.Nix.run(t.Context(), w.back.At, call{
 		act: "list", program: "nix-store", args: []string{"--query", "--requisites", "--include-outputs", doc.Spec.Derivation.Ref.Location},
 	})
 	if err != nil {
@@ -207,7 +219,7 @@ func TestClaimIsComplete(t *testing.T) {
 // TestRebuildRefusesLies gives receipts whose claim was made by somebody dishonest.
 func TestRebuildRefusesLies(t *testing.T) {
 	honest := newWorld(t)
-	made, err := honest.build.Build(t.Context(), Request{Target: target(t, "multi"), Attest: true})
+	made, err := honest.make(t.Context(), target(t, "multi"), derivation.Request{Attest: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,28 +310,17 @@ func without(list []attest.ResourceDescriptor, suffix string) []attest.ResourceD
 func TestLyingBundle(t *testing.T) {
 	w := newWorld(t)
 	receipt := w.attest(target(t, "structured"))
-	files, err := openBundles(receipt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range files {
-		files[name] = bytes.Replace(data, []byte("list"), []byte("mist"), 1)
-	}
-	var buf bytes.Buffer
-	out := nar.NewWriter(&buf, nar.Limits{})
-	if err := out.WriteEntry(nar.Entry{Type: nar.Directory}); err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range files { // there is one
-		if err := out.WriteEntry(nar.Entry{Path: name, Type: nar.Regular, Size: int64(len(data))}); err != nil {
-			t.Fatal(err)
+	var carried []byte
+	for _, source := range receipt.Sources {
+		if source.Name == "derivations" {
+			content, err := source.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			carried = bytes.Replace(content, []byte("list"), []byte("mist"), 1)
 		}
-		out.Write(data)
 	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	lying, err := attest.NewSource(attest.MediaNARZstd, bundleName, buf.Bytes())
+	lying, err := attest.NewSource(attest.MediaNARZstd, "derivations", carried)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +369,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 // TestOneBuild builds twice and compares.
 func TestOneBuild(t *testing.T) {
 	w := newWorld(t)
-	made, err := w.build.Build(t.Context(), Request{Target: target(t, "multi"), Attest: true, Again: true})
+	made, err := w.make(t.Context(), target(t, "multi"), derivation.Request{Attest: true, Again: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +405,7 @@ func TestCancel(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	_, err = w.build.Build(ctx, Request{Target: Target{Text: "uses", File: file, Attribute: "uses"}})
+	_, err = w.make(ctx, Target{Text: "uses", File: file, Attribute: "uses"}, derivation.Request{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -461,28 +462,6 @@ func FuzzLock(f *testing.F) {
 		for _, fl := range flakes {
 			if _, err := manifest.ParseRef(fl.Ref.String()); err != nil {
 				t.Errorf("%q: %v", fl.Ref, err)
-			}
-		}
-	})
-}
-
-// FuzzBundle: carried derivations come from anybody.
-func FuzzBundle(f *testing.F) {
-	var buf bytes.Buffer
-	w := nar.NewWriter(&buf, nar.Limits{})
-	w.WriteEntry(nar.Entry{Type: nar.Directory})
-	w.WriteEntry(nar.Entry{Path: "6va974l5kw88ij3hw6knmb4l4a2qm1ca-x.drv", Type: nar.Regular, Size: 3})
-	w.Write([]byte("abc"))
-	w.Close()
-	f.Add(buf.Bytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		files := map[string][]byte{}
-		if readBundle(data, files) != nil {
-			return
-		}
-		for name, content := range files {
-			if strings.Contains(name, "/") || len(content) > drv.MaxSize {
-				t.Errorf("%q with %d bytes", name, len(content))
 			}
 		}
 	})

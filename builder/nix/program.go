@@ -1,7 +1,6 @@
 package nix
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
+
+	"arch.network/builder/derivation"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,11 +112,6 @@ func (n *Nix) version(ctx context.Context, s Store) (string, error) {
 // isBuildFailure reports whether an exit status of Nix says that a builder failed (nix-store(1), "100 Generic build failure" and up).
 func isBuildFailure(status int) bool { return status >= 100 && status < 128 }
 
-const (
-	maxOutput = 64 << 20 // bytes that a program may print
-	maxTail   = 8 << 10  // bytes of its messages that are kept
-)
-
 // call is one run of a program.
 type call struct {
 	act     string // for errors, such as "evaluate X"
@@ -142,10 +136,6 @@ func (n *Nix) run(ctx context.Context, s Store, c call) ([]byte, error) {
 	if n.Conf != "" {
 		cmd.Env = append(cmd.Env, "NIX_CONF_DIR="+n.Conf, "NIX_USER_CONF_FILES=", "NIX_CONFIG=")
 	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it ends its builders and unlocks what it holds
-	cmd.WaitDelay = 10 * time.Second
-	out, messages := limited{left: maxOutput}, tail{}
-	cmd.Stdout, cmd.Stderr = &out, &messages
 	if c.out != nil {
 		cmd.Stdout = c.out
 	}
@@ -153,20 +143,11 @@ func (n *Nix) run(ctx context.Context, s Store, c call) ([]byte, error) {
 	if c.oneCPU {
 		start = func() error { return onOneCPU(cmd.Start) }
 	}
-	if err := start(); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.act, err)
+	out, err := derivation.Run(ctx, c.act, cmd, start)
+	if exit, ok := errors.AsType[*derivation.ExitError](err); ok {
+		return nil, &CommandError{Act: exit.Act, Status: exit.Status, Output: exit.Output}
 	}
-	err = cmd.Wait()
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%s: %w", c.act, context.Cause(ctx))
-	}
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return nil, &CommandError{Act: c.act, Status: exit.ExitCode(), Output: messages.String()}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.act, err)
-	}
-	return out.Bytes(), nil
+	return out, err
 }
 
 func (n *Nix) find(program string) (string, error) {
@@ -219,35 +200,4 @@ func onOneCPU(start func() error) error {
 	}
 	defer unix.SchedSetaffinity(0, &all)
 	return start()
-}
-
-// errTooMuch says that a limited is full.
-var errTooMuch = errors.New("more than is kept")
-
-// limited keeps what is written to it, up to a limit.
-type limited struct {
-	bytes.Buffer
-	left int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	if l.left -= len(p); l.left < 0 {
-		return 0, errTooMuch
-	}
-	return l.Buffer.Write(p)
-}
-
-// tail keeps the end of what is written to it.
-type tail struct{ kept []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if len(t.kept) > 2*maxTail {
-		t.kept = append([]byte(nil), t.kept[len(t.kept)-maxTail:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	return strings.ToValidUTF8(string(t.kept[max(0, len(t.kept)-maxTail):]), "\uFFFD")
 }

@@ -17,7 +17,6 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/identity"
 	"arch.network/builder"
-	"arch.network/builder/nix"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
 	"arch.network/runner/namespace"
@@ -31,6 +30,10 @@ steps run with no network in a confinement that holds the listed inputs and noth
 Or it is something that Nix builds: a flake's output (.#agent, github:OWNER/REPO#NAME), an expression (FILE.nix, FILE.nix#ATTRIBUTE), a .drv
 or another path of a Nix store. The receipt then lists the whole graph of derivations, sources and outputs by their hashes, and the second
 build is in a new store. Nix's settings decide from where it gets what it need not build.
+
+With --guix Guix builds: a package (hello, hello@2.12), a file of Scheme that gives one (FILE.scm), each package of a manifest (-m FILE); and always what is
+the .drv or another path of its store. Packages are built without grafts, as substitute servers have them. The receipt is as with Nix; the second build
+is guix-daemon's check, and the account of this builder names the channels that Guix was made of.
 
 With --attest it builds twice in deliberately different surroundings, names the guilty factor if the bits differ, and
 writes a signed receipt NAME.receipt.jsonl beside the outputs: the build claim, which is the same at every honest builder,
@@ -70,6 +73,7 @@ type buildOptions struct {
 	fetchFlags
 	signFlags
 	nixFlags
+	guixFlags
 	attest   bool
 	once     bool
 	vary     string
@@ -90,24 +94,30 @@ func newBuildCommand(a *app) *cobra.Command {
   arch build --attest --once ./tests/examples/age       # skip the second build; the receipt says so
   arch build --attest --vary time,path build.yaml
   arch build --attest .#agent                           # by Nix, from a flake whose inputs are locked
+  arch build --attest --guix hello                      # by Guix
   arch build --export inputs/ build.yaml                # keep every input for rebuilds without a network`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(o.manifests) > 0 {
+				return nil
+			}
+			return cobra.MinimumNArgs(1)(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			factors, err := o.check(c.Flags())
 			if err != nil {
 				return err
 			}
-			targets, err := nixTargets(args)
+			targets, err := o.derivations(args)
 			if err != nil {
 				return err
 			}
-			if len(targets) == 0 {
+			if targets.none() {
 				return runBuild(c.Context(), a, o, factors, args)
 			}
-			if err := checkNix(c.Flags()); err != nil {
+			if err := checkDerivation(c.Flags()); err != nil {
 				return err
 			}
-			return runNixBuild(c.Context(), a, o, targets)
+			return runDerivations(c.Context(), a, o, targets)
 		},
 	}
 	f := c.Flags()
@@ -122,6 +132,7 @@ func newBuildCommand(a *app) *cobra.Command {
 	o.fetchFlags.add(c)
 	o.signFlags.add(c)
 	o.nixFlags.add(c)
+	o.guixFlags.add(c)
 	return c
 }
 
@@ -225,8 +236,8 @@ func runBuild(ctx context.Context, a *app, o buildOptions, factors []builder.Fac
 	return nil
 }
 
-// runNixBuild is runBuild of what Nix builds.
-func runNixBuild(ctx context.Context, a *app, o buildOptions, targets []nix.Target) error {
+// runDerivations is runBuild of what Nix or Guix builds.
+func runDerivations(ctx context.Context, a *app, o buildOptions, targets derivations) error {
 	w, err := a.openWorkshop(o.fetchFlags, o.degraded)
 	if err != nil {
 		return err
@@ -238,7 +249,7 @@ func runNixBuild(ctx context.Context, a *app, o buildOptions, targets []nix.Targ
 			return err
 		}
 	}
-	return w.buildNix(ctx, o, targets, signer)
+	return w.buildDerivations(ctx, o, targets, signer)
 }
 
 // stopped adds to the error that ended target i what had been done before it and what was not begun.

@@ -35,7 +35,7 @@ for the signatures of Nix, of Guix and of receipts that lie beside a cache; --tr
 somebody has, it is one voice. Without either each cache counts for itself. This machine's store never counts: it may have the path from one of them.
 
 With --rebuild Nix builds each path again here, in a new store, and that is one more operator, "self". Its derivation must be in the store that --nix-store
-names; where it is not, the rebuild says nothing.
+names; where it is not, the rebuild says nothing. What Guix built is built again by this machine's guix-daemon.
 
 With --attest each path that agrees or differs gets a signed verification summary.
 
@@ -127,12 +127,11 @@ func runChallenge(ctx context.Context, a *app, o challengeOptions, args []string
 			return err
 		}
 		defer w.close()
-		n, err := w.openNix(o.nixFlags, true)
+		n, err := w.openNix(o.nixFlags)
 		if err != nil {
 			return err
 		}
-		n.Events = nil // the progress is the challenge's
-		opts.Voters = append(opts.Voters, &rebuilder{nix: n})
+		opts.Voters = append(opts.Voters, &rebuilder{shop: w, nix: n})
 	}
 	opts.Progress = show.challenge
 	results, err := challenge.Run(ctx, paths, opts)

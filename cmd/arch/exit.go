@@ -10,7 +10,7 @@ import (
 	"arch.network/attest/ledger"
 	"arch.network/attest/quorum"
 	"arch.network/builder"
-	"arch.network/builder/nix"
+	"arch.network/builder/derivation"
 	"arch.network/builder/source"
 )
 
@@ -83,10 +83,10 @@ func exitStatus(ctx context.Context, err error) int {
 	if _, ok := asNotReproducible(err); ok {
 		return exitNotReproducible
 	}
-	if _, ok := errors.AsType[*nix.BuildError](err); ok {
+	if _, ok := errors.AsType[*derivation.BuildError](err); ok {
 		return exitExecution
 	}
-	if status, ok := nixVerification(err); ok {
+	if status, ok := storeVerification(err); ok {
 		return status
 	}
 	if _, ok := errors.AsType[*JobError](err); ok {
@@ -142,8 +142,8 @@ func (a *app) exit(ctx context.Context, err error) int {
 	if failed, ok := errors.AsType[*builder.BuildError](err); ok {
 		e.Log = failed.Tail
 	}
-	if failed, ok := errors.AsType[*nix.BuildError](err); ok {
-		e.Log = failed.Tail()
+	if failed, ok := errors.AsType[*derivation.BuildError](err); ok {
+		e.Log = failed.Log
 	}
 	_, stopped := errors.AsType[*stoppedError](err)
 	switch {

@@ -24,7 +24,7 @@ result that says why: the bits differ, a step failed, or inputs are missing. Eit
 the given one, or to --out. What the original artifacts beside the receipt show of the difference is explained.
 
 What Nix built is evaluated again if it was a flake, what its derivation needs is got or built by Nix and compared with the claim, too, and the
-derivation is built in a new store.
+derivation is built in a new store. What Guix built is built by this machine's guix-daemon, or checked, if it is there already.
 
 EXIT STATUS: 0 reproduced; 1 error; 2 usage; 4 the claim contradicts itself; 5 differs; 6 a step failed; 7 inputs are
 missing; 130 interrupted.`
@@ -136,7 +136,7 @@ func runRebuild(ctx context.Context, a *app, o rebuildOptions, path string) erro
 	}
 	beside := originals(r, filepath.Dir(path))
 	if r.Build.Spec.Derivation != nil {
-		err = w.rebuildNix(ctx, o, r, receipt, beside)
+		err = w.rebuildDerivation(ctx, o, r, receipt, beside)
 	} else {
 		err = w.builder.Rebuild(ctx, r, beside)
 	}

@@ -143,7 +143,7 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, at time.Time, path 
 		}
 	}
 	if o.degraded {
-		in.BuilderIDs = []string{attest.BuilderHermetic, attest.BuilderDegraded, attest.BuilderNix, attest.BuilderNixDegraded}
+		in.BuilderIDs = []string{attest.BuilderHermetic, attest.BuilderDegraded, attest.BuilderNix, attest.BuilderNixDegraded, attest.BuilderGuix, attest.BuilderGuixDegraded}
 	}
 	res := verifyResult{Rules: []ruleResult{{Kind: "TrustRoot", Name: root.Metadata.Name, Version: root.Spec.Version, ID: trust.ID()}}}
 	if o.policy != "" {

@@ -59,6 +59,45 @@ func (c *Client) AddSource(ctx context.Context, name string, r io.Reader, limits
 	return c.named(add.act, info.Path, want, err)
 }
 
+// AddFile adds a file that is not executable and has size bytes, which are read from r, under a name, and returns its path: that of these bytes.
+// Nix has no such request: the error is an *UnsupportedError.
+func (c *Client) AddFile(ctx context.Context, name string, r io.Reader, size int64) (string, error) {
+	if err := storepath.CheckName(name); err != nil {
+		return "", fmt.Errorf("add %.300q to the store: %w", name, err)
+	}
+	act := "add " + name + " to the store"
+	if c.kind != Guix {
+		return "", &UnsupportedError{act, c.kind}
+	}
+	var path string
+	var sum digest.Writer
+	err := c.do(ctx, request{
+		act: act, op: opAddToStore,
+		args: func(e encoder) {
+			e.text(name)
+			e.flag(true)  // what it is named by is said:
+			e.flag(false) // as a file,
+			e.text("sha256")
+		},
+		data: func() error {
+			w := nar.NewWriter(c.out, nar.Limits{})
+			if err := w.WriteEntry(nar.Entry{Type: nar.Regular, Size: size}); err != nil {
+				return err
+			}
+			if _, err := io.CopyN(io.MultiWriter(w, &sum), r, size); err != nil {
+				return err
+			}
+			return w.Close()
+		},
+		reply: func() (err error) { path, err = c.in.path(); return err },
+	})
+	if err != nil {
+		return "", err
+	}
+	want, err := storepath.Fixed(c.in.dir, name, storepath.Flat, "sha256", sum.Sum().Hex())
+	return c.named(act, path, want, err)
+}
+
 // AddText adds a file, such as a derivation, that refers to other objects, and returns its path: that of its content. Nothing else in the store
 // than references may be mentioned in the text of a derivation.
 func (c *Client) AddText(ctx context.Context, name string, text []byte, references []string) (string, error) {

@@ -1,4 +1,4 @@
-package nix
+package derivation
 
 import (
 	"bytes"
@@ -24,27 +24,17 @@ import (
 	"arch.network/builder"
 	"arch.network/builder/diff"
 	"arch.network/builder/nix/drv"
-	"arch.network/builder/source"
 	"arch.network/builder/store"
-	"arch.network/runner"
 )
-
-// Fetcher gets pinned sources that a rebuild lacks. *source.Fetcher is one.
-type Fetcher interface {
-	FetchAll(ctx context.Context, inputs []manifest.BuildInput, base string) (map[string]source.Tree, error)
-}
 
 // Builder builds derivations. Its fields are set once, before use; all are needed unless said otherwise.
 type Builder struct {
-	Nix   Nix
-	At    Store        // where derivations are realised first
+	At    Backend      // where derivations are realised first
 	Store *store.Store // ours, where outputs are kept
 	Fetch Fetcher      // for Rebuild
 	Now   func() time.Time
 	Temp  string // directory for stores of second builds; empty: os.TempDir
 
-	// Degraded allows a store whose settings are not ours to say, such as a daemon's. The provenance then names another builder.
-	Degraded bool
 	// Events is told what is being done; nil: nobody.
 	Events func(stage builder.Stage, name string)
 }
@@ -57,7 +47,7 @@ func (b *Builder) event(stage builder.Stage, name string) {
 
 // Request asks for a build.
 type Request struct {
-	Target Target
+	Of     Evaluated
 	Attest bool // check and list everything that went in
 	Again  bool // build a second time, and compare
 }
@@ -67,6 +57,7 @@ type NotReproducibleError struct {
 	Drv     string
 	Differ  []builder.Mismatch
 	Reports map[string]*diff.Report // by output
+	Where   string                  // the second build was
 }
 
 func (e *NotReproducibleError) Error() string {
@@ -74,7 +65,7 @@ func (e *NotReproducibleError) Error() string {
 	for _, m := range e.Differ {
 		names = append(names, m.Output)
 	}
-	return fmt.Sprintf("derivation %s is not reproducible: output %s differs when built again in a new store", e.Drv, strings.Join(names, ", "))
+	return fmt.Sprintf("derivation %s is not reproducible: output %s differs when built again %s", e.Drv, strings.Join(names, ", "), e.Where)
 }
 
 // Hint tells what to look at.
@@ -84,15 +75,8 @@ func (e *NotReproducibleError) Hint() string {
 
 // Build builds what a request names. Without Attest only the outputs are checked and kept.
 func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error) {
-	if req.Attest && !b.At.own() && !b.Degraded {
-		return nil, &DaemonError{}
-	}
-	b.event(builder.StageFetch, req.Target.Text)
-	e, err := b.Nix.Evaluate(ctx, b.At, req.Target)
-	if err != nil {
-		return nil, err
-	}
-	c, err := b.Nix.closure(ctx, b.At, e.Drv)
+	e := req.Of
+	c, err := open(ctx, b.At, e.Drv)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +92,7 @@ func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error)
 	made := &builder.Made{}
 	b.event(builder.StageBuild, e.Drv)
 	started := b.now()
-	outputs, err := b.Nix.built(ctx, b.At, e.Drv, d, false)
+	outputs, err := Built(ctx, b.At, e.Drv, d)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +100,7 @@ func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error)
 		return nil, err
 	}
 	if req.Attest {
-		if err := b.Nix.realise(ctx, c); err != nil {
+		if err := c.realise(ctx); err != nil {
 			return nil, err
 		}
 		if made.Dependencies, err = c.dependencies(e.Flakes); err != nil {
@@ -126,32 +110,18 @@ func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error)
 			return nil, err
 		}
 	}
-	if made.Record, err = b.keep(ctx, b.At, made.Manifest, outputs); err != nil {
+	if made.Record, err = b.keep(ctx, made.Manifest, outputs); err != nil {
 		return nil, err
 	}
 	made.Record.Started, made.Record.Finished = started, b.notBefore(started)
-	if made.ID, err = buildID(made); err != nil {
-		return nil, err
-	}
-	if made.Record.Nix, err = b.Nix.version(ctx, b.At); err != nil {
+	made.Record.Dependencies = e.Tools
+	if made.ID, err = b.buildID(made); err != nil {
 		return nil, err
 	}
 	if req.Again {
 		return made, b.again(ctx, c, made)
 	}
 	return made, nil
-}
-
-// DaemonError says that somebody else decides how builds in a store are confined.
-type DaemonError struct{}
-
-func (e *DaemonError) Error() string {
-	return "attest a build in the machine's Nix store: its daemon decides by its own settings whether builds are confined, which cannot be seen from here"
-}
-
-// Hint tells the way out.
-func (e *DaemonError) Hint() string {
-	return "build in a store of your own with --nix-store DIR; or allow it with --degraded, and the receipt names another builder"
 }
 
 func (b *Builder) now() time.Time { return b.Now().UTC().Truncate(time.Second) }
@@ -173,7 +143,7 @@ func document(c *closure, e Evaluated, platform string, outputs map[string]Objec
 	doc := &manifest.Build{
 		APIVersion: manifest.APIVersion, Kind: "Build", Metadata: manifest.Metadata{Name: documentName(name)},
 		Spec: manifest.BuildSpec{
-			Platform: platform, SourceDateEpoch: storeTime,
+			Platform: platform, SourceDateEpoch: StoreTime,
 			Derivation: &manifest.BuildDerivation{
 				Ref:    manifest.Ref{Scheme: manifest.RefStore, Location: e.Drv, Digest: narOfFile(d.Encode())},
 				Flakes: e.Flakes, Attribute: e.Attribute,
@@ -182,7 +152,7 @@ func document(c *closure, e Evaluated, platform string, outputs map[string]Objec
 	}
 	for _, o := range d.Outputs {
 		kind := manifest.OutputTree
-		if c.store.isFile(outputs[o.Name].Path) {
+		if isFile(outputs[o.Name].at) {
 			kind = manifest.OutputFile
 		}
 		doc.Spec.Outputs = append(doc.Spec.Outputs, manifest.BuildOutput{Name: outputFile(storepath.OutputName(name, o.Name)), Of: o.Name, Type: kind})
@@ -193,8 +163,8 @@ func document(c *closure, e Evaluated, platform string, outputs map[string]Objec
 	return doc, nil
 }
 
-// storeTime is the time of every file in a Nix store, in Unix seconds.
-const storeTime = 1
+// StoreTime is the time of every file in a store, in Unix seconds.
+const StoreTime = 1
 
 // documentName makes of a derivation's name one that a document may have: labels of lower-case letters, digits and hyphens.
 func documentName(name string) string {
@@ -222,11 +192,15 @@ func outputFile(name string) string {
 }
 
 // keep puts the outputs into our store and describes them.
-func (b *Builder) keep(ctx context.Context, from Store, doc *manifest.Build, outputs map[string]Object) (builder.Record, error) {
-	rec := builder.Record{Confinement: confinement(b.At), Run: rand.Text()}
+func (b *Builder) keep(ctx context.Context, doc *manifest.Build, outputs map[string]Object) (builder.Record, error) {
+	version, err := b.At.Version(ctx)
+	if err != nil {
+		return builder.Record{}, err
+	}
+	rec := builder.Record{Confinement: b.At.Confinement(), Run: rand.Text(), Tools: map[string]string{b.At.Kind().Tool: version}}
 	for _, decl := range doc.Spec.Outputs {
 		o := outputs[decl.Of]
-		path, err := b.add(ctx, from, o)
+		path, err := b.add(ctx, o)
 		if err != nil {
 			return rec, err
 		}
@@ -239,24 +213,13 @@ func (b *Builder) keep(ctx context.Context, from Store, doc *manifest.Build, out
 	return rec, nil
 }
 
-// confinement says what holds for builds in a store.
-func confinement(s Store) runner.Confinement {
-	c := runner.Confinement{Driver: builder.DriverNix}
-	if s.own() {
-		c.Enforced = []string{"nix-sandbox", "store-of-its-own"}
-	} else {
-		c.Missing = []string{"nix-sandbox: the daemon's settings decide"}
-	}
-	return c
-}
-
 // add copies an object into our store, where it must have the hash that was found.
-func (b *Builder) add(ctx context.Context, from Store, o Object) (string, error) {
+func (b *Builder) add(ctx context.Context, o Object) (string, error) {
 	r, w := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(nar.Dump(ctx, w, from.file(o.Path), nar.Options{}))
+		w.CloseWithError(nar.Dump(ctx, w, o.at, nar.Options{}))
 	}()
 	_, err := b.Store.AddTree(ctx, r, o.NAR)
 	r.CloseWithError(io.ErrClosedPipe)
@@ -272,13 +235,13 @@ func (b *Builder) add(ctx context.Context, from Store, o Object) (string, error)
 }
 
 // buildID is the hash of all that decides a build's claim but its outputs.
-func buildID(made *builder.Made) (digest.SHA256, error) {
+func (b *Builder) buildID(made *builder.Made) (digest.SHA256, error) {
 	id, err := manifest.ID(made.Manifest)
 	if err != nil {
 		return digest.SHA256{}, err
 	}
 	data, err := canonical.Marshal(map[string]any{
-		"builder": attest.BuildTypeNix, "manifest": id, "resolvedDependencies": made.Dependencies,
+		"builder": b.At.Kind().Type, "manifest": id, "resolvedDependencies": made.Dependencies,
 	})
 	if err != nil {
 		return digest.SHA256{}, fmt.Errorf("name build: %w", err)
@@ -286,42 +249,23 @@ func buildID(made *builder.Made) (digest.SHA256, error) {
 	return digest.Of(data), nil
 }
 
-// fresh builds the top derivation of a closure in a new store, into which its inputs are copied, and calls use with what came out. The store
-// is removed afterwards.
-func (b *Builder) fresh(ctx context.Context, c *closure, use func(s Store, outputs map[string]Object) error) error {
-	dir, err := os.MkdirTemp(b.Temp, "arch-nix-*")
-	if err != nil {
-		return fmt.Errorf("make a second Nix store: %w", err)
-	}
-	defer nar.RemoveAll(dir)
-	s := Store{Dir: filepath.Join(dir, "store")}
-	if err := b.Nix.copyClosure(ctx, c.store, s, append(slices.Clone(c.needs), c.top)); err != nil {
-		return err
-	}
-	alone := b.alone(s)
-	outputs, err := alone.built(ctx, s, c.top, c.graph.Derivation(c.top), true)
-	if err != nil {
-		return err
-	}
-	return use(s, outputs)
-}
-
-// alone returns the Nix that builds in a new store: it gets nothing from elsewhere, and nothing is configured but what we say.
-func (b *Builder) alone(s Store) Nix {
-	return Nix{Bin: b.Nix.Bin, Offline: true, Conf: filepath.Dir(s.Dir)}
+// order returns the second build of a closure.
+func (b *Builder) order(c *closure) Order {
+	return Order{Top: c.top, Derivation: c.graph.Derivation(c.top), Needs: slices.Clone(c.needs), Temp: b.Temp}
 }
 
 // again builds a second time and compares every output.
 func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) error {
-	b.event(builder.StageVary, "a new store, one CPU")
-	err := b.fresh(ctx, c, func(s Store, outputs map[string]Object) error {
+	kind := b.At.Kind()
+	b.event(builder.StageVary, kind.Second)
+	err := b.At.Again(ctx, b.order(c), func(s Backend, outputs map[string]Object) error {
 		var differ []builder.Mismatch
 		for i, decl := range made.Manifest.Spec.Outputs {
 			first, second := made.Record.Outputs[i], outputs[decl.Of]
 			if first.NAR == second.NAR {
 				continue
 			}
-			path, err := b.add(ctx, s, second)
+			path, err := b.add(ctx, second)
 			if err != nil {
 				return err
 			}
@@ -335,12 +279,12 @@ func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) err
 		if len(differ) == 0 {
 			return nil
 		}
-		return explain(ctx, c.top, differ)
+		return explain(ctx, c.top, kind.Second, differ)
 	})
 	if err != nil {
 		return err
 	}
-	made.Record.Variation = &builder.Variation{Factors: []builder.Factor{builder.FactorCPUs}}
+	made.Record.Variation = &builder.Variation{Factors: kind.Varied}
 	if runtime.NumCPU() == 1 {
 		made.Record.Variation.Missing = made.Record.Variation.Factors
 	}
@@ -348,19 +292,18 @@ func (b *Builder) again(ctx context.Context, c *closure, made *builder.Made) err
 }
 
 // rebuiltInputs compares the inputs that were built again in s, because they are named by their content or by what is.
-func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Store) ([]builder.Mismatch, error) {
+func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Backend) ([]builder.Mismatch, error) {
 	var differ []builder.Mismatch
 	for _, w := range c.graph.Wanted() {
 		first, ok := c.outputs[w]
 		if d := c.graph.Derivation(w.Drv); !ok || d.Outputs[0].Path != "" {
 			continue
 		}
-		alone := b.alone(s)
-		paths, err := alone.build(ctx, s, w.Drv, []string{w.Output}, true)
+		paths, err := s.Build(ctx, w.Drv, []string{w.Output})
 		if err != nil {
 			return nil, err
 		}
-		objects, err := alone.checked(ctx, s, []string{paths[w.Output]})
+		objects, err := checked(ctx, s, []string{paths[w.Output]})
 		if err != nil {
 			return nil, err
 		}
@@ -369,10 +312,10 @@ func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Store) ([]bui
 			continue
 		}
 		m := builder.Mismatch{Output: "of input " + filepath.Base(w.Drv) + ": " + w.Output, First: first.NAR, Second: second.NAR}
-		if m.A, err = b.add(ctx, c.store, first); err != nil {
+		if m.A, err = b.add(ctx, first); err != nil {
 			return nil, err
 		}
-		if m.B, err = b.add(ctx, s, second); err != nil {
+		if m.B, err = b.add(ctx, second); err != nil {
 			return nil, err
 		}
 		differ = append(differ, m)
@@ -381,8 +324,8 @@ func (b *Builder) rebuiltInputs(ctx context.Context, c *closure, s Store) ([]bui
 }
 
 // explain compares what differs.
-func explain(ctx context.Context, top string, differ []builder.Mismatch) error {
-	e := &NotReproducibleError{Drv: top, Differ: differ, Reports: map[string]*diff.Report{}}
+func explain(ctx context.Context, top, where string, differ []builder.Mismatch) error {
+	e := &NotReproducibleError{Drv: top, Differ: differ, Reports: map[string]*diff.Report{}, Where: where}
 	for _, m := range differ {
 		report, err := diff.Compare(ctx, m.A, m.B, diff.Options{})
 		if ctx.Err() != nil {
@@ -423,19 +366,19 @@ func (b *Builder) carried(ctx context.Context, c *closure, flakes []manifest.Bui
 		return nil
 	}
 	for _, path := range c.graph.Sources() {
-		if err := carry(path, c.store.file(path)); err != nil {
+		if err := carry(path, c.store.File(path)); err != nil {
 			return nil, err
 		}
 	}
 	for _, f := range flakes {
-		tree, err := storepath.Source(storepath.Nix, "source", f.Ref.Digest, nil, false)
+		tree, err := storepath.Source(c.store.Kind().Dir, "source", f.Ref.Digest, nil, false)
 		if err != nil {
 			return nil, err
 		}
 		if _, known := c.sources[tree.String()]; known || f.URL != "" {
 			continue
 		}
-		if err := carry(f.Ref.Location, c.store.file(tree.String())); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := carry(f.Ref.Location, c.store.File(tree.String())); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -465,4 +408,10 @@ func bundle(g *drv.Graph) ([]byte, error) {
 	}
 	err := w.Close()
 	return buf.Bytes(), err
+}
+
+// isFile reports whether there is a regular file at a path.
+func isFile(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
 }

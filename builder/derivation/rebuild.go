@@ -1,4 +1,4 @@
-package nix
+package derivation
 
 import (
 	"bytes"
@@ -22,25 +22,22 @@ import (
 	"arch.network/runner"
 )
 
-// Rebuild builds again what a claim says, in a new store, from what the receipt carries, what the fetcher finds, and what Nix can get or build
-// of the inputs in b.At, and compares every output. What is built of a flake is evaluated again, too: whoever signs a claim vouches for all of
-// it. The results are those of builder.Rebuild; as is judge, which compares and explains.
+// Rebuild builds again what a claim says, as a second build is, from what the receipt carries, what the fetcher finds, and what the backend can
+// get or build of the inputs in b.At, and compares every output. What is built of a flake is evaluated again, too: whoever signs a claim vouches
+// for all of it. The results are those of builder.Rebuild; as is judge, which compares and explains.
 func (b *Builder) Rebuild(ctx context.Context, judge *builder.Builder, r *builder.Rebuild, receipt *attest.Receipt, originals map[string]string) error {
-	if !b.At.own() {
-		return &DaemonError{}
-	}
 	again := &rebuild{Builder: b, of: r, claim: r.Build.Spec.Derivation}
 	c, err := again.prepare(ctx, receipt)
 	if err == nil {
 		err = again.compare(ctx, judge, c, originals)
 	}
 	if missing, ok := errors.AsType[*source.MissingError](err); ok {
-		judge.Fail(r, attest.InputsMissing, err, runner.Confinement{Driver: builder.DriverNix})
+		judge.Fail(r, attest.InputsMissing, err, runner.Confinement{Driver: b.At.Confinement().Driver})
 		r.Negative.Missing = missing.Inputs
 		return nil
 	}
 	if failed, ok := errors.AsType[*BuildError](err); ok {
-		judge.Fail(r, attest.FailedToBuild, failed, confinement(b.At))
+		judge.Fail(r, attest.FailedToBuild, failed, b.At.Confinement())
 		return nil
 	}
 	return err
@@ -66,10 +63,10 @@ func (r *rebuild) prepare(ctx context.Context, receipt *attest.Receipt) (*closur
 		return nil, err
 	}
 	g, err := drv.Load(top, func(path string) ([]byte, error) {
-		if data, ok := files[strings.TrimPrefix(path, storepath.Nix+"/")]; ok {
+		if data, ok := files[strings.TrimPrefix(path, r.At.Kind().Dir+"/")]; ok {
 			return data, nil
 		}
-		return r.At.readDerivation(path)
+		return reader(r.At)(path)
 	})
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &source.MissingError{Inputs: []string{r.claim.Ref.String()}, Cure: "take the receipt as arch build wrote it: it carries the derivations"}
@@ -83,14 +80,14 @@ func (r *rebuild) prepare(ctx context.Context, receipt *attest.Receipt) (*closur
 	if err := r.bringAll(ctx, g); err != nil {
 		return nil, err
 	}
-	if err := r.evaluateAgain(ctx); err != nil {
+	if err := r.At.EvaluateAgain(ctx, r.of.Build, r.Fetch); err != nil {
 		return nil, err
 	}
-	c, err := r.Nix.closure(ctx, r.At, top)
+	c, err := open(ctx, r.At, top)
 	if err != nil {
 		return nil, err
 	}
-	return c, r.Nix.realise(ctx, c)
+	return c, c.realise(ctx)
 }
 
 // openBundles returns every derivation that the receipt carries, by the last element of its path. Nothing is checked here.
@@ -151,9 +148,9 @@ func (r *rebuild) claimed(path string) (digest.SHA256, bool) {
 
 // bringAll brings the sources and the derivations of a graph into the store, each after what it refers to.
 func (r *rebuild) bringAll(ctx context.Context, g *drv.Graph) error {
-	var objects []export
+	var objects []Import
 	var inputs []manifest.BuildInput
-	missing, err := r.Nix.invalid(ctx, r.At, append(g.Sources(), g.Paths()...))
+	missing, err := r.At.Missing(ctx, append(g.Sources(), g.Paths()...))
 	if err != nil {
 		return err
 	}
@@ -175,9 +172,9 @@ func (r *rebuild) bringAll(ctx context.Context, g *drv.Graph) error {
 		if err != nil {
 			return err
 		}
-		objects = append(objects, export{path: in.Ref.Location, file: trees[in.Name].Path, refs: refs})
+		objects = append(objects, Import{Path: in.Ref.Location, File: trees[in.Name].Path, References: refs})
 	}
-	if err := r.Nix.bring(ctx, r.At, inOrder(objects)); err != nil {
+	if err := r.At.Import(ctx, inOrder(objects)); err != nil {
 		return err
 	}
 	return r.bringDerivations(ctx, g, missing)
@@ -191,7 +188,7 @@ func referencesOf(ctx context.Context, at, file string, g *drv.Graph) ([]string,
 			candidates = append(candidates, c)
 		}
 	}
-	o, err := readAt(ctx, at, file, candidates)
+	o, err := Read(ctx, at, file, candidates)
 	if err != nil {
 		return nil, err
 	}
@@ -202,25 +199,25 @@ func referencesOf(ctx context.Context, at, file string, g *drv.Graph) ([]string,
 }
 
 // inOrder sorts objects so that each comes after those that it refers to.
-func inOrder(objects []export) []export {
-	var out []export
+func inOrder(objects []Import) []Import {
+	var out []Import
 	waiting := map[string]bool{}
 	for _, o := range objects {
-		waiting[o.path] = true
+		waiting[o.Path] = true
 	}
 	for len(objects) > 0 {
 		before := len(out)
-		objects = slices.DeleteFunc(objects, func(o export) bool {
-			ready := !slices.ContainsFunc(o.refs, func(ref string) bool { return waiting[ref] && ref != o.path })
+		objects = slices.DeleteFunc(objects, func(o Import) bool {
+			ready := !slices.ContainsFunc(o.References, func(ref string) bool { return waiting[ref] && ref != o.Path })
 			if ready {
 				out = append(out, o)
 			}
 			return ready
 		})
 		for _, o := range out[before:] {
-			delete(waiting, o.path)
+			delete(waiting, o.Path)
 		}
-		if len(out) == before { // in a circle: Nix will say so
+		if len(out) == before { // in a circle: the backend will say so
 			return append(out, objects...)
 		}
 	}
@@ -229,12 +226,12 @@ func inOrder(objects []export) []export {
 
 // bringDerivations writes the derivations that the store lacks.
 func (r *rebuild) bringDerivations(ctx context.Context, g *drv.Graph, missing map[string]bool) error {
-	dir, err := os.MkdirTemp(r.Temp, "arch-nix-*")
+	dir, err := os.MkdirTemp(r.Temp, "arch-derivations-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	var objects []export
+	var objects []Import
 	for _, p := range g.Paths() {
 		if !missing[p] {
 			continue
@@ -244,84 +241,12 @@ func (r *rebuild) bringDerivations(ctx context.Context, g *drv.Graph, missing ma
 		if err := os.WriteFile(file, d.Encode(), 0o444); err != nil {
 			return err
 		}
-		objects = append(objects, export{path: p, file: file, refs: d.References()})
+		objects = append(objects, Import{Path: p, File: file, References: d.References()})
 	}
-	return r.Nix.bring(ctx, r.At, objects)
+	return r.At.Import(ctx, objects)
 }
 
-// evaluateAgain evaluates the flake that the claim names: it must give the derivation.
-func (r *rebuild) evaluateAgain(ctx context.Context) error {
-	if len(r.claim.Flakes) == 0 {
-		return nil
-	}
-	for i, f := range r.claim.Flakes {
-		err := r.bringFlake(ctx, f)
-		if _, missing := errors.AsType[*source.MissingError](err); missing && i > 0 {
-			continue // Nix gets it from where the lock file says, if it is needed
-		}
-		if err != nil {
-			return err
-		}
-	}
-	top := r.claim.Flakes[0]
-	tree, err := storepath.Source(storepath.Nix, "source", top.Ref.Digest, nil, false)
-	if err != nil {
-		return err
-	}
-	inputs, err := lockedInputs(r.At.file(tree.String()), top.Dir)
-	if err != nil {
-		return err
-	}
-	if !slices.Equal(inputs, r.claim.Flakes[1:]) {
-		return r.lie("its flake locks other inputs than it lists")
-	}
-	got, err := r.Nix.evaluateTree(ctx, r.At, "evaluate the claim's flake", top, r.claim.Attribute)
-	if failed, ok := errors.AsType[*CommandError](err); ok {
-		return &source.MissingError{Inputs: []string{r.claim.Flakes[0].Ref.String()}, Cure: failed.Error()}
-	}
-	if err != nil {
-		return err
-	}
-	if got != r.claim.Ref.Location {
-		return r.lie("its flake gives the derivation %s, not %s", got, r.claim.Ref.Location)
-	}
-	return nil
-}
-
-// bringFlake brings the tree of a flake into the store: from the receipt or an archive, or from where it may be found.
-func (r *rebuild) bringFlake(ctx context.Context, f manifest.BuildFlake) error {
-	at, err := storepath.Source(storepath.Nix, "source", f.Ref.Digest, nil, false)
-	if err != nil {
-		return err
-	}
-	if valid, err := r.Nix.isValid(ctx, r.At, at.String()); err != nil || valid {
-		return err
-	}
-	trees, err := r.Fetch.FetchAll(ctx, []manifest.BuildInput{{Name: f.Ref.Location, Ref: f.Ref}}, "")
-	if _, missing := errors.AsType[*source.MissingError](err); missing && fetchable(f.URL) && !r.Nix.Offline {
-		_, nixErr := r.Nix.run(ctx, r.At, call{act: "fetch " + f.URL, program: "nix", verb: []string{"flake", "metadata"}, args: []string{"--json", f.URL}})
-		if valid, validErr := r.Nix.isValid(ctx, r.At, at.String()); nixErr == nil && validErr == nil && valid {
-			return nil
-		}
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	return r.Nix.bring(ctx, r.At, []export{{path: at.String(), file: trees[f.Ref.Location].Path}})
-}
-
-// fetchable reports whether Nix may be told to fetch from a place that only a claim names: it is no option, no local file, and no program.
-func fetchable(place string) bool {
-	for _, scheme := range []string{"github:", "gitlab:", "sourcehut:", "https://", "git+https://"} {
-		if strings.HasPrefix(place, scheme) {
-			return true
-		}
-	}
-	return false
-}
-
-// compare checks the claim's dependencies against what is in the store, builds in a new store, and has the result judged.
+// compare checks the claim's dependencies against what is in the store, builds again, and has the result judged.
 func (r *rebuild) compare(ctx context.Context, judge *builder.Builder, c *closure, originals map[string]string) error {
 	made := &builder.Made{Manifest: r.of.Build}
 	var err error
@@ -332,18 +257,15 @@ func (r *rebuild) compare(ctx context.Context, judge *builder.Builder, c *closur
 		return err
 	}
 	started := r.now()
-	return r.fresh(ctx, c, func(s Store, outputs map[string]Object) error {
+	return r.At.Again(ctx, r.order(c), func(_ Backend, outputs map[string]Object) error {
 		if err := r.checkDocument(c, outputs); err != nil {
 			return err
 		}
-		if made.Record, err = r.keep(ctx, s, r.of.Build, outputs); err != nil {
-			return err
-		}
-		if made.Record.Nix, err = r.Nix.version(ctx, r.At); err != nil {
+		if made.Record, err = r.keep(ctx, r.of.Build, outputs); err != nil {
 			return err
 		}
 		made.Record.Started, made.Record.Finished = started, r.notBefore(started)
-		if made.ID, err = buildID(made); err != nil {
+		if made.ID, err = r.buildID(made); err != nil {
 			return err
 		}
 		return judge.Judge(ctx, r.of, made, originals)
@@ -385,7 +307,7 @@ func (r *rebuild) checkDependencies(c *closure, ours []attest.ResourceDescriptor
 		}
 	}
 	if len(others) > 0 {
-		return &source.MissingError{Inputs: others, Cure: "what Nix has or builds here has another content: rebuild those first, or find out who is right"}
+		return &source.MissingError{Inputs: others, Cure: "what the store has or builds here has another content: rebuild those first, or find out who is right"}
 	}
 	return nil
 }

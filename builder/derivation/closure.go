@@ -1,8 +1,9 @@
-package nix
+package derivation
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -18,7 +19,7 @@ import (
 
 // closure is a derivation with everything that it is built from, found in a store and checked there.
 type closure struct {
-	store   Store
+	store   Backend
 	top     string
 	graph   *drv.Graph
 	sources map[string]Object
@@ -26,26 +27,48 @@ type closure struct {
 	needs   []string              // outputs that the second build is given; what they refer to is, too
 }
 
-// closure reads the graph of a derivation and checks its sources.
-func (n *Nix) closure(ctx context.Context, s Store, top string) (*closure, error) {
-	g, err := drv.Load(top, s.readDerivation)
+// reader returns what reads the content of the .drv file at a path.
+func reader(b Backend) func(path string) ([]byte, error) {
+	return func(path string) ([]byte, error) { return ReadFile(b.File(path)) }
+}
+
+// ReadFile returns the content of a .drv file, by where it is on this machine.
+func ReadFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > drv.MaxSize:
+		return nil, fmt.Errorf("it is no regular file of at most %d bytes", drv.MaxSize)
+	}
+	return io.ReadAll(io.LimitReader(f, drv.MaxSize+1))
+}
+
+// open reads the graph of a derivation and checks its sources.
+func open(ctx context.Context, s Backend, top string) (*closure, error) {
+	g, err := drv.Load(top, reader(s))
 	if err != nil {
 		return nil, err
 	}
 	c := &closure{store: s, top: top, graph: g, outputs: map[drv.Wanted]Object{}}
-	if c.sources, err = n.checked(ctx, s, g.Sources()); err != nil {
+	if c.sources, err = checked(ctx, s, g.Sources()); err != nil {
 		return nil, err
 	}
-	if _, err := n.registered(ctx, s, []string{top}); err != nil {
+	if _, err := s.Hashes(ctx, []string{top}); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// realise has Nix build, or get from its substituters, what the derivations of the graph need, and checks each output.
-func (n *Nix) realise(ctx context.Context, c *closure) error {
+// realise has the backend build, or get from its substituters, what the derivations of the graph need, and checks each output.
+func (c *closure) realise(ctx context.Context) error {
 	named := map[drv.Wanted]string{}
-	var batch []string
+	var batch []drv.Wanted
 	for _, w := range c.graph.Wanted() {
 		d := c.graph.Derivation(w.Drv)
 		out, _ := d.Output(w.Output)
@@ -53,32 +76,30 @@ func (n *Nix) realise(ctx context.Context, c *closure) error {
 			continue
 		}
 		if named[w] = out.Path; out.Path != "" {
-			batch = append(batch, w.Drv+"!"+w.Output)
+			batch = append(batch, w)
 			continue
 		}
-		paths, err := n.build(ctx, c.store, w.Drv, []string{w.Output}, false)
+		paths, err := c.store.Build(ctx, w.Drv, []string{w.Output})
 		if err != nil {
 			return err
 		}
 		named[w] = paths[w.Output]
 	}
-	for some := range slices.Chunk(batch, maxArgs) {
-		if _, err := n.run(ctx, c.store, call{act: "realise what is needed", program: "nix-store", args: append([]string{"--realise"}, some...)}); err != nil {
-			return asBuildError(c.top, err)
-		}
+	if err := c.store.Realise(ctx, c.top, batch); err != nil {
+		return err
 	}
-	objects, err := n.checked(ctx, c.store, slices.Sorted(maps.Values(named)))
+	objects, err := checked(ctx, c.store, slices.Sorted(maps.Values(named)))
 	if err != nil {
 		return err
 	}
 	for w, path := range named {
 		o := objects[path]
-		if err := n.certify(ctx, c.store, c.graph.Derivation(w.Drv), w.Output, &o); err != nil {
+		if err := certify(ctx, c.store, c.graph.Derivation(w.Drv), w.Output, &o); err != nil {
 			return err
 		}
 		c.outputs[w] = o
 	}
-	return n.listNeeds(ctx, c)
+	return c.listNeeds(ctx)
 }
 
 // isPinned reports whether a derivation fixes the content of its output by a hash that pins it.
@@ -89,10 +110,10 @@ func isPinned(d *drv.Derivation) bool {
 
 // listNeeds finds what the build of the top derivation is given, and holds it to the hashes that are fixed. What is named by its content is left
 // out: it is built again.
-func (n *Nix) listNeeds(ctx context.Context, c *closure) error {
+func (c *closure) listNeeds(ctx context.Context) error {
 	seen := map[string]bool{}
 	fixed := map[string]*drv.Derivation{} // by output path
-	var realise []string
+	var realise []drv.Wanted
 	for todo := []string{c.top}; len(todo) > 0; {
 		path := todo[0]
 		todo = todo[1:]
@@ -108,7 +129,7 @@ func (n *Nix) listNeeds(ctx context.Context, c *closure) error {
 				continue
 			case drv.Fixed:
 				fixed[d.Outputs[0].Path] = d
-				realise = append(realise, in.Path)
+				realise = append(realise, drv.Wanted{Drv: in.Path, Output: d.Outputs[0].Name})
 			}
 			for _, name := range in.Outputs {
 				out, _ := d.Output(name)
@@ -119,18 +140,16 @@ func (n *Nix) listNeeds(ctx context.Context, c *closure) error {
 	slices.Sort(c.needs)
 	c.needs = slices.Compact(c.needs)
 	// The output of the top derivation may have been there without them.
-	for some := range slices.Chunk(realise, maxArgs) {
-		if _, err := n.run(ctx, c.store, call{act: "realise what is needed", program: "nix-store", args: append([]string{"--realise"}, some...)}); err != nil {
-			return asBuildError(c.top, err)
-		}
+	if err := c.store.Realise(ctx, c.top, realise); err != nil {
+		return err
 	}
-	objects, err := n.checked(ctx, c.store, slices.Sorted(maps.Keys(fixed)))
+	objects, err := checked(ctx, c.store, slices.Sorted(maps.Keys(fixed)))
 	if err != nil {
 		return err
 	}
 	for path, d := range fixed {
 		o := objects[path]
-		if err := n.certify(ctx, c.store, d, d.Outputs[0].Name, &o); err != nil {
+		if err := certify(ctx, c.store, d, d.Outputs[0].Name, &o); err != nil {
 			return err
 		}
 	}
@@ -138,7 +157,7 @@ func (n *Nix) listNeeds(ctx context.Context, c *closure) error {
 }
 
 // certify checks an output against what its derivation, or its own path, says of the content.
-func (n *Nix) certify(ctx context.Context, s Store, d *drv.Derivation, output string, o *Object) error {
+func certify(ctx context.Context, s Backend, d *drv.Derivation, output string, o *Object) error {
 	out, _ := d.Output(output)
 	method, algo := out.Address()
 	switch {
@@ -151,7 +170,7 @@ func (n *Nix) certify(ctx context.Context, s Store, d *drv.Derivation, output st
 			return &ChangedError{o.Path, "sha256:" + out.Hash + " by its derivation", got.String()}
 		}
 	case out.Hash == "" && out.Algo != "" && (method == storepath.Recursive || method == storepath.ByText || method == storepath.Flat) && algo == "sha256":
-		refs, err := n.references(ctx, s, o.Path)
+		refs, err := s.References(ctx, o.Path)
 		if err != nil {
 			return err
 		}
@@ -162,87 +181,20 @@ func (n *Nix) certify(ctx context.Context, s Store, d *drv.Derivation, output st
 	return nil
 }
 
-// references returns what Nix's database says that an object refers to, besides itself.
-func (n *Nix) references(ctx context.Context, s Store, path string) ([]string, error) {
-	text, err := n.run(ctx, s, call{act: "look up references of " + path, program: "nix-store", args: []string{"--query", "--references", path}})
+// Built realises all outputs of a derivation that b has, and checks them.
+func Built(ctx context.Context, b Backend, top string, d *drv.Derivation) (map[string]Object, error) {
+	paths, err := b.Build(ctx, top, nil)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(strings.Fields(string(text)), func(ref string) bool { return ref == path }), nil
-}
-
-// BuildError says that Nix could not build a derivation.
-type BuildError struct {
-	Drv string
-	*CommandError
-}
-
-// Tail returns the end of the log, which is untrusted.
-func (e *BuildError) Tail() string { return e.Output }
-
-func asBuildError(path string, err error) error {
-	if c, ok := err.(*CommandError); ok && isBuildFailure(c.Status) {
-		c.Act = "build " + path
-		return &BuildError{path, c}
-	}
-	return err
-}
-
-// build realises all outputs of a derivation and returns the paths of some; with none named, of all.
-func (n *Nix) build(ctx context.Context, s Store, path string, outputs []string, oneCPU bool) (map[string]string, error) {
-	data, err := s.readDerivation(path)
-	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", path, err)
-	}
-	d, err := drv.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", path, err)
-	}
-	if len(outputs) == 0 {
-		for _, o := range d.Outputs {
-			outputs = append(outputs, o.Name)
-		}
-	}
-	all := call{act: "build " + path, program: "nix-store", args: []string{"--realise", path}, oneCPU: oneCPU}
-	if _, err := n.run(ctx, s, all); err != nil {
-		return nil, asBuildError(path, err)
-	}
-	paths := map[string]string{}
-	for _, name := range outputs {
-		o, ok := d.Output(name)
-		if !ok {
-			return nil, fmt.Errorf("build %s: it has no output %q", path, name)
-		}
-		if paths[name] = o.Path; o.Path != "" {
-			continue
-		}
-		// One by one: what is printed is then the path of this one.
-		text, err := n.run(ctx, s, call{act: "find output " + name + " of " + path, program: "nix-store", args: []string{"--realise", path + "!" + name}})
-		if err != nil {
-			return nil, asBuildError(path, err)
-		}
-		paths[name] = strings.TrimSpace(string(text))
-		if _, err := storepath.Parse(paths[name]); err != nil {
-			return nil, fmt.Errorf("find output %s of %s: %w", name, path, err)
-		}
-	}
-	return paths, nil
-}
-
-// built realises all outputs of the top derivation and checks them.
-func (n *Nix) built(ctx context.Context, s Store, top string, d *drv.Derivation, oneCPU bool) (map[string]Object, error) {
-	paths, err := n.build(ctx, s, top, nil, oneCPU)
-	if err != nil {
-		return nil, err
-	}
-	objects, err := n.checked(ctx, s, slices.Sorted(maps.Values(paths)))
+	objects, err := checked(ctx, b, slices.Sorted(maps.Values(paths)))
 	if err != nil {
 		return nil, err
 	}
 	outputs := map[string]Object{}
 	for name, path := range paths {
 		o := objects[path]
-		if err := n.certify(ctx, s, d, name, &o); err != nil {
+		if err := certify(ctx, b, d, name, &o); err != nil {
 			return nil, err
 		}
 		outputs[name] = o
@@ -319,16 +271,41 @@ func (c *closure) fixed(path string, d *drv.Derivation) ([]attest.ResourceDescri
 	return list, nil
 }
 
-// urls returns where a fixed derivation says that it fetches from, as fetchurl, builtin:fetchurl, fetchgit and fetchzip write it.
+// urls returns where a fixed derivation says that it fetches from, as fetchurl, builtin:fetchurl, fetchgit and fetchzip of Nix write it, or
+// builtin:download and builtin:git-download of Guix.
 func urls(d *drv.Derivation) []string {
 	var list []string
 	for _, name := range []string{"url", "urls"} {
 		if value, ok := d.Lookup(name); ok {
-			list = append(list, strings.Fields(value)...)
+			list = append(list, words(value)...)
 		}
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// words returns the words of a text; if it is an expression of Scheme, the strings in it.
+func words(text string) []string {
+	if !strings.HasPrefix(text, `"`) && !strings.HasPrefix(text, "(") {
+		return strings.Fields(text)
+	}
+	var list []string
+	for {
+		_, rest, ok := strings.Cut(text, `"`)
+		if !ok {
+			return list
+		}
+		var word strings.Builder
+		for rest != "" && rest[0] != '"' {
+			if rest[0] == '\\' && len(rest) > 1 {
+				rest = rest[1:]
+			}
+			word.WriteByte(rest[0])
+			rest = rest[1:]
+		}
+		list = append(list, word.String())
+		text = strings.TrimPrefix(rest, `"`)
+	}
 }
 
 // narOfFile returns the NAR hash of a regular file.
@@ -340,10 +317,4 @@ func narOfFile(data []byte) digest.SHA256 {
 	_, _ = w.Write(data)
 	_ = w.Close()
 	return sum.Sum()
-}
-
-// isFile reports whether an object is a regular file.
-func (s Store) isFile(path string) bool {
-	info, err := os.Lstat(s.file(path))
-	return err == nil && info.Mode().IsRegular()
 }

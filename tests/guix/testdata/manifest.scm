@@ -1,0 +1,1 @@
+(specifications->manifest '("tiny" "small@1.0"))
