@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,8 @@ import (
 )
 
 // Deliver writes every output of made into the directory dir, each under its name and in the form its type says, and
-// returns their paths. An output appears complete or not at all; what was there under the name before is replaced.
+// returns their paths. An output appears complete or not at all; what was there under the name before is replaced, unless it is the
+// very file that would be written.
 func (b *Builder) Deliver(ctx context.Context, made *Made, dir string) ([]string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make result directory: %w", err)
@@ -31,13 +33,32 @@ func (b *Builder) Deliver(ctx context.Context, made *Made, dir string) ([]string
 		write := func(temp string) error {
 			return writeOutput(ctx, made.Manifest, made.Manifest.Spec.Outputs[i], out, temp)
 		}
-		if err := replace(path, write); err != nil {
-			return nil, fmt.Errorf("deliver output %s: %w", out.Name, err)
+		if !isDelivered(ctx, out, path, made.Manifest.Spec.SourceDateEpoch) {
+			if err := replace(path, write); err != nil {
+				return nil, fmt.Errorf("deliver output %s: %w", out.Name, err)
+			}
 		}
 		end(path)
 		paths = append(paths, path)
 	}
 	return paths, nil
+}
+
+// isDelivered reports whether path already is what copyOut makes of an output that is a file: bytes, permissions, time, and nobody
+// else's. Reading it costs less than writing it again.
+func isDelivered(ctx context.Context, out Output, path string, epoch int64) bool {
+	if out.Type != manifest.OutputFile && out.Type != manifest.OutputWasm {
+		return false
+	}
+	info, err := os.Lstat(path)
+	if err != nil || !info.ModTime().Equal(time.Unix(epoch, 0)) || info.Mode() != 0o644 && info.Mode() != 0o755 {
+		return false
+	}
+	if st := info.Sys().(*syscall.Stat_t); st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
+		return false
+	}
+	sum, _, err := nar.Hash(ctx, path, nar.Options{})
+	return err == nil && sum == out.NAR
 }
 
 // writeOutput writes the delivered form of out at the new path temp.

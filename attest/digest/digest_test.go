@@ -150,7 +150,7 @@ func TestJSON(t *testing.T) {
 
 // sizes are around the buffers of OfReader and Stream.
 func sizes() []int {
-	return []int{0, 1, 63, 64, 128<<10 - 1, 128 << 10, 128<<10 + 1, 512<<10 - 1, 512 << 10, 512<<10 + 1, 5<<20 + 17}
+	return []int{0, 1, 63, 64, 128<<10 - 1, 128 << 10, 128<<10 + 1, 512<<10 - 1, 512 << 10, 512<<10 + 1, 4<<20 - 1, 4 << 20, 4<<20 + 1, 9<<20 + 17}
 }
 
 func sample(n int) []byte {

@@ -43,8 +43,8 @@ func (w *Writer) Reset() {
 	w.size = 0
 }
 
-// firstRead is how much OfReader reads before it starts a Stream: most of what is hashed is smaller,
-// and needs neither its goroutine nor its buffers.
+// firstRead is how much OfReader reads before it makes a Stream: most of what is hashed is smaller,
+// and does not need its buffer.
 const firstRead = 128 << 10
 
 // OfReader reads r to its end and returns the hash and the number of bytes. Long inputs are hashed beside

@@ -166,7 +166,7 @@ func SignatureOf(s dsse.Signature) (Signature, error) {
 	if len(s.Sig) == 0 {
 		return Signature{}, errors.New("the envelope has no readable signature there")
 	}
-	if !patterns["identity"].re().MatchString(s.KeyID) {
+	if !patterns["identity"].match(s.KeyID) {
 		return Signature{}, fmt.Errorf("keyid %q is no identity; want %s", s.KeyID, patterns["identity"].says)
 	}
 	alg, err := algOf(s.KeyID)

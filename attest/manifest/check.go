@@ -40,7 +40,7 @@ func checkHead(p *problems, doc Document) {
 	}
 	h := doc.Head()
 	for _, f := range []struct{ name, value string }{{"created", h.Created}, {"expires", h.Expires}} {
-		if _, err := parseInstant(f.value); f.value != "" && patterns["time"].re().MatchString(f.value) && err != nil {
+		if _, err := parseInstant(f.value); f.value != "" && patterns["time"].match(f.value) && err != nil {
 			p.add("metadata."+f.name, "", "%q is no time of the calendar", f.value)
 		}
 	}
@@ -149,7 +149,7 @@ func checkMap(p *problems, path string, v reflect.Value, r rules) {
 			p.add(at, cure, "%s", msg)
 			continue
 		}
-		if rule := patterns[r.keys]; r.keys != "" && !rule.re().MatchString(k.String()) {
+		if rule := patterns[r.keys]; r.keys != "" && !rule.match(k.String()) {
 			p.add(at, "want "+rule.says, "%q cannot be a key here", k.String())
 			continue
 		}
@@ -184,7 +184,7 @@ func checkString(p *problems, path, s string, enum []string, r rules) {
 	}
 	if rule := patterns[r.pattern]; r.pattern != "" {
 		clean := r.pattern != "abspath" || pathClean(s)
-		if !rule.re().MatchString(s) || !clean {
+		if !rule.match(s) || !clean {
 			p.add(path, "want "+rule.says, "%q is not allowed here", shorten(s))
 		}
 	}

@@ -13,8 +13,12 @@ import (
 type pattern struct {
 	text string                // regular expression, in the common subset of RE2 and ECMA 262
 	re   func() *regexp.Regexp // compiled when first used: all of them would cost every start 3 ms
+	fits func(string) bool     // whether a string is within the bounds of text that re does not have; nil: it has all
 	says string                // completes "want …"
 }
+
+// match reports whether s follows the rule.
+func (p pattern) match(s string) bool { return (p.fits == nil || p.fits(s)) && p.re().MatchString(s) }
 
 const (
 	dnsLabel    = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
@@ -25,19 +29,19 @@ const (
 
 // patterns are the rules that the schema tags of fields name.
 var patterns = map[string]pattern{
-	"name":          rule(`^`+dnsLabel+`(\.`+dnsLabel+`)*$`, "lower-case letters, digits and '-', in labels joined by '.'"),
-	"owner":         rule(`^[a-z][a-z0-9-]*:[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$`, "KIND:NAME, such as user:alice"),
-	"label":         rule(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$`, "at most 128 letters, digits, '.', '_', '/' and '-', with a letter or digit first and last"),
+	"name":          bounded(parts(".", 63), `^`+dnsLabel+`(\.`+dnsLabel+`)*$`, "lower-case letters, digits and '-', in labels joined by '.'"),
+	"owner":         bounded(owned, `^[a-z][a-z0-9-]*:[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$`, "KIND:NAME, such as user:alice"),
+	"label":         bounded(upTo(128), `^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$`, "at most 128 letters, digits, '.', '_', '/' and '-', with a letter or digit first and last"),
 	"time":          rule(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$`, "a time in UTC to the second, such as 2026-01-31T12:00:00Z"),
 	"identity":      rule(`^(`+identityRE+`)$`, "an identity: did:key:z…, openpgp: and 40 upper-case hexadecimal digits, or sha256: and the hexadecimal key id"),
 	"audience":      rule(`^(`+identityRE+`|`+dnsLabel+`(\.`+dnsLabel+`)*)$`, "an identity (did:key:z…) or the name of a node or pool"),
 	"base64":        rule(`^([A-Za-z0-9+/]{2,}|[A-Za-z0-9_-]{2,})={0,2}$`, "base64"),
-	"filename":      rule(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`, "at most 128 letters, digits, '.', '_', '+' and '-', with a letter or digit first"),
+	"filename":      bounded(upTo(128), `^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`, "at most 128 letters, digits, '.', '_', '+' and '-', with a letter or digit first"),
 	"abspath":       rule(`^(/|(/[^/]+)+)$`, "an absolute path without empty, '.' and '..' elements and without a slash at the end"),
-	"env":           rule(`^[A-Za-z_][A-Za-z0-9_]{0,255}$`, "the name of an environment variable: letters, digits and '_', not a digit first"),
-	"symbol":        rule(`^[A-Za-z0-9_.$:-]{1,256}$`, "the name of an exported function"),
-	"nonce":         rule(`^[A-Za-z0-9_-]{8,128}$`, "8 to 128 letters, digits, '_' and '-'"),
-	"imageUser":     rule(`^[a-z0-9_][a-z0-9_.-]{0,63}(:[a-z0-9_][a-z0-9_.-]{0,63})?$`, "USER or USER:GROUP"),
+	"env":           bounded(upTo(256), `^[A-Za-z_][A-Za-z0-9_]{0,255}$`, "the name of an environment variable: letters, digits and '_', not a digit first"),
+	"symbol":        bounded(upTo(256), `^[A-Za-z0-9_.$:-]{1,256}$`, "the name of an exported function"),
+	"nonce":         bounded(upTo(128), `^[A-Za-z0-9_-]{8,128}$`, "8 to 128 letters, digits, '_' and '-'"),
+	"imageUser":     bounded(parts(":", 64), `^[a-z0-9_][a-z0-9_.-]{0,63}(:[a-z0-9_][a-z0-9_.-]{0,63})?$`, "USER or USER:GROUP"),
 	"netCapability": rule(`^egress:(`+hostPattern+`:)?`+portRE+`(/udp)?$`, "egress:PORT or egress:HOST:PORT"),
 	"fsCapability":  rule(`^(read|write):(/|(/[^/]+)+)$`, "read:/PATH or write:/PATH"),
 	"cdiDevice":     rule(`^[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9._-]*=[A-Za-z0-9][A-Za-z0-9._:-]*$`, "a Container Device Interface name: VENDOR/CLASS=DEVICE"),
@@ -51,6 +55,43 @@ var patterns = map[string]pattern{
 
 func rule(text, says string) pattern {
 	return pattern{text: text, re: compiled(text), says: says}
+}
+
+// bounded is a rule whose expression has large bounds of repeats, {n,m}. A compiler of expressions makes m copies of what is repeated,
+// each inside the one before, which takes longer than all else that is done to a small document. So fits counts, and the expression that
+// is compiled leaves the bounds above open.
+func bounded(fits func(string) bool, text, says string) pattern {
+	re := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(open(text)) })
+	return pattern{text: text, re: re, fits: fits, says: says}
+}
+
+// open writes every {n,m} of an expression as {n,}. A comma is nowhere else in it.
+func open(text string) string {
+	parts := strings.Split(text, ",")
+	for i := range parts[1:] {
+		parts[i+1] = strings.TrimLeft(parts[i+1], "0123456789")
+	}
+	return strings.Join(parts, ",")
+}
+
+func upTo(n int) func(string) bool { return func(s string) bool { return len(s) <= n } }
+
+// parts says that what is between separators has at most n bytes.
+func parts(separator string, n int) func(string) bool {
+	return func(s string) bool {
+		for part := range strings.SplitSeq(s, separator) {
+			if len(part) > n {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// owned says that the name of an owner has at most 128 bytes.
+func owned(s string) bool {
+	_, name, _ := strings.Cut(s, ":")
+	return len(name) <= 128
 }
 
 // compiled returns what compiles an expression once, when it is first needed.

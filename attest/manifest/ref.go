@@ -130,11 +130,10 @@ func refText(s string) error {
 
 var (
 	ociName  = compiled(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[1-9][0-9]{0,4})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+$`)
-	ociTag   = compiled(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	ociTag   = bounded(upTo(128), `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`, "")
 	ociRef   = compiled(`^(.*?)(?::([^:/@]*))?$`)
 	modelRef = compiled(`^[a-z][a-z0-9+.-]*://[A-Za-z0-9][A-Za-z0-9._~/:+%-]*$`)
-	storeRef = compiled(`^/(?:nix|gnu)/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[A-Za-z0-9+_?=-][A-Za-z0-9+._?=-]{0,210}$`)
-	treeName = compiled(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+	storeRef = bounded(upTo(255), `^/(?:nix|gnu)/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[A-Za-z0-9+_?=-][A-Za-z0-9+._?=-]{0,210}$`, "")
 	commitID = compiled(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
@@ -145,7 +144,7 @@ func parseOCIRef(s, text string) (Ref, error) {
 	ref := Ref{Scheme: RefOCI, Location: m[1], Version: m[2]}
 	host, _, _ := strings.Cut(ref.Location, "/")
 	switch {
-	case name != ref.Location && !ociTag().MatchString(ref.Version):
+	case name != ref.Location && !ociTag.match(ref.Version):
 		return Ref{}, &refError{s, fmt.Sprintf("%q is no tag", ref.Version), ""}
 	case !ociName().MatchString(ref.Location):
 		return Ref{}, &refError{s, "not a reference of any known scheme", refCure}
@@ -198,7 +197,7 @@ func digestReason(err error) string {
 }
 
 func parseStoreRef(s string) (Ref, error) {
-	if path, _, _ := strings.Cut(s, "#"); !storeRef().MatchString(path) {
+	if path, _, _ := strings.Cut(s, "#"); !storeRef.match(path) {
 		return Ref{}, &refError{s, "not a path directly below /nix/store or /gnu/store", "write the whole store object: /nix/store/HASH-NAME#sha256-…"}
 	}
 	loc, d, err := cutSRI(s)
@@ -209,7 +208,7 @@ func parseStoreRef(s string) (Ref, error) {
 }
 
 func parseTreeRef(s, rest string) (Ref, error) {
-	if name, _, _ := strings.Cut(rest, "#"); !treeName().MatchString(name) {
+	if name, _, _ := strings.Cut(rest, "#"); !patterns["filename"].match(name) {
 		return Ref{}, &refError{s, "not tree:NAME#sha256-…", "a name is made of letters, digits, '.', '_', '+' and '-'"}
 	}
 	loc, d, err := cutSRI(s)

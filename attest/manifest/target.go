@@ -35,7 +35,7 @@ func parsePushTarget(s string) (Target, error) {
 	m := ociRef().FindStringSubmatch(strings.TrimPrefix(s, "oci:"))
 	name, tag := m[1], m[2]
 	host, _, _ := strings.Cut(name, "/")
-	if !ociName().MatchString(name) || (host != "localhost" && !strings.ContainsAny(host, ".:")) || (tag != "" && !ociTag().MatchString(tag)) || strings.HasSuffix(s, ":") {
+	if !ociName().MatchString(name) || (host != "localhost" && !strings.ContainsAny(host, ".:")) || (tag != "" && !ociTag.match(tag)) || strings.HasSuffix(s, ":") {
 		return Target{}, &refError{s, "not oci:HOST/REPOSITORY[:TAG]", ""}
 	}
 	return Target{Destination: s}, nil

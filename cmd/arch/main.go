@@ -56,7 +56,7 @@ func mainStatus() int {
 // run is the whole program: it executes one command line and returns the exit status.
 func run(ctx context.Context, args []string, in io.Reader, out, errout io.Writer) int {
 	a := newApp(in, out, errout)
-	root := newRootCommand(a)
+	root := newRootCommand(a, args...)
 	a.json = asksForJSON(args) // so that what is wrong with the other flags is told in JSON, too
 	root.SetArgs(args)
 	return a.exit(ctx, root.ExecuteContext(ctx))

@@ -103,14 +103,11 @@ func runPolicyPropose(a *app, path, current, trustPath, out string) error {
 	})
 }
 
-var (
-	versionLine = regexp.MustCompile(`(?m)^( +)version:[ ]+[0-9]+[ ]*$`)
-	rootLine    = regexp.MustCompile(`(?m)^ +trustRoot:[ ]+[^\n]*\n`)
-)
-
 // renumber writes next in the layout of src, which says what old does. Where that cannot be done by changing two lines, such as in
 // a document that carries signatures, it is written anew.
 func renumber(src []byte, old, next *manifest.Policy) ([]byte, error) {
+	versionLine := regexp.MustCompile(`(?m)^( +)version:[ ]+[0-9]+[ ]*$`)
+	rootLine := regexp.MustCompile(`(?m)^ +trustRoot:[ ]+[^\n]*\n`)
 	text := rootLine.ReplaceAll(src, nil)
 	if len(old.Signatures) == 0 && len(versionLine.FindAll(text, -1)) == 1 {
 		text = versionLine.ReplaceAll(text, fmt.Appendf(nil, "${1}version: %d\n${1}trustRoot: %s", next.Spec.Version, next.Spec.TrustRoot))

@@ -10,8 +10,74 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// newRootCommand returns the command tree. Each command has a file of its own; this table is all there is of them.
-func newRootCommand(a *app) *cobra.Command {
+// command is one of arch's commands: what it is called, and what makes it.
+type command struct {
+	name string
+	make func(*app) *cobra.Command
+}
+
+// commandGroup is commands that help lists together.
+type commandGroup struct {
+	id, title string
+	commands  []command
+}
+
+// commandGroups is all there is of commands below the root, each in a file of its own.
+func commandGroups() []commandGroup {
+	return []commandGroup{
+		{"main", "Artifacts and jobs:", []command{
+			{"build", newBuildCommand},
+			{"verify", newVerifyCommand},
+			{"rebuild", newRebuildCommand},
+			{"diff", newDiffCommand},
+			{"run", newRunCommand},
+			{"log", newLogCommand},
+			{"doctor", newDoctorCommand},
+			{"challenge", newChallengeCommand},
+			{"verify-sigs", newVerifySigsCommand},
+			{"receipts", newReceiptsCommand},
+		}},
+		{"node", "Jobs on a node:", []command{
+			{"submit", newSubmitCommand},
+			{"jobs", newJobsCommand},
+			{"job", newJobCommand},
+			{"why", func(a *app) *cobra.Command { return newWhyCommand(a, "arch why") }},
+			{"logs", newLogsCommand},
+			{"cancel", newCancelCommand},
+			{"quarantine", newQuarantineCommand},
+			{"archive", newArchiveCommand},
+			{"replay", newReplayCommand},
+			{"node", newNodeCommand},
+		}},
+		{"trust", "Documents, keys and trust:", []command{
+			{"key", newKeyCommand},
+			{"trust", newTrustCommand},
+			{"policy", newPolicyCommand},
+			{"sign", newSignCommand},
+			{"check", newCheckCommand},
+			{"wrap", newWrapCommand},
+			{"unwrap", newUnwrapCommand},
+			{"pin", newPinCommand},
+			{"explain", newExplainCommand},
+			{"schema", newSchemaCommand},
+			{"ledger", newLedgerCommand},
+		}},
+		{"bytes", "Bytes and the store:", []command{
+			{"hash", newHashCommand},
+			{"nar", newNarCommand},
+			{"instrument", newInstrumentCommand},
+			{"store", newStoreCommand},
+			{"serve-store", newServeStoreCommand},
+		}},
+		{"", "", []command{
+			{"version", newVersionCommand}, {"exit-status", func(*app) *cobra.Command { return newExitStatusTopic() }},
+		}},
+	}
+}
+
+// newRootCommand returns the tree of commands that the command line args can mean: those that it names anywhere, since the
+// first may be the value of a flag, or all if it names none. Making all of them would be a third of what starting the program costs.
+func newRootCommand(a *app, args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "arch",
 		Short: "Build bit for bit, sign receipts, rebuild and verify them",
@@ -34,31 +100,30 @@ Results go to stdout, everything else to stderr; with --json a result is one lin
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	a.addFlags(root.PersistentFlags())
-	root.AddGroup(
-		&cobra.Group{ID: "main", Title: "Artifacts and jobs:"},
-		&cobra.Group{ID: "node", Title: "Jobs on a node:"},
-		&cobra.Group{ID: "trust", Title: "Documents, keys and trust:"},
-		&cobra.Group{ID: "bytes", Title: "Bytes and the store:"},
-	)
-	for _, g := range []struct {
-		id       string
-		commands []*cobra.Command
-	}{
-		{"main", mainCommands(a)},
-		{"node", nodeCommands(a)},
-		{"trust", trustCommands(a)},
-		{"bytes", byteCommands(a)},
-	} {
-		for _, c := range g.commands {
-			c.GroupID = g.id
-			root.AddCommand(c)
-		}
+	if !addCommands(root, a, func(name string) bool { return slices.Contains(args, name) }) {
+		addCommands(root, a, func(string) bool { return true })
 	}
-	root.AddCommand(newVersionCommand(a), newExitStatusTopic())
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
 	finish(root)
 	return root
+}
+
+// addCommands makes the wanted commands and reports whether there are any.
+func addCommands(root *cobra.Command, a *app, wanted func(name string) bool) bool {
+	for _, g := range commandGroups() {
+		if g.id != "" && !root.ContainsGroup(g.id) {
+			root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		}
+		for _, c := range g.commands {
+			if wanted(c.name) {
+				made := c.make(a)
+				made.GroupID = g.id
+				root.AddCommand(made)
+			}
+		}
+	}
+	return root.HasSubCommands()
 }
 
 func (a *app) addFlags(flags *pflag.FlagSet) {
@@ -66,30 +131,6 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no notes")
 	flags.StringVar(&a.color, "color", "auto", "color: auto, always or never")
 	flags.StringVar(&a.storeDir, "store", "", "directory of the store (default $ARCH_STORE, or arch/store in $XDG_DATA_HOME)")
-}
-
-func mainCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{
-		newBuildCommand(a), newVerifyCommand(a), newRebuildCommand(a), newDiffCommand(a), newRunCommand(a), newLogCommand(a), newDoctorCommand(a), newChallengeCommand(a), newVerifySigsCommand(a), newReceiptsCommand(a),
-	}
-}
-
-func nodeCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{
-		newSubmitCommand(a), newJobsCommand(a), newJobCommand(a), newWhyCommand(a, "arch why"), newLogsCommand(a), newCancelCommand(a),
-		newQuarantineCommand(a), newArchiveCommand(a), newReplayCommand(a), newNodeCommand(a),
-	}
-}
-
-func trustCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{
-		newKeyCommand(a), newTrustCommand(a), newPolicyCommand(a), newSignCommand(a), newCheckCommand(a), newWrapCommand(a),
-		newUnwrapCommand(a), newPinCommand(a), newExplainCommand(a), newSchemaCommand(a), newLedgerCommand(a),
-	}
-}
-
-func byteCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{newHashCommand(a), newNarCommand(a), newInstrumentCommand(a), newStoreCommand(a), newServeStoreCommand(a)}
 }
 
 func newExitStatusTopic() *cobra.Command {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"regexp"
+	"sync"
 	"time"
 
 	"arch.network/attest/digest"
@@ -25,7 +26,7 @@ type request struct {
 }
 
 // ticketName is what tickets look like.
-var ticketName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+var ticketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`) })
 
 // maxTimeout is the longest that a request may name: what is longer than a job may take says nothing.
 const maxTimeout = int64(366 * 24 * time.Hour / time.Millisecond)
@@ -40,13 +41,13 @@ func (q request) validate() error {
 		return nil
 	case q.Ticket != "" && !q.Detach:
 		return protocolErrorf("only a detached job has a ticket")
-	case q.Ticket != "" && !ticketName.MatchString(q.Ticket):
+	case q.Ticket != "" && !ticketName().MatchString(q.Ticket):
 		return protocolErrorf("%.100q is no ticket", q.Ticket)
 	case len(q.Envelope) == 0 && q.Attach == "":
 		return protocolErrorf("there is no envelope")
 	case q.Attach != "" && (len(q.Envelope) > 0 || q.Timeout != 0 || q.Interpret || q.Detach):
 		return protocolErrorf("a job that is attached to cannot be changed")
-	case q.Attach != "" && !taskName.MatchString(q.Attach):
+	case q.Attach != "" && !taskName().MatchString(q.Attach):
 		return protocolErrorf("%.100q is no name of a job", q.Attach)
 	case q.Attach == "" && q.Cancel:
 		return protocolErrorf("there is no name of a job to cancel")

@@ -28,7 +28,7 @@ func (s *Server) revive(ctx context.Context) error {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
-		if !taskName.MatchString(name) {
+		if !taskName().MatchString(name) {
 			continue
 		}
 		t, err := openTask(s.tasks.dir, name)

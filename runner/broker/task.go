@@ -58,12 +58,13 @@ const (
 	maxOrder   = 2 * maxMessage
 )
 
-// taskName is what names look like; it is checked before one is used in a path.
-var taskName = regexp.MustCompile(`^job-[0-9a-f]{24}-[0-9a-f]{12}$`)
+// taskName is what names look like; it is checked before one is used in a path. It is compiled when first needed, since every start
+// of a program that can talk to the broker would pay for it.
+var taskName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^job-[0-9a-f]{24}-[0-9a-f]{12}$`) })
 
 // newTask writes a task to disk.
 func newTask(jobs, name string, o order) (_ *task, err error) {
-	if !taskName.MatchString(name) {
+	if !taskName().MatchString(name) {
 		return nil, fmt.Errorf("job name %q is none of the broker's", name)
 	}
 	t := &task{name: name, dir: filepath.Join(jobs, name), order: o, changed: make(chan struct{}), id: documentOf(o.Request)}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -35,11 +36,11 @@ func (e *Error) Hint() string {
 }
 
 // colours are the escape sequences with which Nix colours its messages.
-var colours = regexp.MustCompile(`\x1b\[[0-9;]*[A-Za-z]`)
+var colours = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\x1b\[[0-9;]*[A-Za-z]`) })
 
 // plain returns a text on one line and without what could move a terminal, at most 600 bytes of it.
 func plain(s string) string {
-	s = strings.Join(strings.Fields(colours.ReplaceAllString(s, "")), " ")
+	s = strings.Join(strings.Fields(colours().ReplaceAllString(s, "")), " ")
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '\uFFFD'
