@@ -16,7 +16,6 @@ import (
 	"arch.network/builder"
 	"arch.network/builder/diff"
 	"arch.network/builder/nix"
-	"arch.network/builder/nix/drv"
 )
 
 // nixFlags are the flags of every command that has Nix build.
@@ -127,13 +126,6 @@ func (w *workshop) showDifferences(err error) error {
 
 func asNotReproducible(err error) (*nix.NotReproducibleError, bool) {
 	return errors.AsType[*nix.NotReproducibleError](err)
-}
-
-// nixVerification returns the exit status of errors that say that something in a Nix store is not what it must be.
-func nixVerification(err error) (int, bool) {
-	_, changed := errors.AsType[*nix.ChangedError](err)
-	_, misplaced := errors.AsType[*drv.PathError](err)
-	return exitVerification, changed || misplaced
 }
 
 // rebuildNix rebuilds a claim of what Nix built.
