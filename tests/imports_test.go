@@ -88,6 +88,11 @@ const importRules = `
 	agent, agent/control/logview < agent/control/dashboard;
 	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
 
+	# What the programs have in common: settings, and manual pages.
+	attest/docfile < cmd/config;
+	NONE < cmd/manual;
+	cmd/config, cmd/manual < cmd/arch, cmd/arch-node-agent, cmd/arch-runnerd;
+
 	# The commands choose drivers and fetchers.
 	builder, builder/guix, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;
 	attest/ledger/hammer, attest/ledger/tilehttp, attest/ledger/witness < cmd/arch;
@@ -118,7 +123,7 @@ var doors = map[string][]string{
 	"filippo.io/edwards25519":                           {"attest/identity", "builder/guix/signature"},
 	"github.com/elastic/go-seccomp-bpf":                 {"runner/namespace"},
 	"github.com/landlock-lsm/go-landlock":               {"runner/namespace"},
-	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd"},
+	"github.com/spf13/cobra":                            {"cmd/arch", "cmd/arch-node-agent", "cmd/arch-runnerd", "cmd/manual"},
 	"github.com/transparency-dev/formats":               {"attest/ledger", "attest/ledger/notekey"},
 	"github.com/transparency-dev/tessera":               {"attest/ledger/sequencer"},
 	"k8s.io/klog/v2":                                    {"attest/ledger/sequencer"},

@@ -43,6 +43,19 @@ const maxLinks = 40
 
 // Read reads a document in YAML, or its DSSE envelope, and returns the envelope. Nothing is verified.
 func Read(path string) (*dsse.Envelope, error) {
+	data, err := Bytes(path)
+	if err != nil {
+		return nil, err
+	}
+	env, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return env, nil
+}
+
+// Bytes returns what is in such a file, whatever it is: a program's configuration is believed for the same reasons.
+func Bytes(path string) ([]byte, error) {
 	if _, err := walk(path); err != nil {
 		return nil, err
 	}
@@ -68,11 +81,7 @@ func Read(path string) (*dsse.Envelope, error) {
 	case len(data) > dsse.MaxEnvelope:
 		return nil, &Error{path, fmt.Sprintf("it has more than %d bytes", dsse.MaxEnvelope), ""}
 	}
-	env, err := Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return env, nil
+	return data, nil
 }
 
 // Parse makes an envelope of either form.

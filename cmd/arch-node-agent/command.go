@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent/control"
+	"arch.network/cmd/config"
 )
 
 const help = `Arch-node-agent takes signed jobs, admits what its policy allows, has them run confined, checks and keeps their results, and writes every
@@ -31,6 +32,9 @@ takes no jobs. Who starts it by hand, and is not root, needs no flag: its files 
 
 The policy and the trust root are verified when they are read, at the start, when they change and on SIGHUP; one that does not verify
 never replaces one that does. SIGTERM drains: nothing new is started, and what runs is left to its units.
+
+Every flag may also be a line of the configuration file (--config; a YAML mapping, read strictly: "listen: [127.0.0.1:7340]"), or an
+environment variable, ARCH_NODE_ and its name in capitals with _ for -. Flags go before variables, these before the file.
 
 EXIT STATUS: 0 it was stopped, or --check-config found nothing; 1 error; 2 usage; 3 the trust root or the policy cannot be relied on.`
 
@@ -49,6 +53,8 @@ type options struct {
 	offline             bool
 	slots               int
 	adopt, check        bool
+	config              string
+	man, show           bool
 }
 
 func newCommand(w wiring) *cobra.Command {
@@ -71,6 +77,17 @@ func newCommand(w wiring) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if o.man {
+				_, err := c.OutOrStdout().Write(book().Page(c))
+				return err
+			}
+			settings, err := settle(c.Flags(), o.config, at.config)
+			if err != nil {
+				return err
+			}
+			if o.show {
+				return config.Table(c.OutOrStdout(), settings, true)
+			}
 			if err := o.validate(); err != nil {
 				return err
 			}
@@ -110,6 +127,9 @@ func newCommand(w wiring) *cobra.Command {
 	f.BoolVar(&o.check, "check-config", false, "read and verify the trust root and the policy, and do nothing")
 	f.StringVar(&o.logFormat, "log-format", "text", "text, json or journal")
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long to wait, when stopped, for what is about to be decided")
+	f.StringVar(&o.config, "config", "", "configuration file (default: "+at.config+", if there is one)")
+	f.BoolVar(&o.show, "show-config", false, "print every setting with where it comes from, and do nothing")
+	f.BoolVar(&o.man, "man", false, "print the manual page, and do nothing")
 	return c
 }
 

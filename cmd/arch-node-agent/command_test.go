@@ -212,7 +212,7 @@ func TestTwoAgents(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range []string{"job.yaml", "--listen x", "--listen :0", "--listen 1.2.3.4:70000", "--host a:b", "--log-format loud", "--operator no-such-user-here", "--operator-group no-such-group", "--drain -1s", "--state=", "--nothing"} {
+	for _, args := range []string{"job.yaml", "--listen x", "--listen :0", "--listen 1.2.3.4:70000", "--host a:b", "--log-format loud", "--operator no-such-user-here", "--operator-group no-such-group", "--drain -1s", "--state=", "--nothing", "--config testdata/typo.yaml"} {
 		var errout strings.Builder
 		if status := run(t.Context(), memory, strings.Fields(args), io.Discard, &errout); status != exitUsage || !strings.HasPrefix(errout.String(), "arch-node-agent: error: ") {
 			t.Errorf("%s: exit status %d: %s", args, status, errout.String())
@@ -221,6 +221,68 @@ func TestUsage(t *testing.T) {
 	var out strings.Builder
 	if status := run(t.Context(), memory, []string{"--help"}, &out, io.Discard); status != exitOK || !strings.Contains(out.String(), "arch-node-agent --listen 127.0.0.1:7340 --policy /etc/arch/policy.yaml") || !strings.Contains(out.String(), "EXIT STATUS") {
 		t.Errorf("--help: exit status %d:\n%s", status, out.String())
+	}
+}
+
+// TestBadInput gives the program every kind of thing that is not what it reads, where it only looks and where it would start. Whatever comes of
+// it, it is never success, never silence, and never a panic.
+func TestBadInput(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, content := range map[string]string{
+		"empty": "", "garbage": "\x00\xff{[\x1b]0;owned\x07\n\"", "brace": "{", "null": "null", "binary": "\x7fELF\x02\x01\x01", "yaml": "a: 1\n", "list": "- a\n",
+		"json": `{"payloadType":"x","payload":"eA==","signatures":[]}`, "lines": strings.Repeat("{}\n", 5000), "anchor": "listen: &a [x]\n", "two": "a: 1\n---\nb: 2\n",
+	} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir("directory", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo("fifo", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"--show-config --config @", "--check-config --trust @", "--check-config --policy @", "--check-config --trust @ --policy @", "--driver @", "--listen @", "--operator @", "--slots @", "--drain @", "@"} {
+		for _, input := range []string{"empty", "garbage", "brace", "null", "binary", "yaml", "list", "json", "lines", "anchor", "two", "missing", "directory", "fifo"} {
+			if command == "--show-config --config @" && input == "empty" {
+				continue // a file that sets nothing
+			}
+			args := strings.Fields(strings.ReplaceAll(command, "@", input))
+			var errout strings.Builder
+			status := run(t.Context(), memory, args, io.Discard, &errout)
+			if status == exitOK || status > exitTrust || strings.Count(errout.String(), "arch-node-agent: error: ") != 1 {
+				t.Errorf("%s: exit status %d: %q", strings.Join(args, " "), status, errout.String())
+			}
+		}
+	}
+}
+
+// TestSettings shows where each setting comes from.
+func TestSettings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(file, []byte("# a node\nread: true\nlisten: [127.0.0.1:1, 127.0.0.1:2]\ndrain: 1m\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("ARCH_NODE_SLOTS", "7")
+	t.Setenv("ARCH_NODE_DRAIN", "2m")
+	var out strings.Builder
+	if status := run(t.Context(), memory, []string{"--show-config", "--config", file, "--drain", "3m"}, &out, io.Discard); status != exitOK {
+		t.Fatal(out.String())
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(strings.ReplaceAll(out.String(), file, "FILE")) {
+		name, rest, _ := strings.Cut(line, " ")
+		got[name] = strings.Join(strings.Fields(rest), " ")
+	}
+	for name, want := range map[string]string{
+		"read": "true file FILE:2:1", "listen": "127.0.0.1:1 127.0.0.1:2 file FILE:3:1", "slots": "7 environment ARCH_NODE_SLOTS", "drain": "3m0s flag --drain", "driver": "auto default", "name": "- default",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	if _, ok := got["check-config"]; ok {
+		t.Error("check-config is a setting")
 	}
 }
 

@@ -7,13 +7,13 @@ import (
 )
 
 // places are where a node keeps and finds things unless flags say otherwise.
-type places struct{ socket, state, policy, trust string }
+type places struct{ socket, state, policy, trust, config string }
 
 // defaultPlaces returns those of a service for root, and for a service whose unit names what is different. Who starts the program by hand as
 // anybody else gets their own, below the XDG base directories, with the trust root that `arch` uses, too: so it starts, with nothing set up.
 func defaultPlaces(uid int, getenv func(string) string) places {
 	system := places{
-		socket: client.DefaultSocket, state: "/var/lib/arch-node-agent", policy: "/etc/arch/policy.yaml", trust: "/etc/arch/trust.yaml",
+		socket: client.DefaultSocket, state: "/var/lib/arch-node-agent", policy: "/etc/arch/policy.yaml", trust: "/etc/arch/trust.yaml", config: "/etc/arch/agent.yaml",
 	}
 	dir := func(xdg, fallback string) string {
 		if d := getenv(xdg); filepath.IsAbs(d) { // the specification ignores relative ones
@@ -30,6 +30,7 @@ func defaultPlaces(uid int, getenv func(string) string) places {
 	}
 	own := places{
 		state: filepath.Join(state, "arch-node-agent"), policy: filepath.Join(config, "arch/policy.yaml"), trust: filepath.Join(config, "arch/trust.yaml"),
+		config: filepath.Join(config, "arch/agent.yaml"),
 	}
 	own.socket = filepath.Join(own.state, "socket")
 	if runtime != "" {

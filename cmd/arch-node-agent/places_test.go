@@ -16,7 +16,7 @@ import (
 )
 
 func TestDefaultPlaces(t *testing.T) {
-	system := places{"/run/arch-node-agent/socket", "/var/lib/arch-node-agent", "/etc/arch/policy.yaml", "/etc/arch/trust.yaml"}
+	system := places{"/run/arch-node-agent/socket", "/var/lib/arch-node-agent", "/etc/arch/policy.yaml", "/etc/arch/trust.yaml", "/etc/arch/agent.yaml"}
 	for _, tt := range []struct {
 		name string
 		uid  int
@@ -27,13 +27,13 @@ func TestDefaultPlaces(t *testing.T) {
 		{"a service", 990, nil, system},
 		{"a relative home", 1000, map[string]string{"HOME": "home"}, system},
 		{"somebody", 1000, map[string]string{"HOME": "/home/a", "XDG_RUNTIME_DIR": "/run/user/1000"}, places{
-			"/run/user/1000/arch-node-agent/socket", "/home/a/.local/state/arch-node-agent", "/home/a/.config/arch/policy.yaml", "/home/a/.config/arch/trust.yaml",
+			"/run/user/1000/arch-node-agent/socket", "/home/a/.local/state/arch-node-agent", "/home/a/.config/arch/policy.yaml", "/home/a/.config/arch/trust.yaml", "/home/a/.config/arch/agent.yaml",
 		}},
 		{"no session", 1000, map[string]string{"HOME": "/home/a"}, places{
-			"/home/a/.local/state/arch-node-agent/socket", "/home/a/.local/state/arch-node-agent", "/home/a/.config/arch/policy.yaml", "/home/a/.config/arch/trust.yaml",
+			"/home/a/.local/state/arch-node-agent/socket", "/home/a/.local/state/arch-node-agent", "/home/a/.config/arch/policy.yaml", "/home/a/.config/arch/trust.yaml", "/home/a/.config/arch/agent.yaml",
 		}},
 		{"moved directories", 1000, map[string]string{"XDG_STATE_HOME": "/s", "XDG_CONFIG_HOME": "/c", "XDG_RUNTIME_DIR": "r"}, places{
-			"/s/arch-node-agent/socket", "/s/arch-node-agent", "/c/arch/policy.yaml", "/c/arch/trust.yaml",
+			"/s/arch-node-agent/socket", "/s/arch-node-agent", "/c/arch/policy.yaml", "/c/arch/trust.yaml", "/c/arch/agent.yaml",
 		}},
 	} {
 		got := defaultPlaces(tt.uid, func(name string) string { return tt.env[name] })

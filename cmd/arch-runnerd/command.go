@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"arch.network/cmd/config"
 	"arch.network/runner/broker"
 )
 
@@ -30,6 +31,9 @@ Both files are read for each job: a new policy counts at once. They must belong 
 
 With --driver systemd every job is a transient unit; it needs to be uid 0, without any capability. With --driver namespace
 it works without systemd, and is confined less: see arch doctor.
+
+Every flag may also be a line of the configuration file (--config; a YAML mapping, read strictly: "pool: 4"), or an environment variable,
+ARCH_RUNNERD_ and its name in capitals with _ for -. Flags go before variables, these before the file.
 
 EXIT STATUS: 0 it was stopped, or --check-config found nothing; 1 error; 2 usage; 3 the trust root or the policy cannot be
 relied on.`
@@ -49,6 +53,8 @@ type options struct {
 	keep          time.Duration
 	drain         time.Duration
 	check         bool
+	config        string
+	man, show     bool
 }
 
 func newCommand() *cobra.Command {
@@ -64,6 +70,17 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if o.man {
+				_, err := c.OutOrStdout().Write(book().Page(c))
+				return err
+			}
+			settings, err := settle(c.Flags(), o.config, defaultConfig)
+			if err != nil {
+				return err
+			}
+			if o.show {
+				return config.Table(c.OutOrStdout(), settings, true)
+			}
 			if err := o.validate(); err != nil {
 				return err
 			}
@@ -92,6 +109,9 @@ func newCommand() *cobra.Command {
 	f.DurationVar(&o.keep, "keep", 24*time.Hour, "how long a result that nobody takes is kept, from the job's start")
 	f.DurationVar(&o.drain, "drain", 0, "how long running jobs may go on when the broker is stopped")
 	f.BoolVar(&o.check, "check-config", false, "read and verify the trust root and the policy, and do nothing")
+	f.StringVar(&o.config, "config", "", "configuration file (default: "+defaultConfig+", if there is one)")
+	f.BoolVar(&o.show, "show-config", false, "print every setting with where it comes from, and do nothing")
+	f.BoolVar(&o.man, "man", false, "print the manual page, and do nothing")
 	return c
 }
 

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// config writes what the program trusts.
-func config(t *testing.T) (trust, policy string) {
+// goodFiles writes what the program trusts.
+func goodFiles(t *testing.T) (trust, policy string) {
 	t.Helper()
 	dir := t.TempDir()
 	trust, policy = filepath.Join(dir, "trust.json"), filepath.Join(dir, "policy.json")
@@ -46,7 +46,7 @@ func config(t *testing.T) (trust, policy string) {
 }
 
 func TestCommandLine(t *testing.T) {
-	trust, policy := config(t)
+	trust, policy := goodFiles(t)
 	forged := filepath.Join(t.TempDir(), "forged.json")
 	if err := os.WriteFile(forged, envelope(t, housePolicy(), "alice"), 0o644); err != nil {
 		t.Fatal(err)
@@ -56,6 +56,14 @@ func TestCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(open, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	settings := filepath.Join(t.TempDir(), "runnerd.yaml")
+	if err := os.WriteFile(settings, []byte("pool: 4\nuser: [alice, bob]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mistaken := filepath.Join(t.TempDir(), "runnerd.yaml")
+	if err := os.WriteFile(mistaken, []byte("pol: 4\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	check := []string{"--check-config", "--user", "0", "--trust", trust, "--policy", policy}
@@ -69,6 +77,13 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"help", []string{"--help"}, exitOK, "EXIT STATUS: 0", ""},
 		{"a good configuration", check, exitOK, "policy house version 1 is good", ""},
+		{"settings with their origins", []string{"--show-config", "--config", settings, "--jobs", "3"}, exitOK, settings + ":1:1", ""},
+		{"a list in the file", []string{"--show-config", "--config", settings}, exitOK, "alice bob", ""},
+		{"a mistaken setting", with("--config", mistaken), exitUsage, "", "runnerd.yaml:1:1: there is no setting \"pol\"\narch-runnerd: hint: the settings are "},
+		{"a configuration that is missing", with("--config", "/none"), exitUsage, "", "/none"},
+		{"a policy as configuration", with("--config", policy), exitUsage, "", policy},
+		{"a configuration that all may change", with("--config", open), exitUsage, "", "arch-runnerd: hint: chmod go-w"},
+		{"its manual page", []string{"--man"}, exitOK, ".TH \"ARCH\\-RUNNERD\" \"8\"", ""},
 		{"an unknown flag", []string{"--polizy", "x"}, exitUsage, "", "unknown flag: --polizy"},
 		{"an argument", []string{"job.yaml"}, exitUsage, "", `"job.yaml" is no flag`},
 		{"an unknown driver", with("--driver", "docker"), exitUsage, "", `"docker" is neither systemd nor namespace`},
@@ -100,7 +115,7 @@ func TestProgram(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("cannot run here: root is whom the program lets ask")
 	}
-	trust, policy := config(t)
+	trust, policy := goodFiles(t)
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "arch-runnerd")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")

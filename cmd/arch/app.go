@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"arch.network/builder/store"
+	"arch.network/cmd/config"
 )
 
 // app is what every command shares: streams, global flags, and where things lie.
@@ -19,10 +19,15 @@ type app struct {
 	in       io.Reader
 	out      io.Writer // results and nothing else
 	err      io.Writer // progress, notes, errors
-	json     bool
+	json     bool      // results are for a program, so errors and notes are JSON
+	format   string    // of results, see formats; empty: JSON if json, else text
+	printed  bool      // a result has been written as YAML
 	quiet    bool
 	color    string // auto, always, never
 	storeDir string // of --store; empty: the default
+
+	configFile string           // of --config; empty: the usual ones
+	settings   []config.Setting // of the command that runs
 }
 
 func newApp(in io.Reader, out, errout io.Writer) *app {
@@ -64,12 +69,9 @@ func (a *app) logDir() (string, error) {
 	return filepath.Join(d, "log"), err
 }
 
-// openStore opens the store that --store, $ARCH_STORE or XDG names.
+// openStore opens the store that the setting or XDG names.
 func (a *app) openStore() (*store.Store, error) {
 	d := a.storeDir
-	if d == "" {
-		d = os.Getenv("ARCH_STORE")
-	}
 	if d == "" {
 		data, err := a.dir("ARCH_DATA", "XDG_DATA_HOME", ".local/share")
 		if err != nil {
@@ -80,17 +82,14 @@ func (a *app) openStore() (*store.Store, error) {
 	return store.Open(d)
 }
 
-// print writes the result of a command: v as one line of JSON with --json, else what text writes.
+// print writes the result of a command: v as one line of JSON with --json, or in the form of --output, else what text writes.
 func (a *app) print(v any, text func(s *screen)) error {
 	var data []byte
 	if a.json {
-		var buf bytes.Buffer
-		enc := json.NewEncoder(&buf)
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(v); err != nil {
+		var err error
+		if data, err = a.encode(v); err != nil {
 			return fmt.Errorf("write result: %w", err)
 		}
-		data = printableJSON(buf.Bytes())
 	} else {
 		s := &screen{color: a.colored(a.out)}
 		text(s)

@@ -16,7 +16,6 @@ import (
 	"arch.network/builder/diff"
 	"arch.network/builder/guix"
 	"arch.network/builder/nix"
-	"arch.network/builder/nix/drv"
 )
 
 // derivations are targets that Nix or Guix builds: one of the lists is empty.
@@ -144,13 +143,6 @@ func (w *workshop) showDifferences(err error) error {
 
 func asNotReproducible(err error) (*derivation.NotReproducibleError, bool) {
 	return errors.AsType[*derivation.NotReproducibleError](err)
-}
-
-// storeVerification returns the exit status of errors that say that something in a store is not what it must be.
-func storeVerification(err error) (int, bool) {
-	_, changed := errors.AsType[*derivation.ChangedError](err)
-	_, misplaced := errors.AsType[*drv.PathError](err)
-	return exitVerification, changed || misplaced
 }
 
 // rebuildDerivation rebuilds a claim of what Nix or Guix built.

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"strings"
 
-	"arch.network/attest"
-	"arch.network/attest/ledger"
-	"arch.network/attest/quorum"
 	"arch.network/builder"
 	"arch.network/builder/derivation"
-	"arch.network/builder/source"
+	"arch.network/cmd/manual"
 )
 
-// The exit statuses. exitHelp documents them; exitStatus is the only place that maps errors to them.
+// The exit statuses. exitStatuses documents them; classify is the only place that maps errors to them.
 const (
 	exitOK              = 0
 	exitError           = 1
@@ -29,23 +26,65 @@ const (
 	exitInterrupted     = 130
 )
 
-const exitHelp = `The exit status of every arch command:
+// exitStatuses says what each exit status means.
+func exitStatuses() []manual.Status {
+	return []manual.Status{
+		{Status: exitOK, Meaning: "it worked, and what was to be checked was checked"},
+		{Status: exitError, Meaning: "an error"},
+		{Status: exitUsage, Meaning: "the command line is wrong; nothing was done"},
+		{Status: exitDenied, Meaning: "denied by policy, or not enough of those who must agree did"},
+		{Status: exitVerification, Meaning: "verification failed"},
+		{Status: exitNotReproducible, Meaning: "not reproducible, or the two things compared differ"},
+		{Status: exitExecution, Meaning: "a step of a build, or a job, failed"},
+		{Status: exitInputsMissing, Meaning: "inputs are missing"},
+		{Status: exitUnreachable, Meaning: "the node cannot be reached, or what answers is none"},
+		{Status: exitTimeout, Meaning: "it took longer than --timeout"},
+		{Status: exitInterrupted, Meaning: "interrupted"},
+	}
+}
 
-    0  it worked, and what was to be checked was checked
-    1  an error
-    2  the command line is wrong; nothing was done
-    3  denied by policy, or not enough of those who must agree did
-    4  verification failed
-    5  not reproducible, or the two things compared differ
-    6  a step of a build, or a job, failed
-    7  inputs are missing
-    8  the node cannot be reached, or what answers is none
-    9  it took longer than --timeout
-  130  interrupted
-
+// exitHelp documents the exit statuses, and the codes of errors that have each.
+func exitHelp() string {
+	var b strings.Builder
+	b.WriteString("The exit status of every arch command, and the codes of the errors that end with it:\n\n")
+	for _, s := range exitStatuses() {
+		fmt.Fprintf(&b, "  %3d  %s\n", s.Status, s.Meaning)
+		var names []string
+		for _, c := range ours() {
+			if c.Status == s.Status {
+				names = append(names, c.Name)
+			}
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(&b, "       %s\n", wrapWords(names, 90, "\n       "))
+		}
+	}
+	b.WriteString(`
 Any other status is a failure too. arch doctor ends with 1 if a guarantee that jobs need does not hold here. Every failure says why on stderr, with --json as
-{"error":{"message":…,"hint":…,"exitStatus":…}} in one line.
-`
+{"error":{"code":…,"message":…,"hint":…,"exitStatus":…}} in one line; arch explain CODE tells more.
+`)
+	return b.String()
+}
+
+// wrapWords joins words by spaces into lines of at most width bytes.
+func wrapWords(words []string, width int, newline string) string {
+	var b strings.Builder
+	length := 0
+	for _, w := range words {
+		switch {
+		case length == 0:
+		case length+1+len(w) > width:
+			b.WriteString(newline)
+			length = 0
+		default:
+			b.WriteByte(' ')
+			length++
+		}
+		b.WriteString(w)
+		length += len(w)
+	}
+	return b.String()
+}
 
 // statusError is an error whose exit status its command knows.
 type statusError struct {
@@ -63,69 +102,9 @@ func usage(format string, args ...any) error {
 	return withStatus(exitUsage, fmt.Errorf(format, args...))
 }
 
-// exitStatus maps an error to the exit status.
-func exitStatus(ctx context.Context, err error) int {
-	if err == nil {
-		return exitOK
-	}
-	if e, ok := errors.AsType[*statusError](err); ok {
-		return e.status
-	}
-	if interrupted(ctx) { // whatever it broke
-		return exitInterrupted
-	}
-	if _, ok := errors.AsType[*builder.NotReproducibleError](err); ok {
-		return exitNotReproducible
-	}
-	if _, ok := errors.AsType[*builder.BuildError](err); ok {
-		return exitExecution
-	}
-	if _, ok := asNotReproducible(err); ok {
-		return exitNotReproducible
-	}
-	if _, ok := errors.AsType[*derivation.BuildError](err); ok {
-		return exitExecution
-	}
-	if status, ok := storeVerification(err); ok {
-		return status
-	}
-	if _, ok := errors.AsType[*JobError](err); ok {
-		return exitExecution
-	}
-	if _, ok := errors.AsType[*builder.ClaimError](err); ok {
-		return exitVerification
-	}
-	if _, ok := errors.AsType[*source.MissingError](err); ok {
-		return exitInputsMissing
-	}
-	if _, ok := errors.AsType[*quorum.UpdateError](err); ok {
-		return exitDenied
-	}
-	if _, ok := errors.AsType[*ledger.QuorumError](err); ok {
-		return exitDenied
-	}
-	if e, ok := errors.AsType[*attest.VerifyError](err); ok {
-		return verifyStatus(e.Class)
-	}
-	if status := remoteStatus(err); status != 0 {
-		return status
-	}
-	return exitError
-}
-
-// verifyStatus maps the class of a failed report to the exit status.
-func verifyStatus(c attest.Class) int {
-	switch c {
-	case attest.ClassPolicy:
-		return exitDenied
-	case attest.ClassDiffers:
-		return exitNotReproducible
-	}
-	return exitVerification
-}
-
 // errorResult is how --json shows an error.
 type errorResult struct {
+	Code       string `json:"code"` // see arch explain
 	Message    string `json:"message"`
 	Hint       string `json:"hint,omitempty"`
 	ExitStatus int    `json:"exitStatus"`
@@ -134,11 +113,12 @@ type errorResult struct {
 
 // exit shows err to the person or program that called, and returns the exit status.
 func (a *app) exit(ctx context.Context, err error) int {
-	status := exitStatus(ctx, err)
 	if err == nil {
-		return status
+		return exitOK
 	}
-	e := errorResult{Message: err.Error(), Hint: hintOf(err), ExitStatus: status}
+	kind := classify(ctx, err)
+	status := kind.Status
+	e := errorResult{Code: kind.Name, Message: err.Error(), Hint: hintOf(err), ExitStatus: status}
 	if failed, ok := errors.AsType[*builder.BuildError](err); ok {
 		e.Log = failed.Tail
 	}
@@ -148,11 +128,9 @@ func (a *app) exit(ctx context.Context, err error) int {
 	_, stopped := errors.AsType[*stoppedError](err)
 	switch {
 	case status == exitInterrupted && !stopped:
-		e = errorResult{Message: "interrupted; nothing half-written is left", ExitStatus: status}
-	case e.Hint == "" && status == exitUsage:
-		e.Hint = "--help tells how the command is used"
+		e = errorResult{Code: kind.Name, Message: "interrupted; nothing half-written is left", ExitStatus: status}
 	case e.Hint == "":
-		e.Hint = systemHint(err)
+		e.Hint = kind.hint()
 	}
 	if a.json {
 		a.jsonLine(map[string]errorResult{"error": e})

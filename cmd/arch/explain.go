@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"arch.network/agent/control/wire"
 	"arch.network/attest"
 	"arch.network/attest/manifest"
 )
@@ -16,19 +15,17 @@ import (
 func newExplainCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain PATH|CODE",
-		Short: "Explain a kind of document, one of its fields, or a problem of a node by its code",
-		Long: `Explain tells what a kind of document, or a field of one, means: its type, rule, values and fields below it. Of the code of a
-problem, which a node's API answers with, it tells when it comes up and what to do.
+		Short: "Explain a kind of document, one of its fields, or an error by its code",
+		Long: `Explain tells what a kind of document, or a field of one, means: its type, rule, values and fields below it. Of the code of an
+error, which --json shows and a node's API answers with, it tells when it comes up and what to do.
 
 The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `. The codes are ` + strings.Join(codeNames(), ", ") + `.`,
-		Example:   "  arch explain Build\n  arch explain Job.spec.resources\n  arch explain queue-full",
+		Example:   "  arch explain Build\n  arch explain Job.spec.resources\n  arch explain queue-full\n  arch explain not-reproducible",
 		Args:      cobra.ExactArgs(1),
 		ValidArgs: append(manifest.Kinds(), codeNames()...),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if code, ok := wire.Find(args[0]); ok {
-				return a.print(code, func(w *screen) {
-					fmt.Fprintf(w, "%s: %s (HTTP %d)\n  %s\n  what to do: %s\n", code.Name, code.Title, code.Status, code.Meaning, code.Cure)
-				})
+			if c, ok := findCode(args[0]); ok {
+				return a.print(c, c.text)
 			}
 			e, err := manifest.Explain(args[0])
 			if err != nil {
@@ -39,12 +36,12 @@ The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `. The codes are ` + st
 	}
 }
 
-func codeNames() []string {
-	var names []string
-	for _, c := range wire.Codes() {
-		names = append(names, c.Name)
+func (c explained) text(s *screen) {
+	fmt.Fprintf(s, "%s: ", c.Name)
+	if c.Title != "" {
+		fmt.Fprintf(s, "%s (HTTP %d)\n  ", c.Title, c.Status)
 	}
-	return names
+	fmt.Fprintf(s, "%s\n  what to do: %s\n  exit status: %d\n", c.Meaning, c.Cure, c.Exit)
 }
 
 func newSchemaCommand(a *app) *cobra.Command {

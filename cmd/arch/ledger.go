@@ -59,9 +59,6 @@ const httpTimeout = 30 * time.Second
 // open returns where the ledger is read from.
 func (f *ledgerFlags) open() (ledger.Source, error) {
 	at := f.ledger
-	if at == "" {
-		at = os.Getenv("ARCH_LEDGER")
-	}
 	switch {
 	case at == "":
 		return nil, hinted(usage("--ledger is missing"), "name the directory or the URL of a ledger, or set ARCH_LEDGER")

@@ -34,14 +34,14 @@ those of others; --new makes one, for the name --name, such as node7.example.org
 EXIT STATUS: 0 printed; 1 error; 2 usage.`,
 		Example: "  arch ledger keys --ledger /var/lib/arch/ledger > node7.policy\n  arch ledger keys --new --name node7.example.org/ledger node7.key\n  arch ledger keys node7.key",
 		Args:    cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				if create || name != "" {
 					return hinted(usage("--new and --name need a FILE"), "arch ledger keys --new --name NAME FILE")
 				}
 				return a.printLedgerPolicy(&f)
 			}
-			if f.ledger != "" {
+			if c.Flags().Changed("ledger") {
 				return usage("--ledger and FILE are two things to print the keys of")
 			}
 			if create != (name != "") {

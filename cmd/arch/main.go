@@ -2,7 +2,7 @@
 // them, rebuilds from receipts, and verifies all of it offline.
 //
 // Results go to stdout, everything else to stderr. An error is two lines, what is wrong and the way out, and has an exit
-// status that exitHelp documents. Text that comes from elsewhere is escaped before a terminal sees it.
+// status that exitStatuses documents. Text that comes from elsewhere is escaped before a terminal sees it.
 package main
 
 import (
@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"arch.network/runner/checkpoint"
@@ -62,13 +64,17 @@ func run(ctx context.Context, args []string, in io.Reader, out, errout io.Writer
 	return a.exit(ctx, root.ExecuteContext(ctx))
 }
 
-// asksForJSON reports whether --json is among the flags.
+// asksForJSON reports whether --json, or --output with a form for programs, is among the flags.
 func asksForJSON(args []string) bool {
-	for _, arg := range args {
-		switch arg {
-		case "--json":
+	for i, arg := range args {
+		form, ok := strings.CutPrefix(arg, "--output=")
+		if arg == "--output" && i+1 < len(args) {
+			form, ok = args[i+1], true
+		}
+		switch {
+		case arg == "--json", ok && form != formatText && slices.Contains(formats(), form):
 			return true
-		case "--":
+		case arg == "--":
 			return false
 		}
 	}

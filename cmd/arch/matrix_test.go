@@ -126,9 +126,15 @@ func TestBadInput(t *testing.T) {
 		{"completion", "@"},
 		{"version", "@"},
 		{"--color", "@", "version"},
+		{"--config", "@", "version"},
+		{"config", "view", "--config", "@"},
+		{"config", "@"},
+		{"version", "--output", "@"},
+		{"man", "@"},
+		{"man", "--dir", "artifact/@"},
 	}
 	allowed := map[string]bool{ // what is good input for these
-		"diff huge": true, "diff garbage": true, "store ls --store directory": true, "store ls --store missing": true,
+		"--config empty version": true, "version --output json": true, "version --output yaml": true, "config view --config empty": true, "diff huge": true, "diff garbage": true, "store ls --store directory": true, "store ls --store missing": true,
 		"key new --recipient": true,
 	}
 	for _, command := range commands {
@@ -179,7 +185,7 @@ func refuses(t *testing.T, in io.Reader, args ...string) {
 	}
 	status2, _, errout := arch(t, rewound(t, in), append(args, "--json")...)
 	lines := strings.Split(strings.TrimSpace(errout), "\n")
-	if last := lines[len(lines)-1]; status2 == exitOK || !strings.HasPrefix(last, `{"error":{"message":"`) {
+	if last := lines[len(lines)-1]; status2 == exitOK || !strings.HasPrefix(last, `{"error":{"code":"`) {
 		t.Errorf("with --json: exit status %d, last line %q", status2, last)
 	}
 }

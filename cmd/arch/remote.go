@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -14,7 +11,6 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/control/client"
-	"arch.network/agent/control/wire"
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 	"arch.network/attest/manifest"
@@ -29,7 +25,7 @@ func (f *remoteFlags) add(c *cobra.Command) {
 
 // open returns the node. It connects when it is asked something.
 func (f *remoteFlags) open() (*client.Client, error) {
-	c, err := client.New(cmp.Or(f.address, os.Getenv("ARCH_AGENT")))
+	c, err := client.New(f.address)
 	if err != nil {
 		return nil, withStatus(exitUsage, err)
 	}
@@ -129,23 +125,6 @@ func (f *reasonFlags) check() error {
 		return hinted(usage("a reason is missing"), "say why in one sentence: --reason '…'")
 	}
 	return nil
-}
-
-// remoteStatus maps the errors of nodes to exit statuses; zero: it is none of them.
-func remoteStatus(err error) int {
-	if _, ok := errors.AsType[*client.ConnectError](err); ok {
-		return exitUnreachable
-	}
-	if _, ok := errors.AsType[*client.AnswerError](err); ok {
-		return exitUnreachable
-	}
-	if _, ok := errors.AsType[*agent.DeniedError](err); ok {
-		return exitDenied
-	}
-	if e, ok := errors.AsType[*wire.Error](err); ok && e.Problem.Status == 403 {
-		return exitDenied
-	}
-	return 0
 }
 
 // jobStatus is what a job's end means for a command that waited for it.

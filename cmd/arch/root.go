@@ -61,6 +61,7 @@ func commandGroups() []commandGroup {
 			{"explain", newExplainCommand},
 			{"schema", newSchemaCommand},
 			{"ledger", newLedgerCommand},
+			{"config", newConfigCommand},
 		}},
 		{"bytes", "Bytes and the store:", []command{
 			{"hash", newHashCommand},
@@ -70,7 +71,7 @@ func commandGroups() []commandGroup {
 			{"serve-store", newServeStoreCommand},
 		}},
 		{"", "", []command{
-			{"version", newVersionCommand}, {"exit-status", func(*app) *cobra.Command { return newExitStatusTopic() }},
+			{"version", newVersionCommand}, {"man", newManCommand}, {"exit-status", func(*app) *cobra.Command { return newExitStatusTopic() }},
 		}},
 	}
 }
@@ -86,13 +87,14 @@ func newRootCommand(a *app, args ...string) *cobra.Command {
 It builds artifacts bit for bit from pinned inputs and signs a receipt; anyone can rebuild from the receipt and
 co-sign it; anyone can verify it, offline. It runs jobs of pinned content in confinement, with a receipt.
 
-Results go to stdout, everything else to stderr; with --json a result is one line of JSON, and so is an error.`,
+Results go to stdout, everything else to stderr; with --json a result is one line of JSON, and so is an error;
+--output yaml and jsonl (one line for each item of a list) are other forms of it.`,
 		Example: `  arch build --attest ./tests/examples/hello
   arch verify result/hello --receipts result/
   arch rebuild result/hello.receipt.jsonl`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.validate() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return a.prepare(c) },
 		Version:           version,
 	}
 	root.SetVersionTemplate("arch {{.Version}}\n")
@@ -105,7 +107,7 @@ Results go to stdout, everything else to stderr; with --json a result is one lin
 	}
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
-	finish(root)
+	finish(a, root)
 	return root
 }
 
@@ -130,11 +132,23 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&a.json, "json", false, "write results, and errors, as JSON")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no notes")
 	flags.StringVar(&a.color, "color", "auto", "color: auto, always or never")
+	flags.StringVar(&a.configFile, "config", "", "configuration file; see arch config")
 	flags.StringVar(&a.storeDir, "store", "", "directory of the store (default $ARCH_STORE, or arch/store in $XDG_DATA_HOME)")
 }
 
+// prepare is what comes before every command: its settings. Help works whatever is in the configuration.
+func (a *app) prepare(c *cobra.Command) error {
+	if c.Name() == "help" || strings.HasPrefix(c.Name(), "__complete") || c.HasParent() && c.Parent().Name() == "completion" {
+		return nil
+	}
+	if err := a.settle(c); err != nil {
+		return err
+	}
+	return a.validate()
+}
+
 func newExitStatusTopic() *cobra.Command {
-	return &cobra.Command{Use: "exit-status", Short: "What the exit statuses mean", Long: strings.TrimSpace(exitHelp)}
+	return &cobra.Command{Use: "exit-status", Aliases: []string{"exit-codes"}, Short: "What the exit statuses mean", Long: strings.TrimSpace(exitHelp())}
 }
 
 // newHelpCommand is cobra's, but help for what does not exist is an error.
@@ -168,7 +182,7 @@ func newHelpCommand(root *cobra.Command) *cobra.Command {
 
 // finish gives every command below c what all have in common: a wrong command line is a usage error with a way out, a
 // group of commands is no command itself, and the help tells the exit statuses.
-func finish(c *cobra.Command) {
+func finish(a *app, c *cobra.Command) {
 	c.SetFlagErrorFunc(flagError)
 	switch {
 	case c.Name() == "exit-status": // a help topic: no command
@@ -190,9 +204,29 @@ func finish(c *cobra.Command) {
 		}
 		c.Long += "\n\nEXIT STATUS: 0 done; 1 error; 2 usage."
 	}
-	for _, sub := range c.Commands() {
-		finish(sub)
+	if complete := c.ValidArgsFunction; complete != nil && c.Name() != "help" {
+		c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			_ = a.settle(c) // with what is wrong in the configuration, a completion has nowhere to say so
+			return complete(c, args, begun)
+		}
 	}
+	a.addOutput(c)
+	for _, sub := range c.Commands() {
+		finish(a, sub)
+	}
+}
+
+// addOutput gives a command --output, and -o where that is not the short form of --out.
+func (a *app) addOutput(c *cobra.Command) {
+	if c.HasSubCommands() || c.Name() == "exit-status" || c.HasParent() && c.Parent().Name() == "completion" {
+		return
+	}
+	short := "o"
+	if c.Flags().ShorthandLookup(short) != nil {
+		short = ""
+	}
+	c.Flags().VarP(formatFlag{a}, "output", short, "form of the results: "+strings.Join(formats(), ", "))
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
 // runGroup answers a command line that names a group of commands and none of them.
