@@ -36,6 +36,14 @@ func TestMain(m *testing.M) {
 // noRaceSleep is a GORACE: a process under the race detector waits a second before it exits, unless told not to.
 const noRaceSleep = "atexit_sleep_ms=0"
 
+// raced are the scripts whose arch is this binary, which has the race detector where the tests have: they serve, wait, run
+// several things at once or are interrupted. The others have the plain program, whose start costs a fraction of that;
+// what they say of mistakes and attacks is the same.
+var raced = []string{
+	"build", "build_hostile", "build_inputs", "challenge", "challenge_nix", "interrupt", "ledger", "nix_build", "node_mistakes", "rebuild",
+	"run", "run_checkpoint", "run_native", "serve_store", "store", "submit", "submit_content", "verify_sigs",
+}
+
 // TestScripts runs testdata/script. Each script has its own home, configuration and store below $WORK, and
 // finds there
 //
@@ -62,6 +70,11 @@ const noRaceSleep = "atexit_sleep_ms=0"
 //	nar PATH NAME             sets the environment variable NAME to the NAR hash of PATH, as SRI
 func TestScripts(t *testing.T) {
 	tool, worker := buildTool(t), buildWorker(t)
+	for _, name := range raced {
+		if _, err := os.Stat(filepath.Join("testdata/script", name+".txtar")); err != nil {
+			t.Fatalf("raced names a script that is not there: %v", err)
+		}
+	}
 	jobs, err := filepath.Abs("../../tests/examples/jobs")
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +95,9 @@ func TestScripts(t *testing.T) {
 				"GOMAXPROCS": "2", "GORACE": noRaceSleep,
 			} {
 				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
+			}
+			if !slices.Contains(raced, strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")) {
+				env.Setenv("PATH", filepath.Dir(worker)+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			}
 			for _, dir := range []string{"data", "data2"} { // Nix stores are read-only
 				env.Defer(func() { nar.RemoveAll(filepath.Join(env.WorkDir, dir)) })
