@@ -229,7 +229,7 @@ func TestUsage(t *testing.T) {
 func TestBadInput(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, content := range map[string]string{
-		"empty": "", "garbage": "\x00\xff{[\x1b]0;owned\x07\n\"", "brace": "{", "null": "null", "binary": "\x7fELF\x02\x01\x01", "yaml": "a: 1\n", "list": "- a\n",
+		"empty": "", "garbage": "\x00\xff{[\x1b]0;owned\x07\n\"", "brace": "{", "null": "null", "binary": "\x7fELF\x02\x01\x01", "yaml": "a: 1\n", "sequence": "- a\n",
 		"json": `{"payloadType":"x","payload":"eA==","signatures":[]}`, "lines": strings.Repeat("{}\n", 5000), "anchor": "listen: &a [x]\n", "two": "a: 1\n---\nb: 2\n",
 	} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
@@ -243,13 +243,15 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"--show-config --config @", "--check-config --trust @", "--check-config --policy @", "--check-config --trust @ --policy @", "--driver @", "--listen @", "--operator @", "--slots @", "--drain @", "@"} {
-		for _, input := range []string{"empty", "garbage", "brace", "null", "binary", "yaml", "list", "json", "lines", "anchor", "two", "missing", "directory", "fifo"} {
+		for _, input := range []string{"empty", "garbage", "brace", "null", "binary", "yaml", "sequence", "json", "lines", "anchor", "two", "missing", "directory", "fifo"} {
 			if command == "--show-config --config @" && input == "empty" {
 				continue // a file that sets nothing
 			}
 			args := strings.Fields(strings.ReplaceAll(command, "@", input))
 			var errout strings.Builder
-			status := run(t.Context(), memory, args, io.Discard, &errout)
+			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+			status := run(ctx, memory, args, io.Discard, &errout)
+			stop()
 			if status == exitOK || status > exitTrust || strings.Count(errout.String(), "arch-node-agent: error: ") != 1 {
 				t.Errorf("%s: exit status %d: %q", strings.Join(args, " "), status, errout.String())
 			}
