@@ -118,7 +118,7 @@ func TestProgram(t *testing.T) {
 	trust, policy := goodFiles(t)
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "arch-runnerd")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -49,7 +49,7 @@ func TestBroker(t *testing.T) {
 	dir := t.TempDir()
 	binary, arch := filepath.Join(dir, "arch-runnerd"), filepath.Join(dir, "arch")
 	for path, source := range map[string]string{binary: ".", arch: "../arch"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", path, source)
+		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", path, source)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build: %v\n%s", err, out)

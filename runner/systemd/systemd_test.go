@@ -135,7 +135,7 @@ func unitBinary(t testing.TB) string {
 	}
 	_, file, _, _ := runtime.Caller(0)
 	built := filepath.Join(t.TempDir(), "unit")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", built, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", built, ".")
 	cmd.Dir = filepath.Join(filepath.Dir(file), "testdata", "unit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -174,7 +174,7 @@ func program(t testing.TB) string {
 	}
 	_, self, _, _ := runtime.Caller(0)
 	built := filepath.Join(openDir(t), "attack")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", built, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", built, ".")
 	cmd.Dir = filepath.Join(filepath.Dir(self), "attack")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -198,13 +198,13 @@ func timeout(t *testing.T) time.Duration {
 
 func compile(t *testing.T, c Config, dir, to string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", to)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	args, cgo := []string{"-trimpath"}, "0" // as all programs of tests: so most of it is compiled already
 	if raceEnabled && c.Mode == Namespaces && !c.Static {
-		cmd.Args = append(cmd.Args, "-race")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+		args, cgo = []string{"-race"}, "1"
 	}
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-c", "-o", to}, args...)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("compile the tests of %s: %v\n%s", dir, err, out)
 	}
@@ -218,7 +218,7 @@ func Launcher(t testing.TB) string {
 	}
 	_, self, _, _ := runtime.Caller(0)
 	launcher := filepath.Join(workDir(t), "run")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", launcher, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", launcher, ".")
 	cmd.Dir = filepath.Join(filepath.Dir(self), "run")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

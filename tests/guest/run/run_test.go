@@ -23,7 +23,7 @@ func build(t *testing.T) string {
 		t.Skip("cannot run here: only root can start a guest")
 	}
 	launcher := filepath.Join(t.TempDir(), "run")
-	cmd := exec.Command("go", "build", "-o", launcher, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", launcher, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
