@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"maps"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,9 +10,7 @@ import (
 // TestPatternBounds holds each rule against its whole expression, as the schema has it, around its bounds.
 func TestPatternBounds(t *testing.T) {
 	rules := map[string]pattern{"ociTag": ociTag, "storeRef": storeRef}
-	for name, p := range patterns {
-		rules[name] = p
-	}
+	maps.Copy(rules, patterns)
 	store := "/nix/store/" + strings.Repeat("0", 32) + "-"
 	for name, p := range rules {
 		whole := regexp.MustCompile(p.text)
