@@ -359,7 +359,27 @@ func testRestart(t *testing.T) {
 	if after := systemctl(t, "list-units", "--plain", "--no-legend", "arch-job-*"); !strings.Contains(after, "running") {
 		t.Fatalf("the job did not outlive the broker: %q", after)
 	}
+	defer time.AfterFunc(2*time.Second, func() { wake(t) }).Stop() // while somebody waits for it
 	become(t, "attach")
+}
+
+// longSleep is what a job does until wake ends it, however long the broker takes to come back.
+var longSleep = []string{"/bin/busybox", "sleep", "1234"}
+
+func wake(t *testing.T) {
+	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range names {
+		if line, _ := os.ReadFile(name); string(line) != strings.Join(longSleep, "\x00")+"\x00" {
+			continue
+		}
+		var pid int
+		fmt.Sscanf(name, "/proc/%d/cmdline", &pid)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Errorf("end the job's sleep: %v", err)
+		}
+		return
+	}
+	t.Error("the job does not sleep any more")
 }
 
 // storePath is an object of a store of the guest's, which has no daemon: its pin vouches for it.
@@ -494,7 +514,7 @@ type writerFunc func(p []byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func testDetach(t *testing.T) {
-	j, content := busyboxJob(t, fmt.Sprintf("echo one; /bin/busybox sleep %.0f; echo two; echo result > /outputs/index", patience(5*time.Second, 25*time.Second).Seconds()))
+	j, content := busyboxJob(t, "echo one; "+strings.Join(longSleep, " ")+"; echo two; echo result > /outputs/index")
 	j.Spec.Outputs = map[string]manifest.Target{"index": {Destination: "store"}}
 	if guest.Inside() == guest.Namespaces {
 		detachModule(t)
