@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"arch.network/attest/digest"
@@ -30,7 +31,18 @@ const brokerPatience = 5 * time.Minute
 // Name implements Driver. It is the ticket with which the broker is asked, and under which it knows the execution beside the name that it
 // makes up: whenever this process ends, the next one finds what was asked for.
 func (b *Broker) Name(id digest.SHA256, instance string) string {
-	return "ask-" + id.Hex()[:24] + "-" + instance
+	return ticketPrefix + id.Hex()[:24] + "-" + instance
+}
+
+// ticketPrefix tells tickets from the broker's names.
+const ticketPrefix = "ask-"
+
+// heard returns the broker's name of an execution; empty: nothing but its ticket is known.
+func heard(name string) string {
+	if strings.HasPrefix(name, ticketPrefix) {
+		return ""
+	}
+	return name
 }
 
 // Run implements Driver.
@@ -69,7 +81,7 @@ func (b *Broker) follow(ctx context.Context, w Work, started bool) (Outcome, err
 		stdout.again()
 		stderr.again()
 		if started {
-			return b.Client.Attach(ctx, name, q)
+			return b.Client.Attach(ctx, heard(name), q)
 		}
 		return b.Client.Run(ctx, q)
 	})
@@ -90,7 +102,7 @@ func (b *Broker) follow(ctx context.Context, w Work, started bool) (Outcome, err
 // cancel ends an execution, whatever has become of ctx. One that the broker does not know has not started, and never will.
 func (b *Broker) cancel(ctx context.Context, name string) (broker.Response, error) {
 	ctx = context.WithoutCancel(ctx)
-	resp, err := insist(ctx, func() (broker.Response, error) { return b.Client.Cancel(ctx, name, broker.Request{}) })
+	resp, err := insist(ctx, func() (broker.Response, error) { return b.Client.Cancel(ctx, heard(name), broker.Request{Ticket: name}) })
 	if r, ok := errors.AsType[*broker.Refusal](err); ok && r.Code == broker.CodeUnknown {
 		return broker.Response{Result: runner.Result{Reason: runner.ReasonCancelled}}, nil
 	}

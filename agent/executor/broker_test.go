@@ -14,6 +14,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/executor"
+	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
 	"arch.network/builder/store"
 	"arch.network/runner"
@@ -145,6 +146,51 @@ func TestBrokerComesBack(t *testing.T) {
 	}
 	if got := n.log(j.ID, agent.LogQuery{Stream: "stdout"}); got != "begun\nhello\n" {
 		t.Errorf("it printed %q", got)
+	}
+}
+
+// TestBrokerKnowsTickets has a node end after it asked and before it heard the execution's name: the next one finds it by what it had written
+// down before it asked, and follows it, or ends it.
+func TestBrokerKnowsTickets(t *testing.T) {
+	begun, end := make(chan struct{}, 2), make(chan struct{})
+	dir := tempDir(t)
+	socket := newBroker(t, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return exits(ctx, spec)
+		case <-ctx.Done():
+			return runner.Result{Reason: runner.ReasonCancelled, Confinement: runner.Confinement{Driver: "test"}}, nil
+		}
+	}, newPolicy())
+	d := byBroker(t, dir, socket)
+	n := newNode(t, setup{dir: dir, driver: d}) // its store has what the jobs pin
+	ask := func(number int) executor.Work {
+		env := n.example("c-hello-wasm", nonce(number))
+		w := executor.Work{Envelope: env, Name: d.Name(digest.Of(env), "i1")}
+		ctx, leave := context.WithCancelCause(t.Context())
+		go func() {
+			<-begun
+			leave(executor.ErrLeave)
+		}()
+		if _, err := d.Run(ctx, w); !errors.Is(err, executor.ErrLeave) {
+			t.Fatalf("run: %v", err)
+		}
+		return w
+	}
+	w := ask(1)
+	if err := d.End(t.Context(), w.Name); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	if _, err := d.Attach(t.Context(), w); !errors.Is(err, executor.ErrNoSurvivor) {
+		t.Errorf("attach to what was ended: %v", err)
+	}
+	w = ask(2)
+	var heard string
+	w.Started = func(name string) error { heard = name; return nil }
+	close(end)
+	if o, err := d.Attach(t.Context(), w); err != nil || !o.Result.OK() || !strings.HasPrefix(heard, "job-") {
+		t.Errorf("attach: %+v, %v, heard %q", o, err, heard)
 	}
 }
 

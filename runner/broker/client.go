@@ -130,15 +130,25 @@ func (c *Client) Submit(ctx context.Context, q Request) (name string, err error)
 // errSubmitted ends the conversation of Submit.
 var errSubmitted = errors.New("the job has started")
 
-// Attach follows a detached job of the same user, by its name or its Ticket, from its start on, as Run would have. Of q, only where things go
-// counts.
+// Attach follows a detached job of the same user from its start on, as Run would have: the one of that name or, with no name, the one that
+// was asked for with q.Ticket. Otherwise, of q only where things go counts.
 func (c *Client) Attach(ctx context.Context, name string, q Request) (Response, error) {
-	return c.do(ctx, q, request{Version: protocolVersion, Attach: name})
+	return c.do(ctx, q, q.about(name))
 }
 
-// Cancel ends a detached job, and follows it to its end.
+// Cancel ends a detached job, which it finds as Attach does, and follows it to its end.
 func (c *Client) Cancel(ctx context.Context, name string, q Request) (Response, error) {
-	return c.do(ctx, q, request{Version: protocolVersion, Attach: name, Cancel: true})
+	first := q.about(name)
+	first.Cancel = true
+	return c.do(ctx, q, first)
+}
+
+// about is the frame that asks for a job that is there already.
+func (q Request) about(name string) request {
+	if name != "" {
+		return request{Version: protocolVersion, Attach: name}
+	}
+	return request{Version: protocolVersion, Ticket: q.Ticket}
 }
 
 func (c *Client) do(ctx context.Context, q Request, first request) (Response, error) {
@@ -151,7 +161,7 @@ func (c *Client) do(ctx context.Context, q Request, first request) (Response, er
 	if err != nil && !e.last && ctx.Err() != nil {
 		return Response{}, ctx.Err()
 	}
-	if e.last && !e.resp.ID.IsZero() && (first.Detach || first.Attach != "") {
+	if e.last && !e.resp.ID.IsZero() && (first.Detach || first.existing()) {
 		return resp, e.settle(resp, err)
 	}
 	return resp, err

@@ -77,14 +77,15 @@ func (t *tasks) put(n *task) {
 	t.bell.ring()
 }
 
-// find returns a task of a user, by its name or its ticket. Another's might as well not be there.
-func (t *tasks) find(name string, user uint32) (*task, error) {
+// find returns a task of a user, by its name or, with none, by its ticket. Another's might as well not be there.
+func (t *tasks) find(name, ticket string, user uint32) (*task, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, ok := t.list[name]
-	if !ok {
+	if name == "" {
+		name = ticket
 		for _, n = range t.list {
-			if ok = n.order.User == user && n.order.Request.Ticket == name; ok {
+			if ok = n.order.User == user && n.order.Request.Ticket == ticket; ok {
 				break
 			}
 		}
@@ -138,7 +139,7 @@ func (t *tasks) finish(n *task, k kind, message any) error {
 
 // attach is a connection to a job that is there already.
 func (c *session) attach(ctx context.Context, q request) error {
-	t, err := c.server.tasks.find(q.Attach, c.user)
+	t, err := c.server.tasks.find(q.Attach, q.Ticket, c.user)
 	if err != nil {
 		return err
 	}

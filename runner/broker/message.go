@@ -20,9 +20,14 @@ type request struct {
 	Interpret bool   `json:"interpret,omitempty"` // run a module without compiling it
 	Detach    bool   `json:"detach,omitempty"`    // the job goes on when the connection ends
 	Attach    string `json:"attach,omitempty"`    // instead of an envelope: the name of a detached job of the same user
-	Cancel    bool   `json:"cancel,omitempty"`    // with Attach: end it
-	Ticket    string `json:"ticket,omitempty"`    // with Detach: what the client calls it
+	Cancel    bool   `json:"cancel,omitempty"`    // with Attach or Ticket: end it
+	Ticket    string `json:"ticket,omitempty"`    // with Detach: what the client calls it; by itself: the job that it called so
 	Watch     bool   `json:"watch,omitempty"`     // instead of an envelope: tell of all detached jobs of the same user
+}
+
+// existing reports whether it is about a job that is there already.
+func (q request) existing() bool {
+	return q.Attach != "" || q.Ticket != "" && len(q.Envelope) == 0 && !q.Detach
 }
 
 // ticketName is what tickets look like.
@@ -39,17 +44,17 @@ func (q request) validate() error {
 		return protocolErrorf("who watches asks for nothing else")
 	case q.Watch:
 		return nil
-	case q.Ticket != "" && !q.Detach:
+	case q.Ticket != "" && !q.Detach && (len(q.Envelope) > 0 || q.Attach != ""):
 		return protocolErrorf("only a detached job has a ticket")
 	case q.Ticket != "" && !ticketName().MatchString(q.Ticket):
 		return protocolErrorf("%.100q is no ticket", q.Ticket)
-	case len(q.Envelope) == 0 && q.Attach == "":
+	case len(q.Envelope) == 0 && !q.existing():
 		return protocolErrorf("there is no envelope")
-	case q.Attach != "" && (len(q.Envelope) > 0 || q.Timeout != 0 || q.Interpret || q.Detach):
+	case q.existing() && (len(q.Envelope) > 0 || q.Timeout != 0 || q.Interpret || q.Detach):
 		return protocolErrorf("a job that is attached to cannot be changed")
 	case q.Attach != "" && !taskName().MatchString(q.Attach):
 		return protocolErrorf("%.100q is no name of a job", q.Attach)
-	case q.Attach == "" && q.Cancel:
+	case q.Cancel && !q.existing():
 		return protocolErrorf("there is no name of a job to cancel")
 	case q.Timeout < 0 || q.Timeout > maxTimeout:
 		return protocolErrorf("timeout %d is not from 0 to %d", q.Timeout, maxTimeout)

@@ -44,7 +44,7 @@ func (c *session) run(ctx context.Context) error {
 	switch {
 	case q.Watch:
 		return c.watch(ctx)
-	case q.Attach != "":
+	case q.existing():
 		return c.attach(ctx, q)
 	}
 	if t, err := c.server.tasks.ticket(c.user, q); err != nil {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,6 +181,53 @@ func TestTicketOutlivesBroker(t *testing.T) {
 	}
 	next.running()
 	settle(next.server.connections)
+}
+
+// TestByTicket follows and ends jobs of which only the ticket is known, as after a crash before their names were heard.
+func TestByTicket(t *testing.T) {
+	release := make(chan struct{})
+	w := newWorld(t, twoParts(release))
+	if _, err := w.client().Submit(t.Context(), w.request(sign(t, outputJob(), "alice", "bob"), "ask-1")); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	var out bytes.Buffer
+	if resp, err := w.client().Attach(t.Context(), "", Request{Ticket: "ask-1", Stdout: &out}); err != nil || out.String() != "onetwo" || !resp.Result.OK() {
+		t.Errorf("got %q, %+v, %v", out.String(), resp, err)
+	}
+	other := outputJob()
+	other.Metadata.Name = "endless"
+	w = newWorld(t, twoParts(nil))
+	if _, err := w.client().Submit(t.Context(), w.request(sign(t, other, "alice", "bob"), "ask-2")); err != nil {
+		t.Fatal(err)
+	}
+	w.server.tasks.mu.Lock()
+	for _, n := range w.server.tasks.list {
+		n.order.User++
+	}
+	w.server.tasks.mu.Unlock()
+	_, err := w.client().Cancel(t.Context(), "", Request{Ticket: "ask-2"})
+	wantUnknown(t, err) // it is another's
+	w.server.tasks.mu.Lock()
+	for _, n := range w.server.tasks.list {
+		n.order.User--
+	}
+	w.server.tasks.mu.Unlock()
+	if resp, err := w.client().Cancel(t.Context(), "", Request{Ticket: "ask-2"}); err != nil || resp.Result.Reason != runner.ReasonCancelled {
+		t.Errorf("cancel: got %+v, %v", resp, err)
+	}
+	for _, ask := range []func(context.Context, string, Request) (Response, error){w.client().Attach, w.client().Cancel} {
+		_, err := ask(t.Context(), "", Request{Ticket: "ask-3"})
+		wantUnknown(t, err)
+		for _, bad := range []string{"", "../ask"} {
+			_, err = ask(t.Context(), "", Request{Ticket: bad})
+			if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != CodeProtocol {
+				t.Errorf("ticket %q: %v", bad, err)
+			}
+		}
+	}
+	settle(w.server.connections)
+	settle(w.server.jobs)
 }
 
 // TestManyFollowers has several read the log of a running job.
