@@ -1,5 +1,5 @@
-// Package docfile reads signed documents from files that nobody but their administrator may change: the trust root, which is
-// believed because it lies where it lies, and the policy, whose signatures somebody else then checks.
+// Package docfile reads files that nobody but their administrator may change: signed documents, which are the trust root, believed because it
+// lies where it lies, and the policy, whose signatures somebody else then checks; and the configuration of programs.
 //
 // It promises that it looks at what it opened, not at what the name leads to afterwards; that the file, and each directory
 // in which a name on the way to it can be swapped, belongs to root or to the user of this process and cannot be written by

@@ -25,6 +25,7 @@ func TestDefaultPlaces(t *testing.T) {
 	}{
 		{"root", 0, map[string]string{"HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0"}, system},
 		{"a service", 990, nil, system},
+		{"a service of systemd, which has a home", 990, map[string]string{"HOME": "/home/990", "STATE_DIRECTORY": "/var/lib/arch-node-agent"}, system},
 		{"a relative home", 1000, map[string]string{"HOME": "home"}, system},
 		{"somebody", 1000, map[string]string{"HOME": "/home/a", "XDG_RUNTIME_DIR": "/run/user/1000"}, places{
 			"/run/user/1000/arch-node-agent/socket", "/home/a/.local/state/arch-node-agent", "/home/a/.config/arch/policy.yaml", "/home/a/.config/arch/trust.yaml", "/home/a/.config/arch/agent.yaml",

@@ -12,12 +12,8 @@ import (
 
 // settle gives the flags that were not given the values of the environment and of the configuration file, and returns all settings.
 func settle(flags *pflag.FlagSet, named, usual string) ([]config.Setting, error) {
-	file, err := config.Read(named, usual)
-	if err != nil {
-		return nil, badConfig(err)
-	}
 	known := config.Known{Names: config.Names(flags, "adopt-ledger", "check-config", "config", "help", "man", "show-config", "version"), Prefix: "ARCH_NODE_"}
-	settings, err := known.Apply(flags, file, os.Getenv)
+	settings, err := known.Settle(flags, os.Getenv, named, usual)
 	if err != nil {
 		return nil, badConfig(err)
 	}

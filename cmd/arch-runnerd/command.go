@@ -74,7 +74,7 @@ func newCommand() *cobra.Command {
 				_, err := c.OutOrStdout().Write(book().Page(c))
 				return err
 			}
-			settings, err := settle(c.Flags(), o.config, defaultConfig)
+			settings, err := settle(c.Flags(), o.config)
 			if err != nil {
 				return err
 			}

@@ -10,15 +10,11 @@ import (
 )
 
 // settle gives the flags that were not given the values of the environment and of the configuration file, and returns all settings.
-func settle(flags *pflag.FlagSet, named, usual string) ([]config.Setting, error) {
-	file, err := config.Read(named, usual)
-	if err != nil {
-		return nil, badConfig(err)
-	}
+func settle(flags *pflag.FlagSet, named string) ([]config.Setting, error) {
 	known := config.Known{Names: config.Names(flags, "check-config", "config", "help", "man", "show-config", "version"), Prefix: "ARCH_RUNNERD_"}
-	settings, err := known.Apply(flags, file, os.Getenv)
+	settings, err := known.Settle(flags, os.Getenv, named, defaultConfig)
 	if err != nil {
-		return nil, badConfig(err)
+		return nil, usage("%w", err) // a hint, if it has one, stays
 	}
 	return settings, nil
 }
@@ -38,6 +34,3 @@ func book() manual.Book {
 
 // defaultConfig is where the configuration is looked for that no flag names.
 const defaultConfig = "/etc/arch/runnerd.yaml"
-
-// badConfig makes an error of usage of what is wrong with the configuration. Its hint, if it has one, stays.
-func badConfig(err error) error { return usage("%w", err) }

@@ -55,18 +55,25 @@ func (e *Error) Error() string { return e.At + ": " + e.Msg }
 // Hint tells the way out.
 func (e *Error) Hint() string { return e.Cure }
 
-// Read reads the file that was named; if none was, the first of the usual places where there is one. A file in a usual place may be missing.
+// Read reads the file that was named; if none was, the first of the usual places, which are absolute, where there is one. In a usual place there may be
+// none, or none that this process could see: a service may not enter home directories. One that is there and cannot be read is an error.
 func Read(named string, usual ...string) (File, error) {
 	if named != "" {
 		return read(named)
 	}
 	for _, path := range usual {
 		f, err := read(path)
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) && !outOfReach(err, path) {
 			return f, err
 		}
 	}
 	return File{}, nil
+}
+
+// outOfReach reports whether the way to path ends above the directory that it is in, since this process may not go on.
+func outOfReach(err error, path string) bool {
+	e, ok := errors.AsType[*fs.PathError](err)
+	return ok && errors.Is(e.Err, fs.ErrPermission) && strings.HasPrefix(path, e.Path+"/")
 }
 
 func read(path string) (File, error) {
@@ -124,6 +131,15 @@ func (k Known) Apply(flags *pflag.FlagSet, file File, getenv func(string) string
 		}
 	}
 	return out, nil
+}
+
+// Settle is Read and Apply for a program with one command.
+func (k Known) Settle(flags *pflag.FlagSet, getenv func(string) string, named string, usual ...string) ([]Setting, error) {
+	file, err := Read(named, usual...)
+	if err != nil {
+		return nil, err
+	}
+	return k.Apply(flags, file, getenv)
 }
 
 func (k Known) apply(f *pflag.Flag, file File, getenv func(string) string) (Setting, error) {

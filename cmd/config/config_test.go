@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"arch.network/cmd/config"
 )
@@ -109,3 +111,46 @@ func TestReadRefuses(t *testing.T) {
 		t.Errorf("a file that everybody can write: %v", err)
 	}
 }
+
+// TestReadOutOfReach has a file lie where this process may not look: below a directory that is not its own it might as well not be there,
+// but not in the very directory where it is expected.
+func TestReadOutOfReach(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home, etc := filepath.Join(dir, "home/.config/arch/config.yaml"), filepath.Join(dir, "etc/config.yaml")
+	for path, closed := range map[string]string{home: filepath.Join(dir, "home"), etc: filepath.Join(dir, "etc")} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("color: never\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(closed, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod(closed, 0o755) })
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if os.Geteuid() == 0 { // root may look everywhere
+		const nobody = 65534
+		if err := unix.Setfsuid(nobody); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setfsuid(0)
+	}
+	if file, err := config.Read("", home); err != nil || file.Path != "" {
+		t.Errorf("below a directory that cannot be entered: %+v, %v", file, err)
+	}
+	for _, err := range []error{second(config.Read("", home, etc)), second(config.Read(home))} {
+		if !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("in a directory that cannot be entered, or named: %v", err)
+		}
+	}
+}
+
+func second(_ config.File, err error) error { return err }
