@@ -102,7 +102,9 @@ func (b *Broker) follow(ctx context.Context, w Work, started bool) (Outcome, err
 // cancel ends an execution, whatever has become of ctx. One that the broker does not know has not started, and never will.
 func (b *Broker) cancel(ctx context.Context, name string) (broker.Response, error) {
 	ctx = context.WithoutCancel(ctx)
-	resp, err := insist(ctx, func() (broker.Response, error) { return b.Client.Cancel(ctx, heard(name), broker.Request{Ticket: name}) })
+	resp, err := insist(ctx, func() (broker.Response, error) {
+		return b.Client.Cancel(ctx, heard(name), broker.Request{Ticket: name})
+	})
 	if r, ok := errors.AsType[*broker.Refusal](err); ok && r.Code == broker.CodeUnknown {
 		return broker.Response{Result: runner.Result{Reason: runner.ReasonCancelled}}, nil
 	}
