@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/url"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -84,6 +86,9 @@ func (b *Backend) connect(ctx context.Context) (*daemon.Client, error) {
 func (b *Backend) dial(ctx context.Context, o daemon.Options) (*daemon.Client, error) {
 	c, err := daemon.Dial(ctx, b.socket)
 	if err != nil {
+		if _, missing := exec.LookPath("guix"); missing != nil && errors.Is(err, fs.ErrNotExist) {
+			return nil, &MissingProgramError{missing} // there is no Guix at all
+		}
 		return nil, &DaemonError{b.socket, err}
 	}
 	if c.Kind() != daemon.Guix {
