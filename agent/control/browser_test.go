@@ -8,8 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	neturl "net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +187,30 @@ func TestDashboard(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, ctx, "document.querySelector('h1 .badge').textContent === 'cancelled' && document.body.innerText.includes('the frames are not needed') && document.getElementById('log').textContent.startsWith('frame 1')")
+	})
+	t.Run("a script that comes late", func(t *testing.T) {
+		target, err := neturl.Parse(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0)}
+		slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/static/hx-sse") {
+				time.Sleep(time.Second) // the others are there, and have run
+			}
+			forward.ServeHTTP(w, r)
+		}))
+		t.Cleanup(func() {
+			slow.CloseClientConnections()
+			slow.Close()
+		})
+		if err := chromedp.Do(ctx, chromedp.Navigate(slow.URL+"/")); err != nil {
+			t.Fatal(err)
+		}
+		until(t, ctx, "document.getElementById('pulse').textContent === 'live'")
+		if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
+			t.Fatal(err)
+		}
 	})
 	t.Run("a narrow screen", func(t *testing.T) {
 		if err := chromedp.Do(ctx, chromedp.EmulateViewport(390, 800), chromedp.Navigate(url+"/")); err != nil {
