@@ -83,7 +83,7 @@ func (r *Runner) sweepPools() {
 }
 
 // Wait does what Run would have done from now on, for the same Spec: it collects the outputs and returns the Result. What the
-// commands have written in the meantime, and write still, is lost, and so is the Exchange.
+// commands have written in the meantime, and write still, is lost. An execution with an Exchange is not found again: it ends with its driver.
 //
 // Cancelling ctx kills the execution. It is an error if the driver that started the unit is still connected to it.
 func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, error) {

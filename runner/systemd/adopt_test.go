@@ -24,6 +24,9 @@ import (
 // parentVariable makes the test binary run a Spec and be killed; its value is the program of units, and the directory of the pipe.
 const parentVariable = "ARCH_TEST_PARENT"
 
+// talksVariable makes the parent talk with the job.
+const talksVariable = "ARCH_TEST_PARENT_TALKS"
+
 // parent runs the job of adoption in another process.
 func parent(value string) int {
 	binary, gate := filepath.Split(value)
@@ -31,6 +34,12 @@ func parent(value string) int {
 	if err == nil {
 		spec := waitingJob(os.Getenv(parentVariable+"_BINARY"), filepath.Join(binary, gate))
 		spec.Stdout, spec.Stderr = os.Stdout, os.Stdout
+		if os.Getenv(talksVariable) != "" {
+			spec.Exchange = func(conn *os.File) error {
+				_, err := io.Copy(io.Discard, conn)
+				return err
+			}
+		}
 		_, err = r.Run(context.Background(), spec)
 	}
 	fmt.Println("the parent was not killed:", err)
@@ -70,14 +79,14 @@ func newGate(t *testing.T) string {
 }
 
 // orphan starts a job in another process, which it kills when the job runs.
-func orphan(t *testing.T, binary, gate string) {
+func orphan(t *testing.T, binary, gate string, env ...string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), parentVariable+"="+gate, parentVariable+"_BINARY="+binary)
+	cmd.Env = append(os.Environ(), append(env, parentVariable+"="+gate, parentVariable+"_BINARY="+binary)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +167,22 @@ func testAdoption(t *testing.T, options systemd.Options) {
 	}
 	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 0 {
 		t.Fatalf("got %v, %v", list, err)
+	}
+}
+
+// testNoAdoption wants the end of a unit whose commands talk with a driver that is gone.
+func testNoAdoption(t *testing.T, options systemd.Options) {
+	r := driver(t, options)
+	orphan(t, options.Executable, newGate(t), talksVariable+"=1")
+	for {
+		list, err := r.Adopt(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

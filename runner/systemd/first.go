@@ -61,13 +61,17 @@ func Main(args []string, inner func() (runner.Runner, error)) (handled bool, cod
 
 // first is the life of the first process: it takes the order from the driver that connects to its control socket,
 // becomes a user without any power, has the inner layer run the Spec, and hands out what came of it to that driver or to
-// a later one.
+// a later one. One that talks with its driver ends when that has gone: nobody could go on with the talk, and who wants to know what
+// came of it runs it again.
 func first(inner func() (runner.Runner, error)) error {
 	signal.Ignore(syscall.SIGPIPE) // a driver that has gone must not end the unit
 	s, err := listen()
 	if err != nil {
 		return err
 	}
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	s.end = end
 	go s.serve()
 	o, err := s.order()
 	if err != nil {
@@ -76,7 +80,7 @@ func first(inner func() (runner.Runner, error)) error {
 	var out outcome
 	err = become(o.HostUID, o.HostGID)
 	if err == nil {
-		out.Result, err = s.run(inner, o)
+		out.Result, err = s.run(ctx, inner, o)
 	}
 	out.setError(err)
 	out.CPU = childTime()
@@ -151,7 +155,7 @@ func dropBounding() error {
 }
 
 // run has the inner layer run the order.
-func (s *session) run(inner func() (runner.Runner, error), o *received) (runner.Result, error) {
+func (s *session) run(ctx context.Context, inner func() (runner.Runner, error), o *received) (runner.Result, error) {
 	r, err := inner()
 	if err != nil {
 		return runner.Result{}, err
@@ -174,7 +178,7 @@ func (s *session) run(inner func() (runner.Runner, error), o *received) (runner.
 			return relay(conn, o.exchange)
 		}
 	}
-	return runWithin(o.Wall, r, spec)
+	return runWithin(ctx, o.Wall, r, spec)
 }
 
 // startSlack is what the limit of time leaves to the inner layer for starting: measured 5 to 10 ms.
@@ -184,11 +188,11 @@ const startSlack = 10 * time.Millisecond
 var errWall = errors.New("time is up")
 
 // runWithin has r run spec, whose commands may take that long. Collecting outputs does not count.
-func runWithin(wall time.Duration, r runner.Runner, spec runner.Spec) (runner.Result, error) {
+func runWithin(ctx context.Context, wall time.Duration, r runner.Runner, spec runner.Spec) (runner.Result, error) {
 	if wall == 0 {
-		return r.Run(context.Background(), spec)
+		return r.Run(ctx, spec)
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := time.AfterFunc(wall+startSlack, func() { cancel(errWall) })
 	defer timer.Stop()

@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,9 +27,11 @@ type session struct {
 	owner    uint32 // the only user who may connect
 	hello    hello
 	orders   chan *received
-	taken    chan struct{} // closed when the outcome has arrived
+	taken    chan struct{}           // closed when the outcome has arrived
+	end      context.CancelCauseFunc // ends the commands
 
-	mu     sync.Mutex // guards driver and over
+	mu     sync.Mutex // guards the rest
+	bound  bool       // the commands talk with the first driver, and end with him
 	driver *net.UnixConn
 	news   chan struct{} // closed, and made anew, whenever driver changes
 	over   bool          // nobody can come any more
@@ -132,6 +135,7 @@ func (s *session) listenTo(conn *net.UnixConn) {
 			if err != nil {
 				return
 			}
+			s.bind(o.Exchange)
 			s.change(conn, false)
 			select {
 			case s.orders <- o:
@@ -205,12 +209,26 @@ func receive(body []byte, files []*os.File) (*received, error) {
 	return o, nil
 }
 
+// bind says whether the commands end with the driver that gave the order.
+func (s *session) bind(bound bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound = bound
+}
+
+// errDriverGone is why commands are ended that talk with a driver.
+var errDriverGone = errors.New("the driver is gone that they talk with")
+
 // change notes who the driver is now.
 func (s *session) change(conn *net.UnixConn, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.driver = conn
 	s.over = s.over || over
+	if s.bound && conn == nil {
+		s.over = true
+		s.end(errDriverGone)
+	}
 	close(s.news)
 	s.news = make(chan struct{})
 }

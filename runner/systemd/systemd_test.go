@@ -65,6 +65,7 @@ func suite(t *testing.T) {
 	t.Run("pool", func(t *testing.T) { testPool(t, options) })
 	t.Run("broken pool", func(t *testing.T) { testBrokenPool(t, options) })
 	t.Run("adoption", func(t *testing.T) { testAdoption(t, options) })
+	t.Run("no adoption", func(t *testing.T) { testNoAdoption(t, options) })
 	t.Run("stop all", func(t *testing.T) { testStopAll(t, options) })
 	t.Run("broken connection", func(t *testing.T) { testBrokenConnection(t, options) })
 	t.Run("failed start", func(t *testing.T) { testFailedStart(t, options) })
