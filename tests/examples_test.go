@@ -132,8 +132,12 @@ func testAge(t *testing.T, w *world) {
 	}
 }
 
+// testGofumpt formats with the program that was built.
 func testGofumpt(t *testing.T, w *world) {
-	program := buildTwice(t, w, "gofumpt", "--once")
+	needModules(t)
+	made := w.builder.build(t, example(t, "gofumpt"), "--once")
+	program := made.path(t, "gofumpt")
+	w.verifier.run(t, "verify", program, "--receipts", made.Receipt)
 	file := filepath.Join(t.TempDir(), "ugly.go")
 	if err := os.WriteFile(file, []byte("package  ugly\n\nfunc f() {\n\n\tvar x   = 1\n\t_ = x\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
