@@ -122,6 +122,19 @@ type LedgerStatus struct {
 	Origin string        `json:"origin,omitempty"`
 	Size   int64         `json:"size"`
 	Root   digest.SHA256 `json:"root,omitzero"`
+
+	Cosigned  *int64          `json:"cosigned,omitempty"` // entries that a quorum of witnesses has cosigned; nil: the node asks none
+	Witnesses []WitnessStatus `json:"witnesses,omitempty"`
+}
+
+// WitnessStatus tells of a witness that is asked to cosign the ledger.
+type WitnessStatus struct {
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"`               // entries of the newest checkpoint that it cosigned
+	At       time.Time `json:"at,omitzero"`        // when that was; zero: never
+	Failures int       `json:"failures,omitempty"` // requests in vain since then
+	Error    string    `json:"error,omitempty"`    // why the last of them was
+	Cure     string    `json:"cure,omitempty"`
 }
 
 // Resources are amounts.

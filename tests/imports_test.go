@@ -86,7 +86,7 @@ const importRules = `
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;
 	agent, agent/control/logview < agent/control/dashboard;
-	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
+	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer, attest/ledger/witness < agent/node;
 
 	# What the programs have in common: settings, and manual pages.
 	attest/docfile < cmd/config;
