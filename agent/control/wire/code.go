@@ -14,6 +14,7 @@ type Code struct {
 // The codes of problems.
 const (
 	CodeUnknown   = "unknown-job"
+	CodeForgotten = "job-forgotten"
 	CodeFull      = "queue-full"
 	CodeEnvelope  = "bad-envelope"
 	CodeLagged    = "lagged"
@@ -38,6 +39,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		{CodeUnknown, http.StatusNotFound, "No such job", "No job of the node has this id or name, or several have ids that begin like this.", "list the jobs it knows: arch jobs"},
+		{CodeForgotten, http.StatusGone, "Beyond retention", "The job was refused, failed or was cancelled longer ago than the policy retains it. The ledger keeps the decisions about it.", "read its entry in the ledger: arch ledger prove INDEX --ledger DIR"},
 		{CodeFull, http.StatusTooManyRequests, "The queue is full", "As many jobs wait as the policy lets wait, in all or of one owner. Nothing was kept of this one.", "submit it again later, or raise queue.max or queue.perOwner in the policy"},
 		{CodeEnvelope, http.StatusBadRequest, "No valid envelope", "What was handed in is no DSSE envelope of a valid document of the kind that is due. Nothing was kept.", "check the document: arch check FILE"},
 		{CodeLagged, http.StatusGone, "The reader was too slow", "The events that were asked for are no longer kept.", "go on from the event that next names, and read the jobs anew"},
