@@ -141,6 +141,9 @@ func (e *Engine) propose(ctx context.Context, p Proposal, number uint64, envelop
 	}}
 	proposed := move{to: agent.Proposed, verdict: "received", by: by, summary: fmt.Sprintf("job %s was handed in by %s", rec.Job.Name, by)}
 	if err := e.pass(h, c, nil, proposed, verdictMove(v)); err != nil {
+		if j, ok := e.o.Judge.(Forgiving); ok && v.Accepted {
+			j.TakeBack(p)
+		}
 		return nil, err
 	}
 	return h.rec, nil

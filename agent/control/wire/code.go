@@ -20,6 +20,7 @@ const (
 	CodeLagged    = "lagged"
 	CodeDenied    = "denied"
 	CodeStep      = "wrong-state"
+	CodeDisk      = "node-disk-full"
 	CodeInternal  = "internal"
 	CodeRequest   = "bad-request"
 	CodeTooLarge  = "too-large"
@@ -45,6 +46,7 @@ func Codes() []Code {
 		{CodeLagged, http.StatusGone, "The reader was too slow", "The events that were asked for are no longer kept.", "go on from the event that next names, and read the jobs anew"},
 		{CodeDenied, http.StatusForbidden, "Not allowed", "Those who signed it may not do this.", "have it signed by those whom the trust root names for it"},
 		{CodeStep, http.StatusConflict, "Not in this state", "A job in this state cannot become what was asked for.", "see how it stands: arch job show ID"},
+		{CodeDisk, http.StatusInsufficientStorage, "The node's disk is full", "The node could not write what was handed in, and kept nothing of it.", "hand it in again when its operator has made room where its state lies"},
 		{CodeInternal, http.StatusInternalServerError, "The node could not do it", "Something failed that is not the caller's doing.", "read the node's log: journalctl -u arch-node-agent"},
 		{CodeRequest, http.StatusBadRequest, "No valid request", "A parameter or the body of the request is not what the API describes; what is unknown is refused, too.", "compare it with /openapi.json"},
 		{CodeTooLarge, http.StatusRequestEntityTooLarge, "Too large", "The body is over the limit. It was not read.", "make the document smaller, or name large content by digest"},
