@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"arch.network/agent"
@@ -90,8 +89,6 @@ func ProblemOf(err error) Problem {
 	} else if e, ok := errors.AsType[*agent.StepError](err); ok {
 		p = newProblem(CodeStep, e.Error())
 		p.From, p.To = e.From, e.To
-	} else if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		p = newProblem(CodeDisk, "the node's disk is full")
 	}
 	if h, ok := errors.AsType[interface {
 		error
