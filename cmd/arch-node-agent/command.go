@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	"arch.network/agent/control"
 	"arch.network/cmd/config"
+	"arch.network/cmd/release"
 )
 
 const help = `Arch-node-agent takes signed jobs, admits what its policy allows, has them run confined, checks and keeps their results, and writes every
@@ -63,8 +63,12 @@ type options struct {
 }
 
 func newCommand(w wiring) *cobra.Command {
+	return newCommandAt(w, defaultPlaces(os.Geteuid(), os.Getenv))
+}
+
+// newCommandAt makes the command with the places that its flags have if they are not given.
+func newCommandAt(w wiring, at places) *cobra.Command {
 	var o options
-	at := defaultPlaces(os.Geteuid(), os.Getenv)
 	c := &cobra.Command{
 		Use:   "arch-node-agent",
 		Short: "Take, run and record signed jobs",
@@ -78,12 +82,14 @@ func newCommand(w wiring) *cobra.Command {
 			}
 			return nil
 		},
-		Version:       version(),
+		Version:       release.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.man {
-				_, err := c.OutOrStdout().Write(book().Page(c))
+				// It tells of the service: whoever makes the page is somebody else.
+				page := newCommandAt(w, defaultPlaces(0, func(string) string { return "" }))
+				_, err := c.OutOrStdout().Write(book().Page(page))
 				return err
 			}
 			settings, err := settle(c.Flags(), o.config, at.config)
@@ -239,12 +245,4 @@ func logged(ctx context.Context, log *slog.Logger, err error) {
 		return
 	}
 	log.InfoContext(ctx, "reloaded")
-}
-
-// version is the program's, as it was built.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

@@ -27,6 +27,7 @@ import (
 	"arch.network/attest/ledger/tilehttp"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
+	"arch.network/cmd/release"
 )
 
 // node is everything that the program serves. Its parts are made by connect.
@@ -78,7 +79,7 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	closeDriver := func() error { return nil }
 	n, err := realnode.Open(ctx, realnode.Options{
 		State: o.state, Policy: o.policy, TrustRoot: o.trust, Signer: signer, LedgerKeys: keys, Names: o.names, CDI: o.cdi, Slots: o.slots, Drain: o.drain,
-		AdoptLedger: o.adopt, Version: version(), Log: log, Witnesses: witnesses, WitnessFor: others,
+		AdoptLedger: o.adopt, Version: release.Version, Log: log, Witnesses: witnesses, WitnessFor: others,
 		Driver: func(s *store.Store) (executor.Driver, error) {
 			r, closer, err := d.open(ctx, o, s)
 			if err == nil {
