@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -62,12 +63,12 @@ func TestFullDisk(t *testing.T) {
 		}
 		return err
 	}
-	full := false // the next run fills the disk when it has ended
+	var full atomic.Bool // the next run fills the disk when it has ended
 	w.driver = func(t *testing.T, cache string) (runner.Runner, error) {
 		inner, err := alone(t, cache)
 		return runnerFunc(func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
 			r, err := inner.Run(ctx, spec)
-			if full {
+			if full.Load() {
 				err = errors.Join(err, fill())
 			}
 			return r, err
@@ -91,13 +92,13 @@ func TestFullDisk(t *testing.T) {
 	if j := await(t, n, before); j.State != agent.Archived {
 		t.Fatalf("it is %s: %+v", j.State, j.Reasons)
 	}
-	full = true
+	full.Store(true)
 	during, err := submit("nonce-0000000000000002")
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-stuck
-	full = false
+	full.Store(false)
 
 	status, err := n.Status(t.Context())
 	if err != nil || len(status.Problems) != 1 || !strings.Contains(status.Problems[0].Text, "no space left on device") || !strings.Contains(status.Problems[0].Cure, "room on the disk") {

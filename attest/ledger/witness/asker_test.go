@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,9 +85,10 @@ func TestAsker(t *testing.T) {
 	n, good := newNode(t, "a.example/ledger", "z.example/ledger"), newNode(t, "b.example/ledger", "a.example/ledger")
 	stranger := newNode(t, "c.example/ledger", "elsewhere.example/ledger")
 	lies := liar(t, "liar.example", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "— liar.example aaaaaaaaaaaa") })
-	requests := 0
+	var asks atomic.Int64
+	requests := func() int { return int(asks.Load()) }
 	away := liar(t, "away.example", func(w http.ResponseWriter, _ *http.Request) {
-		requests++
+		asks.Add(1)
 		panic(http.ErrAbortHandler)
 	})
 	moved := liar(t, "moved.example", func(w http.ResponseWriter, r *http.Request) {
@@ -99,7 +101,7 @@ func TestAsker(t *testing.T) {
 	})
 	a := newAsked(t, n, "1", good, stranger, lies, away, moved, ahead)
 	k := a.asker(t)
-	if states, cosigned := a.round(t, k); cosigned != 0 || states[0].Failures != 0 || requests != 0 {
+	if states, cosigned := a.round(t, k); cosigned != 0 || states[0].Failures != 0 || requests() != 0 {
 		t.Errorf("of an empty log: %+v", states)
 	}
 
@@ -137,8 +139,8 @@ func TestAsker(t *testing.T) {
 	}{{time.Second, 1}, {time.Second, 2}, {2 * time.Second, 2}, {2 * time.Second, 3}, {24 * time.Hour, 4}} {
 		a.now = a.now.Add(step.after)
 		states, cosigned = a.round(t, k)
-		if requests != step.requests || cosigned != 3 || states[0].At.Equal(a.now) {
-			t.Errorf("after %v: %d requests, want %d; %+v", step.after, requests, step.requests, states[0])
+		if requests() != step.requests || cosigned != 3 || states[0].At.Equal(a.now) {
+			t.Errorf("after %v: %d requests, want %d; %+v", step.after, requests(), step.requests, states[0])
 		}
 	}
 
