@@ -20,7 +20,7 @@ type Node interface {
 	// Jobs returns jobs, newest first.
 	Jobs(ctx context.Context, q Query) ([]Job, error)
 	// Job finds a job by its id, a prefix of it of at least 6 digits that only it has, or its name if it is the newest of that name.
-	// The error is a *UnknownError if there is none.
+	// The error is a *UnknownError if there is none, and a *ForgottenError if it was forgotten, here and wherever a job is named.
 	Job(ctx context.Context, ref string) (Job, error)
 	// Why tells every check and decision about a job, in order.
 	Why(ctx context.Context, id digest.SHA256) ([]Finding, error)
@@ -122,6 +122,19 @@ type LedgerStatus struct {
 	Origin string        `json:"origin,omitempty"`
 	Size   int64         `json:"size"`
 	Root   digest.SHA256 `json:"root,omitzero"`
+
+	Cosigned  *int64          `json:"cosigned,omitempty"` // entries that a quorum of witnesses has cosigned; nil: the node asks none
+	Witnesses []WitnessStatus `json:"witnesses,omitempty"`
+}
+
+// WitnessStatus tells of a witness that is asked to cosign the ledger.
+type WitnessStatus struct {
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"`               // entries of the newest checkpoint that it cosigned
+	At       time.Time `json:"at,omitzero"`        // when that was; zero: never
+	Failures int       `json:"failures,omitempty"` // requests in vain since then
+	Error    string    `json:"error,omitempty"`    // why the last of them was
+	Cure     string    `json:"cure,omitempty"`
 }
 
 // Resources are amounts.
@@ -177,6 +190,25 @@ func (e *UnknownError) Error() string {
 
 // Hint tells the way out.
 func (e *UnknownError) Hint() string { return "list the jobs it knows: arch jobs" }
+
+// ForgottenError says that a job has ended so long ago that only the ledger tells of it.
+type ForgottenError struct {
+	ID    digest.SHA256
+	Name  string
+	State State     // that it ended in
+	Since time.Time // when that was
+	Entry Entry     // the decision in the ledger
+}
+
+func (e *ForgottenError) Error() string {
+	return fmt.Sprintf("job %s was %s on %s: that is beyond what the policy retains, and only the ledger tells of it, in entry %d",
+		e.Name, e.State, e.Since.UTC().Format(time.DateOnly), e.Entry.Index)
+}
+
+// Hint tells the way out.
+func (e *ForgottenError) Hint() string {
+	return fmt.Sprintf("where the ledger is: arch ledger prove %d --ledger DIR writes the decision with its reasons, and its proof", e.Entry.Index)
+}
 
 // LaggedError says that a reader of events was too slow.
 type LaggedError struct{ Next int64 } // the oldest event that is still kept

@@ -49,6 +49,9 @@ let
   flags = name: lib.concatMap (flag name);
   content = map (directory: "${directory}") cfg.settings.content;
   names = flags "name" cfg.settings.names;
+  given = path: lib.optional (path != null) "${path}";
+  ledgerPolicy = given cfg.settings.ledgerPolicy;
+  witnessFor = given cfg.settings.witnessFor;
 
   # In the order of package agent/unit, then what that package has no setting for.
   agentArguments =
@@ -60,7 +63,9 @@ let
     ++ names
     ++ flags "content" content
     ++ lib.optional cfg.settings.offline "--offline"
-    ++ lib.optionals (cfg.settings.slots != null) (flag "slots" (toString cfg.settings.slots));
+    ++ lib.optionals (cfg.settings.slots != null) (flag "slots" (toString cfg.settings.slots))
+    ++ lib.concatMap (flag "ledger-policy") ledgerPolicy
+    ++ lib.concatMap (flag "witness-for") witnessFor;
 
   # Whatever ends up in a unit file, where spaces, quotes and % $ ; \ would be read in another way. listenAddress has its own type.
   words =
@@ -72,7 +77,9 @@ let
     ++ cfg.settings.operators
     ++ cfg.settings.operatorGroups
     ++ cfg.settings.names
-    ++ content;
+    ++ content
+    ++ ledgerPolicy
+    ++ witnessFor;
 
   policyText = pkgs.writeText "arch-policy.yaml" cfg.policy;
   trustRootText = pkgs.writeText "arch-trust.yaml" cfg.trustRoot;
@@ -238,6 +245,17 @@ in
             type = types.nullOr (types.ints.between 1 4096);
             default = null;
             description = "Executions at one time, as far as their resources fit; null: four for each processor.";
+          };
+          ledgerPolicy = mkOption {
+            type = types.nullOr types.path;
+            default = null;
+            example = lib.literalExpression "./ledger.policy";
+            description = "How others verify the node's ledger (C2SP tlog-policy); the witnesses that it names are asked to cosign it. null: nobody is asked.";
+          };
+          witnessFor = mkOption {
+            type = types.nullOr types.path;
+            default = null;
+            description = "The ledgers of others that this node cosigns (C2SP tlog-policy); null: none.";
           };
         };
       };

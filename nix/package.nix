@@ -88,6 +88,14 @@ stdenvNoCC.mkDerivation {
     export HOME=$NIX_BUILD_TOP
     mkdir -p "$out/bin"
     go build -ldflags='-s -w -buildid=' -o "$out/bin/" ./cmd/...
+
+    share=$out/share
+    mkdir -p $share/man/man1 $share/man/man8 $share/bash-completion/completions $share/zsh/site-functions $share/fish/vendor_completions.d
+    "$out/bin/arch" man --dir $share/man/man1 >/dev/null
+    for program in arch-node-agent arch-runnerd; do "$out/bin/$program" --man >$share/man/man8/$program.8; done
+    "$out/bin/arch" completion bash >$share/bash-completion/completions/arch
+    "$out/bin/arch" completion zsh >$share/zsh/site-functions/_arch
+    "$out/bin/arch" completion fish >$share/fish/vendor_completions.d/arch.fish
   '';
   dontInstall = true;
   dontFixup = true; # nothing may change the bytes

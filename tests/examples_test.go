@@ -17,7 +17,7 @@ import (
 	"arch.network/attest/digest"
 )
 
-// TestExamples builds every example with the compiled program, as its README says.
+// TestExamples builds every example with the compiled program, as its README says; hello is built by TestReadme.
 func TestExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cannot run here: the examples take minutes, and -short was given")
@@ -31,7 +31,6 @@ func TestExamples(t *testing.T) {
 		{"go-toolchain", testGoToolchain},
 		{"age", testAge},
 		{"gofumpt", testGofumpt},
-		{"hello", testHello},
 		{"c", testC},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -86,29 +85,6 @@ func wantReproduced(t *testing.T, levels []string) {
 	t.Helper()
 	if !slices.Contains(levels, attest.LevelReproduced) {
 		t.Errorf("the summary claims %q, not %s", levels, attest.LevelReproduced)
-	}
-}
-
-// testHello builds with all factors varied, too: the examples that take longer do without.
-func testHello(t *testing.T, w *world) {
-	hello := buildTwice(t, w, "hello")
-	if got := command(t, ".", nil, hello); !strings.HasPrefix(got, "hello") {
-		t.Errorf("hello says %q", got)
-	}
-	// One builder alone is not two, and a changed bit is not what was built.
-	if got := w.verifier.try(t, "verify", hello, "-k", "2"); got.status != 3 {
-		t.Errorf("verify -k 2 with one receipt: exit status %d, want 3 (denied)\n%s", got.status, got.stdout)
-	}
-	data, err := os.ReadFile(hello)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[len(data)/2] ^= 1
-	if err := os.WriteFile(hello, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if got := w.verifier.try(t, "verify", hello); got.status != 4 {
-		t.Errorf("verify of a changed artifact: exit status %d, want 4 (verification failed)\n%s", got.status, got.stdout)
 	}
 }
 

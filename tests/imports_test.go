@@ -86,12 +86,12 @@ const importRules = `
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;
 	agent, agent/control/logview < agent/control/dashboard;
-	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer < agent/node;
+	agent/executor, agent/replay, agent/evidence, attest/ledger/sequencer, attest/ledger/witness < agent/node;
 
 	# What the programs have in common: settings, and manual pages.
 	attest/docfile < cmd/config;
-	NONE < cmd/manual;
-	cmd/config, cmd/manual < cmd/arch, cmd/arch-node-agent, cmd/arch-runnerd;
+	NONE < cmd/manual, cmd/release;
+	cmd/config, cmd/manual, cmd/release < cmd/arch, cmd/arch-node-agent, cmd/arch-runnerd;
 
 	# The commands choose drivers and fetchers.
 	builder, builder/guix, builder/nix, builder/publish, runner/namespace, runner/broker, runner/egress, runner/checkpoint, runner/program < cmd/arch;

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"arch.network/agent/control/logview"
 	"arch.network/agent/control/wire"
@@ -65,6 +66,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		err = wire.New(wire.CodeNotFound, "%s", e.Error())
 	}
 	p := wire.ProblemOf(err)
+	if p.Code == wire.CodeInternal && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		s.o.Log.ErrorContext(r.Context(), "no room", "method", r.Method, "path", r.URL.Path, "error", err.Error())
+		p = wire.New(wire.CodeDisk, "the node's disk is full").Problem
+	}
 	if p.Code == wire.CodeInternal && r.Context().Err() == nil {
 		s.o.Log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err.Error())
 	}

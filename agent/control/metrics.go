@@ -133,6 +133,24 @@ func (e *exposition) node(s agent.Status) {
 	e.family("arch_policy_expiry_time_seconds", "gauge", "When the policy in force expires, since 1970; 0: never, or there is none.").value(seconds(s.Policy.Expires))
 	e.family("arch_policy_refused", "gauge", "1 if what lies in the policy file is not in force.").value(truth(s.Policy.Refused != ""))
 	e.family("arch_ledger_entries", "gauge", "Entries in the ledger.").value(float64(s.Ledger.Size))
+	if s.Ledger.Cosigned != nil {
+		e.family("arch_ledger_cosigned_entries", "gauge", "Entries that a quorum of witnesses has cosigned.").value(float64(*s.Ledger.Cosigned))
+	}
+	for _, m := range []struct {
+		name, help string
+		value      func(agent.WitnessStatus) float64
+	}{
+		{"entries", "Entries that a witness has cosigned", func(w agent.WitnessStatus) float64 { return float64(w.Size) }},
+		{"cosigned_time_seconds", "When a witness cosigned last, since 1970; 0: never", func(w agent.WitnessStatus) float64 { return seconds(w.At) }},
+		{"failures", "Requests to a witness in vain since it cosigned last", func(w agent.WitnessStatus) float64 { return float64(w.Failures) }},
+	} {
+		if len(s.Ledger.Witnesses) > 0 {
+			e.family("arch_witness_"+m.name, "gauge", m.help+"; the witnesses are those of the node's settings.")
+		}
+		for _, w := range s.Ledger.Witnesses {
+			e.value(m.value(w), "witness", w.Name)
+		}
+	}
 }
 
 func seconds(t time.Time) float64 {

@@ -56,7 +56,10 @@ func (s *Server) table() []route {
 	}
 }
 
-// newMux mounts the table, the ledger's tiles and the dashboard.
+// WitnessPath is below which the node answers as a witness: what to append to its address in a ledger policy.
+const WitnessPath = "/witness"
+
+// newMux mounts the table, the ledger's tiles, the witness and the dashboard.
 func (s *Server) newMux() *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, r := range s.routes {
@@ -70,6 +73,9 @@ func (s *Server) newMux() *http.ServeMux {
 		tiles := s.mounted(http.StripPrefix("/ledger", s.o.Tiles))
 		mux.Handle("GET /ledger/checkpoint", tiles)
 		mux.Handle("GET /ledger/tile/", tiles)
+	}
+	if s.o.Witness != nil { // for everybody: it answers those whose ledgers it knows, and what they send is signed
+		mux.Handle("POST "+WitnessPath+"/", http.StripPrefix(WitnessPath, s.o.Witness))
 	}
 	if s.o.Dashboard != nil {
 		mux.Handle("GET /", s.mounted(s.o.Dashboard))

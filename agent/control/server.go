@@ -40,6 +40,7 @@ type Options struct {
 	Policy    func(ctx context.Context) ([]byte, error) // the envelope of the policy in force; nil: not served
 	Ledger    *logview.Log                              // nil: not served
 	Tiles     http.Handler                              // the ledger's tiles by their paths, such as /checkpoint; nil: not served
+	Witness   http.Handler                              // cosigns the ledgers of others, at /add-checkpoint; nil: the node is no witness
 	Dashboard http.Handler                              // every other path; nil: there is none
 	Ready     func(ctx context.Context) error           // why the node takes no jobs; nil: it does when it answers
 

@@ -2,12 +2,20 @@ package control_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"net/http"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
+	"arch.network/agent"
 	"arch.network/agent/control"
 	"arch.network/agent/control/client"
+	"arch.network/agent/control/wire"
 	"arch.network/agent/nodetest"
 )
 
@@ -67,4 +75,21 @@ func TestNode(t *testing.T) {
 			},
 		}
 	})
+}
+
+// fullNode is a node whose disk is full.
+type fullNode struct{ agent.Node }
+
+func (fullNode) Submit(context.Context, []byte, string) (agent.Job, error) {
+	return agent.Job{}, fmt.Errorf("write state: %w", &fs.PathError{Op: "write", Path: "/secret/place", Err: syscall.ENOSPC})
+}
+
+// Whoever hands something in to a node without room learns that and what to do, and not where the node keeps things.
+func TestFullDisk(t *testing.T) {
+	c := serve(t, control.Options{Node: fullNode{memory(t, nodetest.Options{})}})
+	_, err := c.Submit(t.Context(), nodetest.Sign(t, nodetest.Document(t, "job", nodetest.Does{})), "uid:0")
+	e, ok := errors.AsType[*wire.Error](err)
+	if !ok || e.Problem.Code != wire.CodeDisk || e.Problem.Status != http.StatusInsufficientStorage || strings.Contains(fmt.Sprint(e.Problem), "secret") || e.Hint() == "" {
+		t.Errorf("got %v", err)
+	}
 }

@@ -27,10 +27,11 @@ var (
 	bucketLogs       = []byte("logs")       // number, attempt, stream → what was printed, if it is short
 	bucketContent    = []byte("content")    // digest of an object of the store → how many jobs need it
 	bucketExpiry     = []byte("expiry")     // Unix second, number, kind → nothing: what is removed when
+	bucketForgotten  = []byte("forgotten")  // document id → what is left of a job whose record was removed
 )
 
 var buckets = [][]byte{
-	bucketMeta, bucketJobs, bucketEnvelopes, bucketIDs, bucketNames, bucketOpen, bucketStatements, bucketLogs, bucketContent, bucketExpiry,
+	bucketMeta, bucketJobs, bucketEnvelopes, bucketIDs, bucketNames, bucketOpen, bucketStatements, bucketLogs, bucketContent, bucketExpiry, bucketForgotten,
 }
 
 var (
@@ -63,7 +64,7 @@ type database struct {
 type change struct {
 	number uint64
 	before agent.State // empty: the job is new
-	after  agent.State // the same as before: only the record changes
+	after  agent.State // the same as before: only the record changes; empty: it is removed
 	record []byte
 	puts   []put
 	adds   []digest.SHA256 // objects of the store that the job needs from now on
@@ -178,7 +179,9 @@ func (d *database) group(c *change) {
 				if c.before != "" {
 					counts[c.before]--
 				}
-				counts[c.after]++
+				if c.after != "" {
+					counts[c.after]++
+				}
 			}
 			if c.event != nil {
 				event++
@@ -223,13 +226,19 @@ func writeMeta(tx *bolt.Tx, counts map[agent.State]int, event int64) error {
 // write puts a change into a transaction, and returns objects that nobody needs afterwards.
 func (c *change) write(tx *bolt.Tx) (free []digest.SHA256, err error) {
 	key := numberKey(c.number)
-	if c.record != nil {
-		if err := tx.Bucket(bucketJobs).Put(key, c.record); err != nil {
+	jobs := tx.Bucket(bucketJobs)
+	switch {
+	case c.after == "": // its number is never given again
+		if err := errors.Join(jobs.Delete(key), jobs.SetSequence(max(jobs.Sequence(), c.number))); err != nil {
+			return nil, err
+		}
+	case c.record != nil:
+		if err := jobs.Put(key, c.record); err != nil {
 			return nil, err
 		}
 	}
 	open := tx.Bucket(bucketOpen)
-	if c.after.Ended() {
+	if c.after.Ended() || c.after == "" {
 		err = open.Delete(key)
 	} else if c.before == "" || c.before.Ended() {
 		err = open.Put(key, nil)
@@ -335,11 +344,13 @@ func (d *database) needed(sum digest.SHA256) (n uint64, err error) {
 	return n, err
 }
 
-// last returns the highest number of a job; zero: there is none.
+// last returns the highest number that a job has or had; zero: there was none.
 func (d *database) last() (n uint64, err error) {
 	err = d.bolt.View(func(tx *bolt.Tx) error {
-		if k, _ := tx.Bucket(bucketJobs).Cursor().Last(); len(k) == 8 {
-			n = binary.BigEndian.Uint64(k)
+		jobs := tx.Bucket(bucketJobs)
+		n = jobs.Sequence()
+		if k, _ := jobs.Cursor().Last(); len(k) == 8 {
+			n = max(n, binary.BigEndian.Uint64(k))
 		}
 		return nil
 	})

@@ -42,6 +42,12 @@
 // the disk or the ledger takes it: the job stands still meanwhile, and Status says so. What was handed in when nothing could be
 // written is an error of Submit, and nothing is kept of it.
 //
+// # Retention
+//
+// What the policy in force when a job ended says of its retention is removed when its time is over: outputs, logs, the archive entry. Of a job
+// that was refused, failed or was cancelled, everything goes but one line: its name, how it ended, and where the decision is in the
+// ledger, from which nothing is ever removed.
+//
 // # Retries
 //
 // Only an execution that could not be finished is tried again: its confinement could not be made, or the node ended. A program that

@@ -50,6 +50,9 @@ func (e *Engine) expireOne(key []byte) error {
 	}
 	defer h.mu.Unlock()
 	rec := h.rec
+	if kind == expireRecord {
+		return e.forget(h, key)
+	}
 	c := &change{puts: []put{{bucketExpiry, key, nil}}}
 	content := rec.Content
 	switch kind {

@@ -216,6 +216,7 @@ const (
 	expireResults = "results"
 	expireLogs    = "logs"
 	expireArchive = "archive"
+	expireRecord  = "record" // everything but what a forgotten job leaves: it sorts after the others
 )
 
 // expiries notes when what is kept of a job is removed, and returns until when its archive entry is kept.

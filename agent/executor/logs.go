@@ -95,6 +95,7 @@ type stream struct {
 	short   []byte
 	file    *os.File // nil: short has everything
 	done    bool
+	failed  error         // why something that was printed is not kept; nil: all is
 	changed chan struct{} // closed when there is more, or no more will come
 }
 
@@ -104,8 +105,11 @@ func (s *stream) Write(p []byte) (int, error) {
 	defer s.mu.Unlock()
 	s.sum.Write(p)
 	s.printed += int64(len(p))
-	if err := s.keep(p); err != nil {
-		return 0, fmt.Errorf("keep what job prints: %w", err)
+	if s.failed == nil { // what came after a gap would be half of a log
+		s.failed = s.keep(p)
+	}
+	if s.failed != nil {
+		return 0, fmt.Errorf("keep what job prints: %w", s.failed)
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -147,6 +151,9 @@ func (s *stream) end() (job.Printed, []put, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := job.Printed{Digest: s.sum.Sum(), Size: s.printed}
+	if s.failed != nil {
+		return out, nil, fmt.Errorf("keep what job prints: %w", s.failed)
+	}
 	if s.file != nil {
 		if err := s.file.Sync(); err != nil {
 			return out, nil, fmt.Errorf("keep what job prints: %w", err)

@@ -132,7 +132,7 @@ func (e *Engine) lookUp(ref string) (uint64, error) {
 		if n, err := e.numberOf(d); n != 0 || err != nil {
 			return n, err
 		}
-		return 0, &agent.UnknownError{Ref: ref}
+		return 0, e.unknown(ref, d)
 	}
 	if n, many, err := e.byPrefix(strings.TrimPrefix(ref, "sha256:")); err != nil || n != 0 || many > 1 {
 		if many > 1 {
@@ -142,7 +142,7 @@ func (e *Engine) lookUp(ref string) (uint64, error) {
 	}
 	n, err := e.byName(ref)
 	if err == nil && n == 0 {
-		err = &agent.UnknownError{Ref: ref}
+		err = e.forgotten(ref)
 	}
 	return n, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -245,5 +246,99 @@ func TestRetention(t *testing.T) {
 	}
 	if roots, err := n.store.Roots(t.Context()); err != nil || len(roots) != 0 {
 		t.Errorf("%d roots are left: %v", len(roots), err)
+	}
+}
+
+// TestForget removes what is kept of jobs that ended without a result, when their time is over and not before; who asks is told where the
+// ledger has them.
+func TestForget(t *testing.T) {
+	policy := newPolicy()
+	policy.Spec.Retention = manifest.PolicyRetention{Logs: "1h", Archive: "9h", Ended: "2h"}
+	var hours atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(hours.Load()) * time.Hour) }
+	dir := tempDir(t)
+	fails := func(_ context.Context, spec runner.Spec) (runner.Result, error) {
+		_, err := io.WriteString(spec.Stdout, strings.Repeat("a long complaint\n", 2000)) // a file of its own
+		return runner.Result{Reason: runner.ReasonExit, Exit: 3, Confinement: runner.Confinement{Driver: "test"}}, err
+	}
+	s := setup{dir: dir, policy: policy, driver: direct(fails), change: func(o *executor.Options) { o.Now = now }}
+	n := newNode(t, s)
+	good := n.example("c-hello-wasm", nonce(1))
+	failed := n.await(n.submit(good).ID, agent.Failed)
+	bad := n.resign(n.example("c-hello-wasm", nonce(2)), "alice", "mallory")
+	refused := n.submit(bad)
+	if refused.State != agent.Refused {
+		t.Fatalf("it is %s", refused.State)
+	}
+	logs := func() int {
+		files, err := os.ReadDir(filepath.Join(dir, "state", "logs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	if n.Expire(); n.log(failed.ID, agent.LogQuery{Stream: "stdout"}) == "" || logs() == 0 {
+		t.Error("its log is not kept")
+	}
+	hours.Store(1)
+	if n.Expire(); logs() != 0 {
+		t.Error("its log is kept too long")
+	}
+	for _, j := range []agent.Job{failed, refused} {
+		if why, err := n.Why(t.Context(), j.ID); err != nil || len(why) == 0 {
+			t.Errorf("after an hour: %v, %v", why, err)
+		}
+	}
+	hours.Store(3)
+	n.Expire()
+	for _, j := range []agent.Job{failed, refused} {
+		_, err := n.Why(t.Context(), j.ID)
+		gone, ok := errors.AsType[*agent.ForgottenError](err)
+		want := &agent.ForgottenError{ID: j.ID, Name: j.Name, State: j.State, Since: j.Since, Entry: *j.Steps[len(j.Steps)-1].Entry}
+		if diff := cmp.Diff(want, gone); !ok || diff != "" {
+			t.Errorf("why: %v (-want +got)\n%s", err, diff)
+		}
+		for _, ref := range []string{j.ID.String(), j.ID.Hex()[:8]} {
+			if _, err := n.Job(t.Context(), ref); !errors.As(err, &gone) || gone.ID != j.ID {
+				t.Errorf("%s: %v", ref, err)
+			}
+		}
+		if err := n.Act(t.Context(), agent.Act{Verb: agent.VerbCancel, Job: j.ID, By: "uid:0", Reason: "a test"}); !errors.As(err, &gone) {
+			t.Errorf("cancel: %v", err)
+		}
+		if got := n.last(j.ID); got.Kind != agent.KindArchive || got.Verdict != "removed" {
+			t.Errorf("last decision %s %s", got.Kind, got.Verdict)
+		}
+		for _, a := range j.Attempts {
+			if data, err := n.Statement(t.Context(), a.Run); err != nil || data != nil {
+				t.Errorf("its receipt is kept: %s, %v", data, err)
+			}
+		}
+	}
+	if _, err := n.Job(t.Context(), failed.Name); !errors.As(err, new(*agent.UnknownError)) {
+		t.Errorf("by its name: %v", err)
+	}
+	if list, err := n.Jobs(t.Context(), agent.Query{}); err != nil || len(list) != 0 {
+		t.Errorf("jobs %v, %v", list, err)
+	}
+	if st, err := n.Status(t.Context()); err != nil || len(st.Jobs) != 0 {
+		t.Errorf("counts %v, %v", st.Jobs, err)
+	}
+	if roots, err := n.store.Roots(t.Context()); err != nil || len(roots) != 0 {
+		t.Errorf("%d roots are left: %v", len(roots), err)
+	}
+
+	// Numbers are not given twice, so that nothing of a new job is taken for an old one's; the old document is a new proposal.
+	n.stop()
+	n = newNode(t, s)
+	again := n.await(n.submit(good).ID)
+	if again.State == agent.Refused && len(again.Steps) == 0 || again.ID != failed.ID {
+		t.Errorf("handed in again: %+v", again)
+	}
+	if _, err := n.Why(t.Context(), failed.ID); err != nil {
+		t.Errorf("why it is there again: %v", err)
+	}
+	if files, err := os.ReadDir(filepath.Join(dir, "state", "logs")); err != nil || len(files) == 0 || !strings.HasPrefix(files[0].Name(), "3-") {
+		t.Errorf("logs %v, %v", files, err)
 	}
 }

@@ -22,6 +22,12 @@ type Judge interface {
 	Policy() Policy
 }
 
+// Forgiving is a Judge that remembers what it accepted.
+type Forgiving interface {
+	// TakeBack says that a proposal that was accepted could not be written: it may be handed in again.
+	TakeBack(p Proposal)
+}
+
 // ContentJudge is a Judge that also looks at what was fetched, such as for proofs about an image.
 type ContentJudge interface {
 	// JudgeContent is asked once everything is there, before anything of it runs. No reasons: it may run.

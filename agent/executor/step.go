@@ -66,6 +66,11 @@ func (e *Engine) pass(x *handle, c *change, change func(r *record), moves ...mov
 		}
 		next.step(m, kinds[i], now, entry)
 	}
+	if forgettable(next.Job.State) && before != next.Job.State {
+		if c, err = e.ending(next, c, now); err != nil {
+			return err
+		}
+	}
 	return e.write(x, c, next, before, now)
 }
 

@@ -137,9 +137,13 @@ func (e *Engine) propose(ctx context.Context, p Proposal, number uint64, envelop
 		{bucketEnvelopes, numberKey(number), envelope},
 		{bucketIDs, p.ID[:], numberKey(number)},
 		{bucketNames, nameKey(rec.Job.Name, number), []byte{}},
+		{bucketForgotten, p.ID[:], nil}, // it is told of again
 	}}
 	proposed := move{to: agent.Proposed, verdict: "received", by: by, summary: fmt.Sprintf("job %s was handed in by %s", rec.Job.Name, by)}
 	if err := e.pass(h, c, nil, proposed, verdictMove(v)); err != nil {
+		if j, ok := e.o.Judge.(Forgiving); ok && v.Accepted {
+			j.TakeBack(p)
+		}
 		return nil, err
 	}
 	return h.rec, nil
@@ -260,7 +264,7 @@ func (e *Engine) find(id digest.SHA256) (*record, error) {
 func (e *Engine) must(id digest.SHA256) (*record, error) {
 	rec, err := e.find(id)
 	if err == nil && rec == nil {
-		err = &agent.UnknownError{Ref: id.String()}
+		err = e.unknown(id.String(), id)
 	}
 	return rec, err
 }

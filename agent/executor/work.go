@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"arch.network/agent"
 	"arch.network/agent/content"
@@ -291,8 +292,11 @@ func (a *active) notFetched(cause error) (again bool, err error) {
 	return false, err
 }
 
-// hint returns the cure that an error knows.
+// hint returns the cure that an error knows, or that its cause has.
 func hint(err error) string {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return "make room where the node's state lies, and hand it in with another spec.nonce"
+	}
 	if h, ok := errors.AsType[interface {
 		error
 		Hint() string

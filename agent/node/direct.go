@@ -149,6 +149,9 @@ func (n *Node) aim(ctx context.Context, d *directive) (*objection, error) {
 	if _, unknown := errors.AsType[*agent.UnknownError](err); unknown {
 		return &objection{err.Error(), "hand it to the node that has the job"}, nil
 	}
+	if e, forgotten := errors.AsType[*agent.ForgottenError](err); forgotten {
+		return &objection{e.Error(), e.Hint()}, nil
+	}
 	d.act.Job = job.ID
 	return nil, err
 }

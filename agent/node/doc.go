@@ -8,7 +8,8 @@
 //	store/         content and outputs, by digest               builder/store
 //	images/        unpacked images, which can be made again
 //	ledger/        the log's tiles, which anybody may read      attest/ledger
-//	signed/        what of the log was signed last: it must not be restored together with the log
+//	signed/        what of the log was signed last, and of others cosigned: it must not be restored together with the log
+//	witnesses      what the witnesses of the log said
 //	policy/        the newest policy and trust root that were in force, and the newest known time
 //	replay         nonces that are spent
 //

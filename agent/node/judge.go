@@ -76,6 +76,13 @@ func (j *judge) Judge(_ context.Context, p executor.Proposal) (executor.Verdict,
 	return verdictOf(v, active, p.Doc), nil
 }
 
+// TakeBack implements executor.Forgiving: a document that was admitted and could not be kept may be handed in again.
+func (j *judge) TakeBack(p executor.Proposal) {
+	if spends, once, err := replay.EntryOf(p.Doc, p.ID); err == nil && once {
+		j.window.TakeBack(spends)
+	}
+}
+
 // JudgeContent implements executor.ContentJudge: what the policy demands to be proven of an image or an input must be, by receipts that
 // are found beside it, before anything of it runs.
 func (j *judge) JudgeContent(ctx context.Context, p executor.Proposal, _ *content.Content) ([]agent.Reason, error) {

@@ -20,8 +20,10 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
+	"arch.network/attest/ledger"
 	"arch.network/attest/ledger/notekey"
 	"arch.network/attest/ledger/sequencer"
+	"arch.network/attest/ledger/witness"
 	"arch.network/attest/manifest"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
@@ -55,6 +57,13 @@ type Options struct {
 	// AdoptLedger begins the record of what was signed with the ledger as it stands. See sequencer.Options.
 	AdoptLedger bool
 
+	// Witnesses is how others verify the ledger: the witnesses that it names are asked to cosign it. Nil: nobody is asked.
+	Witnesses *ledger.Policy
+	// WitnessEvery is the time between two looks at the ledger for that. Zero: witness.DefaultEvery.
+	WitnessEvery time.Duration
+	// WitnessFor names the ledgers of others that this node cosigns, with the keys of its own. Nil: it cosigns none.
+	WitnessFor *ledger.Policy
+
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: nothing is logged
 }
@@ -68,6 +77,8 @@ type Node struct {
 	uploads  *uploads
 	gatherer *content.Gatherer
 	judge    *judge
+	asker    *witness.Asker  // nil: nobody is asked
+	witness  *witness.Server // nil: the node is none
 
 	o      Options
 	events chan policy.Event // what happened to the policy and is not in the ledger yet
@@ -98,7 +109,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 			return nil, fmt.Errorf("make state directory: %w", err)
 		}
 	}
-	for _, open := range []func(context.Context) error{n.openStore, n.openLedger, n.openPolicy, n.openEngine} {
+	for _, open := range []func(context.Context) error{n.openStore, n.openLedger, n.openWitnesses, n.openPolicy, n.openEngine} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -196,6 +207,7 @@ func (n *Node) ledgerStatus() agent.LedgerStatus {
 	if tree, err := n.Ledger.Log().Tree(); err == nil {
 		s.Size, s.Root = tree.Size, digest.SHA256(tree.Root)
 	}
+	n.cosigned(&s)
 	return s
 }
 
@@ -216,13 +228,16 @@ func (n *Node) Known(env *dsse.Envelope) error {
 	return errors.New("nobody whom this node knows has signed it")
 }
 
-// Run takes jobs through their life, watches the policy, and writes what becomes of it into the ledger, until ctx ends; then it lets
+// Run takes jobs through their life, watches the policy, has the ledger cosigned, and writes what becomes of it into the ledger, until ctx ends; then it lets
 // running jobs end as executor.Engine.Run says.
 func (n *Node) Run(ctx context.Context) error {
 	g, watching := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.Engine.Run(watching) })
 	g.Go(func() error { return n.Keeper.Run(watching) })
 	g.Go(func() error { return n.recordPolicies(watching) })
+	if n.asker != nil {
+		g.Go(func() error { return n.asker.Run(watching) })
+	}
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil

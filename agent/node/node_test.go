@@ -238,6 +238,7 @@ type world struct {
 	ledgerKeys        *notekey.Keys
 	driver            func(t *testing.T, cache string) (runner.Runner, error)
 	now               func() time.Time // nil: time.Now
+	logged            func(string)     // is told what the node logs; may be nil
 	stop              func()
 }
 
@@ -314,7 +315,7 @@ func (w *world) start(t *testing.T) *node.Node {
 		},
 		Fetch:   func(f *source.Fetcher) { f.Offline = true },
 		Content: []string{jobs(t)}, // what wordcount pins lies beside its document
-		Log:     slog.New(slog.NewTextHandler(logTo{t}, nil)), Version: "test",
+		Log:     slog.New(slog.NewTextHandler(logTo{t, w.logged}, nil)), Version: "test",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -368,10 +369,16 @@ func pooled(t *testing.T, cache string) (runner.Runner, error) {
 	return r, err
 }
 
-type logTo struct{ t *testing.T }
+type logTo struct {
+	t    *testing.T
+	tell func(line string) // may be nil
+}
 
 func (l logTo) Write(p []byte) (int, error) {
 	l.t.Log(strings.TrimSpace(string(p)))
+	if l.tell != nil {
+		l.tell(string(p))
+	}
 	return len(p), nil
 }
 

@@ -2,7 +2,7 @@
 // none is accepted twice and no nonce in two documents.
 //
 // It promises that what Spend returned nil for is remembered after a power cut, and that no two calls of Spend, whatever
-// happens in between, both return nil for one owner's nonce while it may still be valid. Many calls at once share
+// happens in between but a TakeBack, both return nil for one owner's nonce while it may still be valid. Many calls at once share
 // one write. It is bounded: when it is full of what has not expired, it refuses rather than forget.
 //
 // It judges nothing else, and knows no documents without a nonce: those their issuer lets run again and again, and the node
@@ -44,8 +44,9 @@ type Window struct {
 	records int         // in the file
 	pending []byte      // records that are not written yet
 	batch   *batch      // of those
-	broken  error       // why nothing can be written any more
-	sweepAt int         // records from which on it is worth to look for what has expired
+	broken  error       // why nothing can be written: what the file holds is not known
+	closed  bool
+	sweepAt int // records from which on it is worth to look for what has expired
 
 	commit sync.Mutex // held while the file is written; taken before mu
 	file   disk.File
@@ -62,6 +63,7 @@ type use struct {
 
 // batch is a group of records that become durable together. Guarded by Window.commit.
 type batch struct {
+	keys []key
 	done bool
 	err  error
 }
@@ -202,9 +204,12 @@ func (w *Window) seen(e Entry) admission.Replay {
 }
 
 // Spend remembers a document until it expires, and returns when that is durable. Now is the time by a clock that never
-// goes far back: see policy.Keeper. The error is a *ReplayError, a *FullError, an *ExpiredError, or that of the disk: then it is unknown whether
-// the document is remembered, and until the window is opened anew nothing can be spent.
+// goes far back: see policy.Keeper. The error is a *ReplayError, a *FullError, an *ExpiredError, or that of the disk: then the document is
+// not spent, unless the process ends before the next Spend has written the file anew.
 func (w *Window) Spend(e Entry, now time.Time) error {
+	if err := w.repair(); err != nil {
+		return err
+	}
 	mine, err := w.add(e, now)
 	if err != nil {
 		return err
@@ -240,6 +245,7 @@ func (w *Window) add(e Entry, now time.Time) (*batch, error) {
 	w.spent[k] = u
 	w.pending = appendRecord(w.pending, k, u)
 	w.records++
+	w.batch.keys = append(w.batch.keys, k)
 	return w.batch, nil
 }
 
@@ -266,6 +272,12 @@ func (w *Window) flush(now time.Time) {
 	w.mu.Lock()
 	pending, b := w.pending, w.batch
 	w.pending, w.batch = nil, &batch{}
+	if w.broken != nil { // it broke while this waited
+		b.done, b.err = true, w.broken
+		w.unspend(b.keys)
+		w.mu.Unlock()
+		return
+	}
 	var all []byte
 	compact := w.records >= w.sweepAt && w.wasteful(now)
 	if compact {
@@ -288,7 +300,55 @@ func (w *Window) flush(now time.Time) {
 		b.err = fmt.Errorf("write %s: %w", w.o.Path, b.err)
 		w.mu.Lock()
 		w.broken = b.err
+		w.unspend(b.keys)
 		w.mu.Unlock()
+	}
+}
+
+// unspend forgets documents. The caller holds mu.
+func (w *Window) unspend(keys []key) {
+	for _, k := range keys {
+		delete(w.spent, k)
+	}
+}
+
+// repair writes the file anew, from what was spent for certain, if it is not known what it holds.
+func (w *Window) repair() error {
+	w.mu.Lock()
+	fine := w.broken == nil
+	w.mu.Unlock()
+	if fine {
+		return nil
+	}
+	w.commit.Lock()
+	defer w.commit.Unlock()
+	w.mu.Lock()
+	if w.broken == nil || w.closed {
+		defer w.mu.Unlock()
+		return w.broken
+	}
+	all := make([]byte, 0, len(w.spent)*recordSize)
+	for k, u := range w.spent {
+		all = appendRecord(all, k, u)
+	}
+	swept := w.swept
+	w.mu.Unlock()
+	if err := w.create(all, swept); err != nil {
+		return fmt.Errorf("write %s: %w", w.o.Path, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.broken, w.records = nil, len(w.spent)
+	return nil
+}
+
+// TakeBack undoes a Spend whose document came to nothing, so that it can be handed in again. It holds until the process ends: after that the
+// document is spent.
+func (w *Window) TakeBack(e Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if was, ok := w.spent[e.key()]; ok && was.id == e.ID {
+		delete(w.spent, e.key())
 	}
 }
 
@@ -344,7 +404,7 @@ func (w *Window) Close() error {
 	w.commit.Lock()
 	defer w.commit.Unlock()
 	w.mu.Lock()
-	w.broken = errors.New("the replay window is closed")
+	w.broken, w.closed = errors.New("the replay window is closed"), true
 	w.mu.Unlock()
 	return w.file.Close()
 }

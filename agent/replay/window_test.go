@@ -328,3 +328,62 @@ func BenchmarkSpend(b *testing.B) {
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "spent/s")
 }
+
+// TestSpendAgain has one operation of the disk fail, such as when it is full, while a document is spent or the file is then written anew: the
+// document may be spent when the disk works again, and whatever was spent stays so.
+func TestSpendAgain(t *testing.T) {
+	first, second := entry("a", "user:alice", "nonce-001", time.Hour), entry("b", "user:alice", "nonce-002", time.Hour)
+	failures := 0
+	for at := 1; ; at++ {
+		files := disktest.New()
+		w := open(t, Options{FS: files})
+		if err := w.Spend(first, now); err != nil {
+			t.Fatal(err)
+		}
+		files.At = len(files.Ops()) + 1 // the append of the record breaks the window, and then one of what mends it
+		if err := w.Spend(second, now); !errors.Is(err, disktest.ErrInjected) {
+			t.Fatalf("spent although the disk failed: %v", err)
+		}
+		files.At = len(files.Ops()) + at
+		err := w.Spend(second, now)
+		files.At = 0
+		if err != nil {
+			failures++
+			if err = w.Spend(second, now); err != nil {
+				t.Errorf("operation %d: with a disk that works again: %v", at, err)
+			}
+		} else if failures == 0 {
+			t.Error("nothing failed")
+		} else {
+			return
+		}
+		for _, e := range []Entry{first, second} {
+			if got := answer(w.Spend(e, now)); got != "spent" {
+				t.Errorf("operation %d: %s again: %s", at, e.Nonce, got)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		w = open(t, Options{FS: files.Restart()})
+		if got := w.Len(); got != 2 {
+			t.Errorf("operation %d: %d documents are remembered after a restart", at, got)
+		}
+	}
+}
+
+// TestTakeBack lets a document that came to nothing be spent again, and no other with its nonce take it back.
+func TestTakeBack(t *testing.T) {
+	w := open(t, Options{FS: disktest.New()})
+	e := entry("a", "user:alice", "nonce-001", time.Hour)
+	for range 2 {
+		if got := answer(w.Spend(e, now)); got != "accepted" {
+			t.Fatal(got)
+		}
+		w.TakeBack(entry("b", "user:alice", "nonce-001", time.Hour))
+		if got := answer(w.Spend(e, now)); got != "spent" {
+			t.Error(got)
+		}
+		w.TakeBack(e)
+	}
+}

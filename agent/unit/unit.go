@@ -134,7 +134,7 @@ func Agent(s Settings) Unit {
 		Sections: []Section{
 			{"Unit", []Property{
 				{"Description", "arch node agent"},
-				{"Documentation", "man:arch-node-agent(1)"},
+				{"Documentation", "man:arch-node-agent(8)"},
 				{"Wants", "network-online.target arch-runnerd.socket"},
 				{"Requires", "arch-node-agent.socket"},
 				{"After", "network-online.target arch-node-agent.socket arch-runnerd.socket"},

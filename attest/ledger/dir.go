@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,10 @@ import (
 
 // CheckpointPath is where a log's signed checkpoint lies, below its prefix.
 const CheckpointPath = "checkpoint"
+
+// CosignedPath is where a writer keeps the newest checkpoint that witnesses have cosigned as its policy asks, or as far as they have. It is not
+// published under this name: see Dir.ReadCheckpoint.
+const CosignedPath = "cosigned"
 
 // PolicyPath is where a writer keeps the keys of its log, as a policy, for those who read the log in its own directory. It is not published: whoever
 // gets a log from elsewhere has its keys from elsewhere, too.
@@ -38,8 +43,28 @@ const (
 	MaxBundle = tileWidth * (2 + MaxEntry)
 )
 
-// ReadCheckpoint implements Source.
-func (d Dir) ReadCheckpoint(context.Context) ([]byte, error) { return d.read(CheckpointPath, MaxNote) }
+// ReadCheckpoint implements Source. The newest checkpoint comes with the cosignatures that it has, if it is the one at CosignedPath.
+func (d Dir) ReadCheckpoint(context.Context) ([]byte, error) {
+	newest, err := d.read(CheckpointPath, MaxNote)
+	if err != nil {
+		return nil, err
+	}
+	cosigned, err := d.ReadCosigned()
+	if err == nil && sameText(newest, cosigned) {
+		return cosigned, nil
+	}
+	return newest, nil // one that nobody has cosigned, or a later one
+}
+
+// ReadCosigned returns the newest checkpoint that witnesses have cosigned; the error is fs.ErrNotExist if there is none.
+func (d Dir) ReadCosigned() ([]byte, error) { return d.read(CosignedPath, MaxNote) }
+
+// sameText reports whether two notes say the same, whoever signed them.
+func sameText(a, b []byte) bool {
+	textA, _, okA := bytes.Cut(a, []byte("\n\n"))
+	textB, _, okB := bytes.Cut(b, []byte("\n\n"))
+	return okA && okB && bytes.Equal(textA, textB)
+}
 
 // ReadPolicy returns the keys that the log's own writer says it has.
 func (d Dir) ReadPolicy() (*Policy, error) {

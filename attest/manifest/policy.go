@@ -153,6 +153,8 @@ type PolicyRetention struct {
 	Logs Duration `json:"logs,omitempty" example:"30d"`
 	// Archive is what replaying needs: manifest, image, inputs, result.
 	Archive Duration `json:"archive,omitempty" example:"3650d"`
+	// Ended is all that is kept of jobs that were refused, failed or were cancelled, but the ledger's entries. Empty: as long as Archive.
+	Ended Duration `json:"ended,omitempty" example:"30d"`
 	// PinsOnly are patterns of references of which the archive keeps only the pin, for licence or privacy.
 	PinsOnly []string `json:"pinsOnly,omitempty" schema:"pattern=pattern"`
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	"arch.network/agent/control"
 	"arch.network/cmd/config"
+	"arch.network/cmd/release"
 )
 
 const help = `Arch-node-agent takes signed jobs, admits what its policy allows, has them run confined, checks and keeps their results, and writes every
@@ -29,6 +29,9 @@ and whoever comes over HTTP, changes nothing but by documents that somebody sign
 What confines jobs (--driver): broker hands them to arch-runnerd, which verifies them again and has systemd start them; systemd
 starts units itself, as root; namespace needs neither. auto takes the first that is there. Without a policy the agent runs, says so, and
 takes no jobs. Who starts it by hand, and is not root, needs no flag: its files then are in that user's own directories (XDG).
+
+With --ledger-policy the witnesses that it names are asked to cosign the ledger as it grows; one that is away or refuses stops nothing, and
+arch node status says so. With --witness-for the node is a witness of other ledgers.
 
 The policy and the trust root are verified when they are read, at the start, when they change and on SIGHUP; one that does not verify
 never replaces one that does. SIGTERM drains: nothing new is started, and what runs is left to its units.
@@ -48,6 +51,8 @@ type options struct {
 	drain                             time.Duration
 
 	ledgerKey, origin   string
+	ledgerPolicy        string
+	witnessFor          string
 	driver, broker      string
 	names, content, cdi []string
 	offline             bool
@@ -58,8 +63,12 @@ type options struct {
 }
 
 func newCommand(w wiring) *cobra.Command {
+	return newCommandAt(w, defaultPlaces(os.Geteuid(), os.Getenv))
+}
+
+// newCommandAt makes the command with the places that its flags have if they are not given.
+func newCommandAt(w wiring, at places) *cobra.Command {
 	var o options
-	at := defaultPlaces(os.Geteuid(), os.Getenv)
 	c := &cobra.Command{
 		Use:   "arch-node-agent",
 		Short: "Take, run and record signed jobs",
@@ -73,12 +82,14 @@ func newCommand(w wiring) *cobra.Command {
 			}
 			return nil
 		},
-		Version:       version(),
+		Version:       release.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.man {
-				_, err := c.OutOrStdout().Write(book().Page(c))
+				// It tells of the service: whoever makes the page is somebody else.
+				page := newCommandAt(w, defaultPlaces(0, func(string) string { return "" }))
+				_, err := c.OutOrStdout().Write(book().Page(page))
 				return err
 			}
 			settings, err := settle(c.Flags(), o.config, at.config)
@@ -116,6 +127,8 @@ func newCommand(w wiring) *cobra.Command {
 	f.StringVar(&o.key, "key", "", "key of this node: a file, credential:NAME of $CREDENTIALS_DIRECTORY, or exec:COMMAND (default: credential:key if there is one, else a file in the state directory, which is made)")
 	f.StringVar(&o.ledgerKey, "ledger-key", "", "file of the keys that sign the ledger (default: one in the state directory, which is made)")
 	f.StringVar(&o.origin, "origin", "", "name of the ledger, for when its keys are made (default: node/ and the node's key)")
+	f.StringVar(&o.ledgerPolicy, "ledger-policy", "", "how others verify this node's ledger (C2SP tlog-policy): the witnesses that it names are asked to cosign it (default: nobody is asked)")
+	f.StringVar(&o.witnessFor, "witness-for", "", "ledgers of others that this node cosigns (C2SP tlog-policy), at its address and /witness (default: none)")
 	f.StringVar(&o.driver, "driver", driverAuto, "what confines jobs: "+strings.Join(driverNames(), ", "))
 	f.StringVar(&o.broker, "broker", "", "socket of arch-runnerd (default: its usual one)")
 	f.StringArrayVar(&o.names, "name", nil, "name of this node in a job's audience, beside its identity: a pool, a host name (repeatable)")
@@ -212,7 +225,7 @@ func numberOf(name string, look func() (string, error)) (uint32, error) {
 
 // absolute makes the paths of flags independent of the working directory.
 func (o options) absolute() (options, error) {
-	for _, p := range []*string{&o.socket, &o.state, &o.policy, &o.trust, &o.ledgerKey} {
+	for _, p := range []*string{&o.socket, &o.state, &o.policy, &o.trust, &o.ledgerKey, &o.ledgerPolicy, &o.witnessFor} {
 		if *p == "" {
 			continue
 		}
@@ -232,12 +245,4 @@ func logged(ctx context.Context, log *slog.Logger, err error) {
 		return
 	}
 	log.InfoContext(ctx, "reloaded")
-}
-
-// version is the program's, as it was built.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

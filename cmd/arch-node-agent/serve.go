@@ -61,7 +61,7 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 	}
 	closing = false // the server closes them
 	server := control.New(control.Options{
-		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log,
+		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Witness: n.witness, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log,
 		Dashboard: dashboard.New(dashboard.Options{Node: n, Ledger: n.ledger, Policy: n.policy}),
 	})
 	for _, l := range listeners {

@@ -8,6 +8,7 @@ import (
 
 	"arch.network/cmd/config"
 	"arch.network/cmd/manual"
+	"arch.network/cmd/release"
 )
 
 // settle gives the flags that were not given the values of the environment and of the configuration file, and returns all settings.
@@ -23,7 +24,7 @@ func settle(flags *pflag.FlagSet, named, usual string) ([]config.Setting, error)
 // book is what the manual page is made with.
 func book() manual.Book {
 	return manual.Book{
-		Section: "8", Version: version(),
+		Section: "8", Version: release.Version,
 		Statuses: []manual.Status{
 			{Status: exitOK, Meaning: "it was stopped, or what was asked for was found good, or printed"},
 			{Status: exitError, Meaning: "an error"},

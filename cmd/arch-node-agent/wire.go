@@ -23,9 +23,11 @@ import (
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/dsse"
 	"arch.network/attest/ledger"
+	"arch.network/attest/ledger/durable"
 	"arch.network/attest/ledger/tilehttp"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
+	"arch.network/cmd/release"
 )
 
 // node is everything that the program serves. Its parts are made by connect.
@@ -35,6 +37,7 @@ type node struct {
 	policy  func(ctx context.Context) ([]byte, error) // the envelope of the policy in force
 	ledger  *logview.Log
 	tiles   http.Handler // of the ledger
+	witness http.Handler // of the ledgers of others; nil: it is none
 	content control.Content
 	archive func(ctx context.Context, id digest.SHA256, w io.Writer) error
 	ready   func(ctx context.Context) error
@@ -63,12 +66,20 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	witnesses, err := ledgerPolicy(o.ledgerPolicy)
+	if err != nil {
+		return nil, err
+	}
+	others, err := ledgerPolicy(o.witnessFor)
+	if err != nil {
+		return nil, err
+	}
 	d := chooseDriver(o)
 	log.InfoContext(ctx, "jobs are confined", "driver", d.name)
 	closeDriver := func() error { return nil }
 	n, err := realnode.Open(ctx, realnode.Options{
 		State: o.state, Policy: o.policy, TrustRoot: o.trust, Signer: signer, LedgerKeys: keys, Names: o.names, CDI: o.cdi, Slots: o.slots, Drain: o.drain,
-		AdoptLedger: o.adopt, Version: version(), Log: log,
+		AdoptLedger: o.adopt, Version: release.Version, Log: log, Witnesses: witnesses, WitnessFor: others,
 		Driver: func(s *store.Store) (executor.Driver, error) {
 			r, closer, err := d.open(ctx, o, s)
 			if err == nil {
@@ -90,7 +101,7 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	}
 	dir := n.Ledger.Log().Dir()
 	return &node{
-		Node: n, known: n.Known, ledger: logview.New(tiles{dir}, n.Ledger.Log().Policy()), tiles: tilehttp.NewServer(dir),
+		Node: n, known: n.Known, ledger: logview.New(tiles{dir}, n.Ledger.Log().Policy()), tiles: tilehttp.NewServer(dir), witness: n.Witness(),
 		content: uploads{n}, archive: n.Export,
 		ready:  func(context.Context) error { _, err := n.Keeper.Current(time.Now()); return err },
 		reload: func(context.Context) error { return n.Keeper.Reload() },
@@ -98,6 +109,22 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 		run:    n.Run,
 		close:  func() error { return errors.Join(n.Close(), closeDriver()) },
 	}, nil
+}
+
+// ledgerPolicy reads a policy of ledgers; without a file there is none.
+func ledgerPolicy(file string) (*ledger.Policy, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := durable.ReadFile(file, ledger.MaxPolicy)
+	if err != nil {
+		return nil, usage("arch ledger keys prints the lines that such a file is made of", "read ledger policy: %w", err)
+	}
+	p, err := ledger.ParsePolicy(data)
+	if err != nil {
+		return nil, usage("", "%s: %w", file, err)
+	}
+	return p, nil
 }
 
 // uploads takes content for the node.

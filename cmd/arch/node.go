@@ -107,6 +107,21 @@ func writeStatus(s *screen, st agent.Status, now time.Time) {
 	if st.Ledger.Origin != "" {
 		fmt.Fprintf(s, " in %s", printableLine(st.Ledger.Origin))
 	}
+	if st.Ledger.Cosigned != nil {
+		fmt.Fprintf(s, ", %d cosigned by a quorum of witnesses", *st.Ledger.Cosigned)
+	}
+	for _, w := range st.Ledger.Witnesses {
+		fmt.Fprintf(s, "\n           %s", printableLine(w.Name))
+		if w.At.IsZero() {
+			fmt.Fprint(s, " has cosigned nothing")
+		} else {
+			fmt.Fprintf(s, " cosigned %d, %s", w.Size, ago(w.At, now))
+		}
+		if w.Error != "" {
+			s.paint("33", fmt.Sprintf("; %s in vain since", count(w.Failures, "request", "requests")))
+			fmt.Fprintf(s, ": %s", printableLine(w.Error))
+		}
+	}
 	fmt.Fprintf(s, "\n  cpu      %.1f of %.1f cores promised\n  memory   %s of %s promised\n",
 		float64(st.Committed.CPU)/1000, float64(st.Capacity.CPU)/1000, size(st.Committed.Memory), size(st.Capacity.Memory))
 	fmt.Fprintf(s, "  jobs    ")

@@ -6,11 +6,11 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"arch.network/cmd/release"
 )
 
-// version is the release that this source tree becomes. It is in the source, not given to the linker, so that the same
-// source gives the same binary.
-const version = "0.1.0"
+const version = release.Version
 
 func newVersionCommand(a *app) *cobra.Command {
 	return &cobra.Command{
@@ -21,15 +21,19 @@ func newVersionCommand(a *app) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
 				Version  string `json:"version"`
+				Commit   string `json:"commit,omitempty"` // unknown to packages, which are built from the source alone
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
 				Module   string `json:"module"`
-			}{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			}{Version: release.Version, Commit: release.Commit(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				v.Module = info.Main.Path
 			}
 			return a.print(v, func(w *screen) {
 				fmt.Fprintf(w, "arch %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+				if v.Commit != "" {
+					fmt.Fprintf(w, "  commit  %s\n", v.Commit)
+				}
 			})
 		},
 	}

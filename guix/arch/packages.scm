@@ -161,7 +161,20 @@ reproduce: what it compiles is what it compiles elsewhere.")
            #:allowed-references '()     ;the programs are static
            #:builder
            #~(begin
-               (use-modules (guix build utils))
+               (use-modules (guix build utils) (ice-9 popen) (ice-9 textual-ports))
+               (define (program name)
+                 (string-append #$output "/bin/" name))
+               (define (keep file name . arguments)
+                 ;; Keep in FILE below share what the program NAME prints.
+                 (let* ((file (string-append #$output "/share/" file))
+                        (pipe (apply open-pipe* OPEN_READ (program name) arguments))
+                        (text (get-string-all pipe)))
+                   (unless (zero? (close-pipe pipe))
+                     (error "it failed:" name arguments))
+                   (mkdir-p (dirname file))
+                   (call-with-output-file file
+                     (lambda (port) (put-string port text)))))
+               (setlocale LC_ALL "C.UTF-8")
                (for-each (lambda (variable) (apply setenv variable))
                          '(("CGO_ENABLED" "0")
                            ("GOAMD64" "v1")
@@ -178,6 +191,14 @@ reproduce: what it compiles is what it compiles elsewhere.")
                (with-directory-excursion #+source
                  (invoke #+(file-append go "/bin/go") "build" "-ldflags=-s -w -buildid="
                          "-o" (string-append #$output "/bin/") "./cmd/..."))
+               (let ((man (string-append #$output "/share/man/man1")))
+                 (mkdir-p man)
+                 (invoke (program "arch") "--quiet" "man" "--dir" man))
+               (keep "man/man8/arch-node-agent.8" "arch-node-agent" "--man")
+               (keep "man/man8/arch-runnerd.8" "arch-runnerd" "--man")
+               (keep "bash-completion/completions/arch" "arch" "completion" "bash")
+               (keep "zsh/site-functions/_arch" "arch" "completion" "zsh")
+               (keep "fish/vendor_completions.d/arch.fish" "arch" "completion" "fish")
                (let ((doc (string-append #$output "/share/doc/arch-" #$version)))
                  (mkdir-p doc)
                  (copy-file #+(local-file (in-root "LICENSE")) (string-append doc "/LICENSE"))))))

@@ -302,12 +302,32 @@ func testBuilt(t *testing.T, g *guix, env goDirs) {
 		t.Fatal(err)
 	}
 	built := strings.TrimSpace(g.run(t, "guix", "repl", "-L", "guix", "--", "tests/guix/testdata/build.scm", tool, env.GOMODCACHE))
-	const sums = `cd "$0" && find -type f -not -name LICENSE -exec sha256sum {} + | sed 's, \./bin/, ,' | sort`
-	want, err := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(sums, "./bin/", "./"), plain).Output()
+	const sums = `cd "$0" && find -type f -exec sha256sum {} + | sort`
+	want, err := exec.CommandContext(t.Context(), "sh", "-c", sums, plain).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), g.run(t, "sh", "-c", sums, built)); diff != "" || len(want) == 0 {
+	if diff := cmp.Diff(string(want), g.run(t, "sh", "-c", sums, built+"/bin")); diff != "" || len(want) == 0 {
 		t.Errorf("files by hash (-go build +Guix):\n%s", diff)
+	}
+	files := strings.Fields(g.run(t, "find", built+"/share", "-type", "f", "-size", "+0"))
+	for _, name := range []string{
+		"man/man1/arch.1", "man/man1/arch-ledger-prove.1", "man/man8/arch-node-agent.8", "man/man8/arch-runnerd.8", "bash-completion/completions/arch", "zsh/site-functions/_arch",
+		"fish/vendor_completions.d/arch.fish",
+	} {
+		if !slices.Contains(files, built+"/share/"+name) {
+			t.Errorf("the package has no share/%s", name)
+		}
+	}
+	for _, name := range []string{"man/man1/arch.1", "man/man8/arch-node-agent.8", "bash-completion/completions/arch"} {
+		program, _, _ := strings.Cut(filepath.Base(name), ".")
+		args := map[string][]string{"man1": {"man"}, "man8": {"--man"}, "completions": {"completion", "bash"}}[filepath.Base(filepath.Dir(name))]
+		want, err := exec.CommandContext(t.Context(), plain+program, args...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), g.run(t, "cat", built+"/share/"+name)); diff != "" {
+			t.Errorf("share/%s (-printed here +Guix):\n%s", name, diff)
+		}
 	}
 }

@@ -49,6 +49,21 @@ func TestFlake(t *testing.T) {
 		}
 		t.Logf("%s %s", name, got)
 	}
+	share := filepath.Join(m.store(), out, "share")
+	for name, args := range map[string][]string{
+		"man/man1/arch.1": {"arch", "man"}, "man/man1/arch-ledger-prove.1": {"arch", "man", "ledger", "prove"},
+		"man/man8/arch-node-agent.8": {"arch-node-agent", "--man"}, "man/man8/arch-runnerd.8": {"arch-runnerd", "--man"},
+		"bash-completion/completions/arch": {"arch", "completion", "bash"}, "zsh/site-functions/_arch": {"arch", "completion", "zsh"},
+		"fish/vendor_completions.d/arch.fish": {"arch", "completion", "fish"},
+	} {
+		want, err := exec.CommandContext(t.Context(), filepath.Join(plain, args[0]), args[1:]...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(share, name)); err != nil || string(got) != string(want) {
+			t.Errorf("share/%s is not what %v prints: %v", name, args, err)
+		}
+	}
 	if t.Failed() {
 		return
 	}

@@ -91,13 +91,14 @@ func TestModule(t *testing.T) {
 				settings = {
 					hosts = [ "node.example" "n" ]; read = true; operators = [ "alice" ]; operatorGroups = [ "wheel" ]; names = [ "pool:a" ];
 					content = [ "/srv/content" ]; offline = true; slots = 3;
+					ledgerPolicy = "/srv/ledger.policy"; witnessFor = "/srv/others";
 				};
 			}`,
 			want: unit.Settings{
 				Listen: []string{"[::]:7341"}, Policy: "/srv/policy.yaml", TrustRoot: "/srv/trust.yaml", Key: "/k", MemoryMax: "512M",
 				Hosts: []string{"node.example", "n"}, Read: true,
 			},
-			more:   " --operator alice --operator-group wheel --name pool:a --content /srv/content --offline --slots 3",
+			more:   " --operator alice --operator-group wheel --name pool:a --content /srv/content --offline --slots 3 --ledger-policy /srv/ledger.policy --witness-for /srv/others",
 			broker: " --name pool:a", ports: []int{7341},
 			slice: map[string]any{"MemoryMax": "75%", "CPUQuota": "400%", "TasksMax": 4096.},
 		},

@@ -103,6 +103,10 @@ func (d *Dashboard) serve(w http.ResponseWriter, r *http.Request, name string, s
 		d.problem(w, r, http.StatusNotFound, "The node knows no such job.")
 		return
 	}
+	if e, ok := errors.AsType[*agent.ForgottenError](err); ok {
+		d.problem(w, r, http.StatusGone, e.Error()+".")
+		return
+	}
 	if e, ok := errors.AsType[*logview.RangeError](err); ok {
 		d.problem(w, r, http.StatusNotFound, e.Error()+".")
 		return

@@ -14,11 +14,13 @@ type Code struct {
 // The codes of problems.
 const (
 	CodeUnknown   = "unknown-job"
+	CodeForgotten = "job-forgotten"
 	CodeFull      = "queue-full"
 	CodeEnvelope  = "bad-envelope"
 	CodeLagged    = "lagged"
 	CodeDenied    = "denied"
 	CodeStep      = "wrong-state"
+	CodeDisk      = "node-disk-full"
 	CodeInternal  = "internal"
 	CodeRequest   = "bad-request"
 	CodeTooLarge  = "too-large"
@@ -38,11 +40,13 @@ const (
 func Codes() []Code {
 	return []Code{
 		{CodeUnknown, http.StatusNotFound, "No such job", "No job of the node has this id or name, or several have ids that begin like this.", "list the jobs it knows: arch jobs"},
+		{CodeForgotten, http.StatusGone, "Beyond retention", "The job was refused, failed or was cancelled longer ago than the policy retains it. The ledger keeps the decisions about it.", "read its entry in the ledger: arch ledger prove INDEX --ledger DIR"},
 		{CodeFull, http.StatusTooManyRequests, "The queue is full", "As many jobs wait as the policy lets wait, in all or of one owner. Nothing was kept of this one.", "submit it again later, or raise queue.max or queue.perOwner in the policy"},
 		{CodeEnvelope, http.StatusBadRequest, "No valid envelope", "What was handed in is no DSSE envelope of a valid document of the kind that is due. Nothing was kept.", "check the document: arch check FILE"},
 		{CodeLagged, http.StatusGone, "The reader was too slow", "The events that were asked for are no longer kept.", "go on from the event that next names, and read the jobs anew"},
 		{CodeDenied, http.StatusForbidden, "Not allowed", "Those who signed it may not do this.", "have it signed by those whom the trust root names for it"},
 		{CodeStep, http.StatusConflict, "Not in this state", "A job in this state cannot become what was asked for.", "see how it stands: arch job show ID"},
+		{CodeDisk, http.StatusInsufficientStorage, "The node's disk is full", "The node could not write what was handed in, and kept nothing of it.", "hand it in again when its operator has made room where its state lies"},
 		{CodeInternal, http.StatusInternalServerError, "The node could not do it", "Something failed that is not the caller's doing.", "read the node's log: journalctl -u arch-node-agent"},
 		{CodeRequest, http.StatusBadRequest, "No valid request", "A parameter or the body of the request is not what the API describes; what is unknown is refused, too.", "compare it with /openapi.json"},
 		{CodeTooLarge, http.StatusRequestEntityTooLarge, "Too large", "The body is over the limit. It was not read.", "make the document smaller, or name large content by digest"},

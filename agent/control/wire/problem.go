@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"arch.network/agent"
+	"arch.network/attest/digest"
 )
 
 // Problem is an error as it travels: application/problem+json (RFC 9457).
@@ -32,6 +34,11 @@ type Problem struct {
 	Verb  string      `json:"verb,omitempty"`
 	From  agent.State `json:"from,omitempty"`
 	To    agent.State `json:"to,omitempty"`
+
+	Name  string       `json:"name,omitempty"`
+	State agent.State  `json:"state,omitempty"`
+	Since time.Time    `json:"since,omitzero"`
+	Entry *agent.Entry `json:"entry,omitempty"`
 }
 
 // Error is a problem that package agent has no error for.
@@ -65,6 +72,9 @@ func ProblemOf(err error) Problem {
 	if e, ok := errors.AsType[*agent.UnknownError](err); ok {
 		p = newProblem(CodeUnknown, e.Error())
 		p.Ref, p.Many = e.Ref, e.Many
+	} else if e, ok := errors.AsType[*agent.ForgottenError](err); ok {
+		p = newProblem(CodeForgotten, e.Error())
+		p.Ref, p.Name, p.State, p.Since, p.Entry = e.ID.String(), e.Name, e.State, e.Since, &e.Entry
 	} else if e, ok := errors.AsType[*agent.FullError](err); ok {
 		p = newProblem(CodeFull, e.Error())
 		p.Owner, p.Max = e.Owner, e.Max
@@ -94,6 +104,12 @@ func (p Problem) Err() error {
 	switch p.Code {
 	case CodeUnknown:
 		return &agent.UnknownError{Ref: p.Ref, Many: p.Many}
+	case CodeForgotten:
+		id, err := digest.Parse(p.Ref)
+		if err != nil || p.Entry == nil {
+			return &Error{p}
+		}
+		return &agent.ForgottenError{ID: id, Name: p.Name, State: p.State, Since: p.Since, Entry: *p.Entry}
 	case CodeFull:
 		return &agent.FullError{Owner: p.Owner, Max: p.Max}
 	case CodeEnvelope:

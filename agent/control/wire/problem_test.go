@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"arch.network/agent"
 	"arch.network/agent/control/wire"
+	"arch.network/attest/digest"
 )
 
 func TestProblem(t *testing.T) {
@@ -20,6 +22,7 @@ func TestProblem(t *testing.T) {
 		code string
 	}{
 		{&agent.UnknownError{Ref: "x", Many: 2}, wire.CodeUnknown},
+		{&agent.ForgottenError{ID: digest.Of([]byte("j")), Name: "j", State: agent.Failed, Since: time.Unix(9, 0).UTC(), Entry: agent.Entry{Index: 4, Sequence: 5}}, wire.CodeForgotten},
 		{&agent.FullError{Owner: "user:a", Max: 3}, wire.CodeFull},
 		{&agent.LaggedError{Next: 7}, wire.CodeLagged},
 		{&agent.DeniedError{By: "uid:7", Verb: "drain", Cure: "ask"}, wire.CodeDenied},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
 
 	"arch.network/attest/ledger"
@@ -148,6 +150,7 @@ func (l *Log) writePart(group []*pending) int {
 	for i, future := range futures {
 		index, err := future()
 		if err != nil {
+			err = withCause(err)
 			l.fail(err)
 			group[i].err = &FailedError{err}
 		}
@@ -176,6 +179,23 @@ func (l *Log) fail(err error) {
 		l.failed = err
 	}
 }
+
+// withCause gives an error of the storage, which tells causes as text only, the cause that callers branch on.
+func withCause(err error) error {
+	for _, cause := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO} {
+		if strings.Contains(err.Error(), cause.Error()) && !errors.Is(err, cause) {
+			return &causedError{err, cause}
+		}
+	}
+	return err
+}
+
+type causedError struct {
+	error
+	cause error
+}
+
+func (e *causedError) Unwrap() []error { return []error{e.error, e.cause} }
 
 // Recover lets entries be added again after a failure. It waits until everything that was handed over is answered, makes what is in the log
 // durable, and holds it against the record of what was signed. The caller reads from the log what got into it.

@@ -48,6 +48,30 @@ func (e *AheadError) Hint() string {
 	return "the log was restored from an old copy or has lost entries: bring back its newest copy"
 }
 
+// RefusedError says that a witness does not cosign a checkpoint.
+type RefusedError struct {
+	Witness string
+	Status  int    // of HTTP
+	Text    string // what it says, shortened
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("ask witness %s: it refuses with status %d: %q", e.Witness, e.Status, e.Text)
+}
+
+// Hint tells the way out.
+func (e *RefusedError) Hint() string {
+	switch e.Status {
+	case http.StatusNotFound:
+		return "have its operator add this ledger's keys, which arch ledger keys prints, to the logs that it cosigns for"
+	case http.StatusForbidden:
+		return "it knows other keys of this ledger: hand its operator those that arch ledger keys prints"
+	case http.StatusConflict, http.StatusUnprocessableEntity:
+		return "it has cosigned another history of this ledger: find out who wrote two, with arch ledger fsck and the evidence that the witness keeps"
+	}
+	return "ask its operator"
+}
+
 // Prove returns the proof that a checkpoint continues the log's state at size old, such as ledger.Prover.Consistency.
 type Prove func(ctx context.Context, old int64) ([]tlog.Hash, error)
 
@@ -55,29 +79,55 @@ type Prove func(ctx context.Context, old int64) ([]tlog.Hash, error)
 // cosigned it. If there is no quorum after that, the error is a *ledger.QuorumError joined with what each witness said, and the checkpoint comes
 // back as it is then.
 func (c *Client) Cosign(ctx context.Context, signed []byte, prove Prove) ([]byte, error) {
-	s, err := c.policy.Read(signed)
+	out, answers, err := c.Ask(ctx, signed, prove, nil)
 	if err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex // guards out and errs
+	if _, err := c.policy.Open(out); err != nil {
+		errs := []error{err}
+		for _, a := range answers {
+			if a.Err != nil {
+				errs = append(errs, a.Err)
+			}
+		}
+		return out, errors.Join(errs...)
+	}
+	return out, nil
+}
+
+// Answer is what became of asking one witness.
+type Answer struct {
+	URL   string
+	Names []string // the policy's, of its keys that had not cosigned
+	Err   error    // nil: at least one of them has now
+}
+
+// Ask asks, all at once, the witnesses that have not cosigned a checkpoint and of which among says so by their address; nil: all of them. It
+// returns the checkpoint with the cosignatures that it had and those that were given, and what each witness said, by address. The
+// error says that the checkpoint itself is not what the policy calls one.
+func (c *Client) Ask(ctx context.Context, signed []byte, prove Prove, among func(url string) bool) ([]byte, []Answer, error) {
+	s, err := c.policy.Read(signed)
+	if err != nil {
+		return nil, nil, err
+	}
+	var mu sync.Mutex // guards out and answers
 	var wait sync.WaitGroup
-	out, errs := slices.Clone(signed), []error{}
+	out, answers := slices.Clone(signed), []Answer{}
 	for at, names := range c.asked(s) {
+		if among != nil && !among(at) {
+			continue
+		}
 		wait.Go(func() {
 			lines, err := c.ask(ctx, at, names, s, prove)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				errs = append(errs, err)
-			}
+			answers = append(answers, Answer{URL: at, Names: names, Err: err})
 			out = append(out, lines...)
 		})
 	}
 	wait.Wait()
-	if _, err := c.policy.Open(out); err != nil {
-		return out, errors.Join(append([]error{err}, errs...)...)
-	}
-	return out, nil
+	slices.SortFunc(answers, func(a, b Answer) int { return strings.Compare(a.URL, b.URL) })
+	return out, answers, nil
 }
 
 // asked returns the witnesses that have not cosigned yet, by their address: one may have several keys.
@@ -117,7 +167,7 @@ func (c *Client) ask(ctx context.Context, at string, names []string, s *ledger.S
 			}
 			old = size
 		default:
-			return nil, fmt.Errorf("ask witness %s: it refuses with status %d: %.200q", who, status, answer)
+			return nil, &RefusedError{Witness: who, Status: status, Text: string(answer[:min(len(answer), 200)])}
 		}
 	}
 	return nil, fmt.Errorf("ask witness %s: it says another size each time", who)
