@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
@@ -247,6 +249,23 @@ func TestLayoutDigestRefuses(t *testing.T) {
 		{"a link out of it", func(dir string) error {
 			return errors.Join(os.Remove(dir+"/index.json"), os.Symlink("/etc/passwd", dir+"/index.json"))
 		}, "index.json"},
+		{"a named pipe as index", func(dir string) error {
+			return errors.Join(os.Remove(dir+"/index.json"), mkfifo(dir+"/index.json"))
+		}, "index.json is no regular file"},
+		{"a named pipe as blob", func(dir string) error {
+			blobs, err := filepath.Glob(dir + "/blobs/sha256/*")
+			for _, b := range blobs {
+				err = errors.Join(err, os.Remove(b), mkfifo(b))
+			}
+			return err
+		}, "is no regular file"},
+		{"a digest without its algorithm", func(dir string) error {
+			return rewrite(dir+"/index.json", `"digest":"sha256:`, `"digest":"`)
+		}, "descriptor: digest"},
+		{"a digest in another spelling", func(dir string) error {
+			return os.WriteFile(dir+"/index.json", fmt.Appendf(nil, `{"manifests":[{"mediaType":%q,"digest":%q}]}`,
+				v1.MediaTypeImageManifest, digest.Of(nil).SRI()), 0o644)
+		}, "is not written as sha256:e3b0c442"},
 		{"a digest that leads out", func(dir string) error {
 			return rewrite(dir+"/index.json", `"digest":"sha256:`, `"digest":"sha256:../../`)
 		}, "descriptor"},

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"arch.network/attest/digest"
 )
@@ -38,11 +39,11 @@ func layoutDigest(root *os.Root) (digest.SHA256, error) {
 		return digest.SHA256{}, fmt.Errorf("%s does not name exactly one image manifest", v1.ImageIndexFile)
 	}
 	image := index.Manifests[0]
-	want, err := digest.Parse(string(image.Digest))
+	want, err := blobDigest(image)
 	if err != nil {
-		return digest.SHA256{}, fmt.Errorf("descriptor: %w", err)
+		return digest.SHA256{}, err
 	}
-	data, err := readSmall(root, blobPath(image))
+	data, err := readSmall(root, blobPath(want))
 	if err != nil {
 		return digest.SHA256{}, err
 	}
@@ -61,7 +62,19 @@ func layoutDigest(root *os.Root) (digest.SHA256, error) {
 	return want, nil
 }
 
-func blobPath(d v1.Descriptor) string { return v1.ImageBlobsDir + "/sha256/" + d.Digest.Encoded() }
+// blobDigest returns a descriptor's digest, which must be in the form of image-spec: other spellings of it, and what is no digest, are refused.
+func blobDigest(d v1.Descriptor) (digest.SHA256, error) {
+	sum, err := digest.Parse(string(d.Digest))
+	if err == nil && sum.String() != string(d.Digest) {
+		err = fmt.Errorf("digest %q is not written as %s", string(d.Digest), sum)
+	}
+	if err != nil {
+		return digest.SHA256{}, fmt.Errorf("descriptor: %w", err)
+	}
+	return sum, nil
+}
+
+func blobPath(sum digest.SHA256) string { return v1.ImageBlobsDir + "/sha256/" + sum.Hex() }
 
 func readJSON(root *os.Root, name string, v any) error {
 	data, err := readSmall(root, name)
@@ -74,9 +87,26 @@ func readJSON(root *os.Root, name string, v any) error {
 	return nil
 }
 
+// openRegular opens a regular file, and nothing else: it never waits for the other end of a named pipe.
+func openRegular(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // readSmall reads a file of at most maxManifest bytes.
 func readSmall(root *os.Root, name string) ([]byte, error) {
-	f, err := root.Open(name)
+	f, err := openRegular(root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +122,11 @@ func readSmall(root *os.Root, name string) ([]byte, error) {
 }
 
 func checkBlob(root *os.Root, d v1.Descriptor) error {
-	want, err := digest.Parse(string(d.Digest))
+	want, err := blobDigest(d)
 	if err != nil {
-		return fmt.Errorf("descriptor: %w", err)
+		return err
 	}
-	f, err := root.Open(blobPath(d))
+	f, err := openRegular(root, blobPath(want))
 	if err != nil {
 		return err
 	}
