@@ -170,6 +170,8 @@ func (n *Nix) settings(s Store, c call) []string {
 		option("sandbox", "true")
 		option("sandbox-fallback", "false")
 		option("build-users-group", "")
+		option("builders", "") // on other machines
+		option("pre-build-hook", "")
 		option("require-sigs", "true")
 	}
 	if c.oneCPU {
