@@ -1,10 +1,11 @@
 package nix
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -43,29 +44,52 @@ func (e *LentError) Hint() string {
 	return "take sandbox-paths out of nix.conf and NIX_CONFIG; or allow it with --degraded, and the receipt names another builder"
 }
 
-// lentPaths returns the sandbox-paths of Nix's configuration beyond those that Nix was compiled with, such as a static shell as /bin/sh.
+// lentPaths returns the sandbox-paths of Nix's configuration beyond those that this Nix has by itself, such as a static shell as /bin/sh.
 func (n *Nix) lentPaths(ctx context.Context, s Store) ([]string, error) {
+	configured, err := n.sandboxPaths(ctx, s)
+	if err != nil || len(configured) == 0 {
+		return nil, err
+	}
+	bare := Nix{Bin: n.Bin, Offline: n.Offline, Conf: filepath.Join(s.Dir, "no-configuration")}
+	usual, err := bare.sandboxPaths(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(configured, func(p string) bool { return slices.Contains(usual, p) }), nil
+}
+
+// sandboxPaths returns what builders in a store see besides what they depend on, as INSIDE=OUTSIDE or, if both are the same, INSIDE; sorted.
+func (n *Nix) sandboxPaths(ctx context.Context, s Store) ([]string, error) {
 	text, err := n.run(ctx, s, call{act: "look up Nix's settings", program: "nix", verb: []string{"show-config"}, args: []string{"--json"}})
 	if err != nil {
 		return nil, err
 	}
-	var settings map[string]struct {
-		Value        json.RawMessage `json:"value"`
-		DefaultValue json.RawMessage `json:"defaultValue"`
+	var settings struct {
+		Paths *struct {
+			Value json.RawMessage `json:"value"`
+		} `json:"sandbox-paths"`
 	}
 	if err := json.Unmarshal(text, &settings); err != nil {
 		return nil, fmt.Errorf("look up Nix's settings: %w", err)
 	}
-	paths, ok := settings["sandbox-paths"]
-	if !ok || len(paths.Value) == 0 {
-		return nil, fmt.Errorf("look up Nix's settings: there is no sandbox-paths among the %d", len(settings))
+	if settings.Paths == nil {
+		return nil, errors.New("look up Nix's settings: sandbox-paths is not among them")
 	}
-	var value, usual []string
-	if json.Unmarshal(paths.Value, &value) != nil || json.Unmarshal(paths.DefaultValue, &usual) != nil {
-		if bytes.Equal(paths.Value, paths.DefaultValue) {
-			return nil, nil
+	var list []string
+	if json.Unmarshal(settings.Paths.Value, &list) == nil { // as 2.8 has it
+		return slices.Sorted(slices.Values(list)), nil
+	}
+	var byPath map[string]struct {
+		Source string `json:"source"`
+	}
+	if err := json.Unmarshal(settings.Paths.Value, &byPath); err != nil { // as 2.34 has it
+		return nil, fmt.Errorf("look up Nix's settings: sandbox-paths: %w", err)
+	}
+	for inside, p := range byPath {
+		if p.Source != inside {
+			inside += "=" + p.Source
 		}
-		return []string{string(paths.Value)}, nil
+		list = append(list, inside)
 	}
-	return slices.DeleteFunc(value, func(p string) bool { return slices.Contains(usual, p) }), nil
+	return slices.Sorted(slices.Values(list)), nil
 }
