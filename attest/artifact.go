@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -67,6 +68,8 @@ func formOf(subject ResourceDescriptor) (Form, bool) {
 		return FormTar, true
 	case "#"+suffix == suffixOCI:
 		return FormOCI, true
+	case isProgram(suffix):
+		return FormFile, true
 	}
 	return "", false
 }
@@ -86,6 +89,22 @@ func names(subject ResourceDescriptor, form Form, sum digest.SHA256) bool {
 func baseName(subject ResourceDescriptor) string {
 	base, _, _ := strings.Cut(subject.Name, "#")
 	return base
+}
+
+// isProgram reports whether what follows the # in a subject's name is the path of a program in the tree, and no form of it.
+func isProgram(suffix string) bool { return strings.Contains(suffix, "/") }
+
+// thing returns the name of what a subject is a form of: the output, or NAME#PATH for a program in it.
+func thing(subject ResourceDescriptor) string {
+	if base, suffix, _ := strings.Cut(subject.Name, "#"); !isProgram(suffix) {
+		return base
+	}
+	return subject.Name
+}
+
+// calledName returns the name of the file or tree that a subject is.
+func calledName(subject ResourceDescriptor) string {
+	return path.Base(strings.ReplaceAll(thing(subject), "#", "/"))
 }
 
 // match finds the first form of the artifact whose digest is a subject of one of the claims; ok is false if there is

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -48,6 +50,8 @@ type Output struct {
 	Tar  digest.SHA256 // of the tree's normalised tar
 	OCI  digest.SHA256 // of the image manifest
 	URI  string        // store path of a derivation's output; empty: it has none
+	// Programs are regular files in a tree that are known by themselves, too: the sha256 of each by its path, such as "bin/hello".
+	Programs map[string]digest.SHA256 `json:",omitempty"`
 }
 
 // Suffixes of the names of subjects: the same output in another form.
@@ -58,7 +62,7 @@ const (
 )
 
 // Subjects returns the descriptors of the output: NAME is the file, or the normalised tar of a tree; NAME#nar,
-// NAME#tar and NAME#oci are there for the digests that are set.
+// NAME#tar and NAME#oci are there for the digests that are set, and NAME#PATH for each program.
 func (o Output) Subjects() []ResourceDescriptor {
 	var list []ResourceDescriptor
 	add := func(suffix, mediaType string, d digest.SHA256) {
@@ -76,6 +80,9 @@ func (o Output) Subjects() []ResourceDescriptor {
 	add(suffixNAR, MediaNAR, o.NAR)
 	add(suffixOCI, MediaOCIManifest, o.OCI)
 	add(suffixTar, MediaTar, o.Tar)
+	for _, path := range slices.Sorted(maps.Keys(o.Programs)) {
+		add("#"+path, MediaFile, o.Programs[path])
+	}
 	return list
 }
 
@@ -236,8 +243,8 @@ func (s *Statement) checkClaimSubjects() error {
 			return fmt.Errorf("subject %q: unnamed, out of order or named twice", d)
 		}
 		base, form, _ := strings.Cut(d.Name, "#")
-		if base == "" || strings.Contains(form, "#") {
-			return fmt.Errorf("subject %q: the name is not NAME, NAME#nar, NAME#tar or NAME#oci", d)
+		if base == "" || strings.Contains(form, "#") || isProgram(form) && !fs.ValidPath(form) {
+			return fmt.Errorf("subject %q: the name is not NAME, NAME#nar, NAME#tar, NAME#oci or NAME#DIRECTORY/PROGRAM", d)
 		}
 	}
 	return nil

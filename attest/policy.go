@@ -60,7 +60,7 @@ func (v *verification) checkPolicy(r *Report, c *trustedClaim, votes []vote) {
 	}
 	matched := 0
 	for i, rule := range v.Policy.Spec.Attestations {
-		if !v.matches(rule) && !manifest.Matches(rule.Match, baseName(v.subjectOf(c))) {
+		if !v.matches(rule) && !manifest.Matches(rule.Match, calledName(v.subjectOf(c))) {
 			continue
 		}
 		matched++

@@ -57,6 +57,7 @@ const (
 	CheckCompleteness = "completeness"
 	CheckRebuilds     = "rebuilds"
 	CheckNegative     = "negative-results"
+	CheckCorroborated = "corroboration"
 	CheckPolicy       = "policy"
 	CheckLayout       = "layout"
 	CheckSummary      = "summary"
@@ -74,8 +75,9 @@ type Report struct {
 
 	Claim    digest.SHA256 `json:"claim"` // id of the claim; zero: there is none
 	Manifest digest.SHA256 `json:"manifest"`
-	// Builders are those of the roles builder and rebuilder, and of the role that was asked for, who signed the claim and left a
-	// provenance of their own that agrees with it, sorted by principal.
+	// Builders are those of the roles builder and rebuilder, and of the role that was asked for, who signed the claim, or one of another
+	// manifest that corroborates it, and left a provenance of their own that agrees with it: those of the claim, and then the others,
+	// each sorted by principal.
 	Builders []BuilderVote `json:"builders,omitempty"`
 	// Disputed says that someone trusted reports another result, and the caller allowed it. Nothing that is disputed is
 	// SLSA_BUILD_REPRODUCED.

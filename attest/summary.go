@@ -32,8 +32,8 @@ type SummaryOptions struct {
 
 // VSA makes the SLSA Verification Summary of the report, for whoever trusts the verifier. Of a report that is OK it
 // claims SLSA_BUILD_LEVEL_1, or 2 if the options vouch for it, and SLSA_BUILD_REPRODUCED if and only if at least two
-// principals of at least two operators each signed the claim and an agreeing provenance of their own, and nobody trusted says
-// otherwise. Of any other report it says FAILED.
+// principals of at least two operators each signed the claim, or one that corroborates it, and an agreeing provenance of their own, and nobody
+// trusted says otherwise. Of any other report it says FAILED.
 func (r *Report) VSA(opts SummaryOptions) (*Statement, error) {
 	switch {
 	case opts.VerifierID == "" || opts.PolicyURI == "":

@@ -122,20 +122,21 @@ func Verify(ctx context.Context, in VerifyInput) (*Report, error) {
 		return v.withoutClaim(claims), nil
 	}
 	v.provenances, v.negatives = v.trustedProvenances(ctx), v.trustedNegatives(ctx)
-	var first *Report
+	var best *Report // of those that are not OK: where most count, and least fails
+	v.appraisals = map[*trustedClaim]*appraisal{}
 	for _, c := range matched {
-		r := v.judge(c, claims)
+		r := v.judge(c, claims, matched)
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("verify %s: %w", in.Artifact.Name, err)
 		}
 		if r.OK {
 			return r, nil
 		}
-		if first == nil {
-			first = r
+		if best == nil || cmp.Or(cmp.Compare(len(r.Builders), len(best.Builders)), cmp.Compare(len(best.failed()), len(r.failed()))) > 0 {
+			best = r
 		}
 	}
-	return first, nil
+	return best, nil
 }
 
 // required are the checks without which no report is OK, whatever else passed.
@@ -158,6 +159,7 @@ type verification struct {
 
 	provenances []*trustedProvenance
 	negatives   []*trustedNegative
+	appraisals  map[*trustedClaim]*appraisal // of those claims that name the artifact, so far as they were needed
 
 	form Form // by which the artifact was found
 	sum  digest.SHA256
@@ -231,8 +233,8 @@ func (v *verification) reportMismatch(r *Report, claims []*trustedClaim) {
 	}
 }
 
-// judge makes every check that concerns one claim.
-func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
+// judge makes every check that concerns one claim. matched are those of claims that name the artifact.
+func (v *verification) judge(c *trustedClaim, claims, matched []*trustedClaim) *Report {
 	r := v.report()
 	r.Claim, r.Manifest = c.id, c.claim.ExternalParameters.ManifestID
 	r.addInput(ClaimType, c.id)
@@ -242,6 +244,7 @@ func (v *verification) judge(c *trustedClaim, claims []*trustedClaim) *Report {
 	v.checkManifest(r, c)
 	v.checkConflicts(r, c, claims)
 	votes := v.checkProvenances(r, c)
+	votes = append(votes, v.checkCorroboration(r, c, claims, matched, votes)...)
 	v.checkRebuilds(r, v.makers(votes))
 	v.checkNegatives(r, c)
 	v.checkPolicy(r, c, votes)
@@ -263,21 +266,21 @@ func (v *verification) checkQuorum(r *Report, c *trustedClaim) {
 func (v *verification) checkSubject(r *Report, c *trustedClaim) {
 	subject := v.subjectOf(c)
 	for _, s := range c.statement.Subject {
-		if baseName(s) == baseName(subject) {
+		if thing(s) == thing(subject) {
 			r.Subjects = append(r.Subjects, s)
 		}
 	}
 	r.pass(CheckSubject, "", "%s is %s by its %s digest %s", v.Artifact.Name, subject.Name, v.form, v.sum)
 	switch {
-	case v.Name != "" && baseName(subject) == v.Name:
+	case v.Name != "" && calledName(subject) == v.Name:
 		r.pass(CheckName, "", "the claim calls it %s, as asked", v.Name)
 	case v.Name != "":
 		r.fail(ClassVerification, CheckName, "", "someone may have given you another of the builder's artifacts",
-			"the claim calls it %q, not %q", baseName(subject), v.Name)
-	case baseName(subject) == v.Artifact.Name:
+			"the claim calls it %q, not %q", calledName(subject), v.Name)
+	case calledName(subject) == v.Artifact.Name:
 		r.pass(CheckName, "", "the claim calls it %s, too", v.Artifact.Name)
 	default:
-		r.skip(CheckName, "the claim calls it %q; no name was asked for", baseName(subject))
+		r.skip(CheckName, "the claim calls it %q; no name was asked for", calledName(subject))
 	}
 }
 
@@ -289,7 +292,7 @@ func (v *verification) subjectOf(c *trustedClaim) ResourceDescriptor {
 		if !v.isArtifact(s) {
 			continue
 		}
-		if baseName(s) == cmp.Or(v.Name, v.Artifact.Name) {
+		if calledName(s) == cmp.Or(v.Name, v.Artifact.Name) {
 			return s
 		}
 		if first == nil {

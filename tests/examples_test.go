@@ -187,6 +187,7 @@ func testArchItself(t *testing.T, w *world) {
 	}
 	first := w.builder.build(t, filepath.Join(one, "tests/examples/arch-itself"), "--once")
 	t.Run("plain", func(t *testing.T) { testPlainBuild(t, one, first) })
+	t.Run("three ways", func(t *testing.T) { testThreeWays(t, w, one, first) })
 	t.Run("another user", func(t *testing.T) {
 		if os.Getuid() != 0 {
 			t.Skip("cannot run here: only root can become another user")
@@ -235,8 +236,10 @@ func copyTree(t *testing.T, from, to string) {
 			return err
 		}
 		switch dst := filepath.Join(to, rel); {
-		case rel == ".git" || rel == "result":
+		case (rel == ".git" || rel == "result") && d.IsDir():
 			return filepath.SkipDir
+		case rel == ".git": // of a further worktree
+			return nil
 		case d.IsDir():
 			return os.MkdirAll(dst, 0o755)
 		case d.Type().IsRegular():

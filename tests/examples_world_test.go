@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -232,11 +233,18 @@ func decode(t *testing.T, text string, v any) {
 // agree has the verifier demand that two operators made an artifact, and returns the levels that the summary claims.
 func (w *world) agree(t *testing.T, artifact string, receipts ...string) []string {
 	t.Helper()
-	summary := filepath.Join(t.TempDir(), "summary.vsa.intoto.jsonl")
-	args := []string{"verify", artifact, "-k", "2", "--operators", "2", "--vsa", summary}
+	var flags []string
 	for _, r := range receipts {
-		args = append(args, "--receipts", r)
+		flags = append(flags, "--receipts", r)
 	}
+	return w.agreeing(t, 2, artifact, flags...)
+}
+
+// agreeing is agree for a number of operators, with flags of the verification.
+func (w *world) agreeing(t *testing.T, operators int, artifact string, flags ...string) []string {
+	t.Helper()
+	summary, k := filepath.Join(t.TempDir(), "summary.vsa.intoto.jsonl"), strconv.Itoa(operators)
+	args := append([]string{"verify", artifact, "-k", k, "--operators", k, "--vsa", summary}, flags...)
 	w.verifier.run(t, args...)
 	file, err := os.Open(summary)
 	if err != nil {

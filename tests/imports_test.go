@@ -39,7 +39,7 @@ const importRules = `
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas, runner/program < runner/wasm/wasi < runner/wasm < runner/checkpoint;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
-	builder/guix/sexp < builder/guix/signature < runner/closure;
+	builder/guix/sexp < builder/guix/signature;
 	attest/digest/nar, builder/guix/signature < builder/guix/archive;
 	runner/egress < runner/namespace, runner/systemd;
 	runner/namespace < runner/namespace/first;

@@ -207,6 +207,8 @@ func (b *Builder) keep(ctx context.Context, doc *manifest.Build, outputs map[str
 		out := builder.Output{Output: attest.Output{Name: decl.Name, NAR: o.NAR, URI: o.Path}, Type: decl.Type, Path: path}
 		if decl.Type == manifest.OutputFile {
 			out.File = o.File
+		} else if out.Programs, err = programs(path); err != nil {
+			return rec, err
 		}
 		rec.Outputs = append(rec.Outputs, out)
 	}

@@ -18,12 +18,13 @@ import (
 	"arch.network/runner"
 )
 
-// Backend is a derivation.Backend: a store in which an installed Nix builds.
+// Backend is a derivation.Backend: a store in which an installed Nix builds. What is attested needs one that Open returns.
 type Backend struct {
 	Nix Nix
 	At  Store
 
-	oneCPU bool // the second build
+	oneCPU bool     // the second build
+	lent   []string // what builders see beside what they depend on: see Open
 }
 
 // Kind implements derivation.Backend.
@@ -40,10 +41,14 @@ func (b Backend) Version(ctx context.Context) (string, error) { return b.Nix.ver
 // Confinement implements derivation.Backend.
 func (b Backend) Confinement() runner.Confinement {
 	c := runner.Confinement{Driver: builder.DriverNix}
-	if b.At.own() {
-		c.Enforced = []string{"nix-sandbox", "store-of-its-own"}
-	} else {
+	switch {
+	case !b.At.own():
 		c.Missing = []string{"nix-sandbox: the daemon's settings decide"}
+	case len(b.lent) > 0:
+		c.Enforced = []string{"store-of-its-own"}
+		c.Missing = []string{"nix-sandbox: builders see " + strings.Join(b.lent, ", ")}
+	default:
+		c.Enforced = []string{"nix-sandbox", "store-of-its-own"}
 	}
 	return c
 }

@@ -51,9 +51,15 @@ type CommandError struct {
 }
 
 func (e *CommandError) Error() string {
+	needed, caches := unreachable(e.Output)
 	text := fmt.Sprintf("%s: Nix failed with status %d", e.Act, e.Status)
-	if line := e.message(); line != "" {
+	if line := e.message(); len(needed) > 0 {
+		text = fmt.Sprintf("%s: cannot download %s", e.Act, needed[0])
+	} else if line != "" {
 		text = fmt.Sprintf("%s: %s", e.Act, line)
+	}
+	if len(caches) > 0 {
+		text += "; no answer from the substituter " + caches[0].String()
 	}
 	return text
 }
@@ -80,6 +86,12 @@ func cutLast(s, sep string) (before, after string, found bool) {
 
 // Hint tells the way out of the mistakes that Nix's own words do not help with.
 func (e *CommandError) Hint() string {
+	switch needed, caches := unreachable(e.Output); {
+	case len(needed) > 0:
+		return "Nix needs the network for it: see that this machine reaches that address; or bring the file into the store first, by `nix-store --add-fixed` or `nix copy`, and build with --offline"
+	case len(caches) > 0:
+		return "see that this machine reaches the substituter; or bring what is needed into the store first, by `nix copy`; --offline asks no substituter"
+	}
 	for _, h := range []struct{ says, cure string }{
 		{"lock file changes", "run `nix flake lock` and keep flake.lock beside flake.nix: what is not locked cannot be attested"},
 		{"requires lock file", "run `nix flake lock` and keep flake.lock beside flake.nix: what is not locked cannot be attested"},
@@ -170,6 +182,8 @@ func (n *Nix) settings(s Store, c call) []string {
 		option("sandbox", "true")
 		option("sandbox-fallback", "false")
 		option("build-users-group", "")
+		option("builders", "") // on other machines
+		option("pre-build-hook", "")
 		option("require-sigs", "true")
 	}
 	if c.oneCPU {

@@ -88,7 +88,7 @@ func (w *workshop) buildDerivations(ctx context.Context, o buildOptions, d deriv
 		}
 		return nil
 	}
-	b, err := w.openConfinedNix(o.nixFlags, degraded)
+	b, err := w.openConfinedNix(ctx, o.nixFlags, degraded)
 	if err != nil {
 		return err
 	}
@@ -163,5 +163,5 @@ func (w *workshop) rebuildsIn(ctx context.Context, o rebuildOptions, r *builder.
 	if at.Dir == storepath.Guix {
 		return w.openConfinedGuix(ctx, guixFlags{}, o.degraded)
 	}
-	return w.openConfinedNix(o.nixFlags, false)
+	return w.openConfinedNix(ctx, o.nixFlags, false)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,10 +45,13 @@ func (w *workshop) openNix(f nixFlags) (nix.Backend, error) {
 }
 
 // openConfinedNix is openNix for what is to be attested.
-func (w *workshop) openConfinedNix(f nixFlags, degraded bool) (nix.Backend, error) {
+func (w *workshop) openConfinedNix(ctx context.Context, f nixFlags, degraded bool) (nix.Backend, error) {
 	b, err := w.openNix(f)
-	if err == nil && b.At.Dir == "" && !degraded {
-		err = &nix.DaemonError{}
+	if err == nil {
+		b, err = nix.Open(ctx, b.Nix, b.At)
+	}
+	if err == nil && !degraded {
+		err = b.Unconfined()
 	}
 	return b, err
 }

@@ -58,7 +58,7 @@ type Options struct {
 
 // Compute returns the closure of the store path top, whose NAR hash is pin, sorted by StorePath.
 func Compute(ctx context.Context, top string, pin digest.SHA256, o Options) ([]Path, error) {
-	store, _, _, ok := splitPath(top)
+	store, ok := storeOf(top)
 	if !ok {
 		return nil, fmt.Errorf("compute closure: %q is no store path", top)
 	}
@@ -109,7 +109,7 @@ func (w *walk) add(path, referredBy string) {
 func (w *walk) candidates(top string) error {
 	paths := []string{top}
 	for p := range w.o.Known {
-		if store, _, _, ok := splitPath(p); !ok || store != w.store {
+		if store, ok := storeOf(p); !ok || store != w.store {
 			return fmt.Errorf("%q is no path of the store %s", p, w.store)
 		}
 		paths = append(paths, p)
@@ -166,7 +166,7 @@ func (w *walk) visit(ctx context.Context, at pending, pin digest.SHA256) error {
 	}
 	w.paths[at.path] = p
 	for _, ref := range p.References {
-		if store, _, _, ok := splitPath(ref); !ok || store != w.store {
+		if store, ok := storeOf(ref); !ok || store != w.store {
 			return fmt.Errorf("%s says that %s refers to %q, which is no path of the same store", p.Proof, at.path, ref)
 		}
 		w.add(ref, at.path)

@@ -114,7 +114,7 @@ func FuzzRegistrations(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		all, err := parseRegistrations(b)
 		for path, p := range all {
-			if _, _, _, ok := splitPath(path); err != nil || !ok || p.References == nil {
+			if _, ok := storeOf(path); err != nil || !ok || p.References == nil {
 				t.Errorf("%q: %+v, %v", path, p, err)
 			}
 		}

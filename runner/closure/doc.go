@@ -11,8 +11,7 @@
 //   - Options.Known has: from the signed job or its receipt;
 //   - the path itself says, if it is content-addressed: sources, files written by the evaluator and fixed outputs have names that are a hash
 //     of their content and references (Nix: store-path specification), truncated to 160 bits;
-//   - Options.Verify gives: the database of the host's own store (Daemon, Nix), or a signature of a binary cache of Nix or
-//     Guix (Signed).
+//   - Options.Verify gives: the database of the host's own store (Daemon, Nix).
 //
 // A path for which none of them speaks is an *UnpinnedError; one with another hash a *HashError; one that is not there a
 // *MissingError. All of them name it.

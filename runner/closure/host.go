@@ -26,7 +26,7 @@ type Host struct {
 
 // Verify is for Options.Verify. Where there is neither a daemon nor a program, every path is ErrUnknown.
 func (h *Host) Verify(ctx context.Context, path string) (Proof, error) {
-	store, _, _, ok := splitPath(path)
+	store, ok := storeOf(path)
 	if !ok {
 		return Proof{}, fmt.Errorf("%q is no store path", path)
 	}

@@ -30,7 +30,7 @@ const maxAnswer = 256 << 20
 // Closure returns what the database says of a store path and of all that it refers to, by path. With it, Verify is a look-up in
 // the result. That the database does not have the path is ErrUnknown.
 func (n Nix) Closure(ctx context.Context, top string) (map[string]Proof, error) {
-	if _, _, _, ok := splitPath(top); !ok {
+	if _, ok := storeOf(top); !ok {
 		return nil, fmt.Errorf("ask nix-store: %q is no store path", top)
 	}
 	valid, err := n.run(ctx, "--check-validity", "--print-invalid", top)
@@ -46,7 +46,7 @@ func (n Nix) Closure(ctx context.Context, top string) (map[string]Proof, error) 
 	}
 	paths := strings.Fields(string(out))
 	for _, p := range paths {
-		if _, _, _, ok := splitPath(p); !ok {
+		if _, ok := storeOf(p); !ok {
 			return nil, fmt.Errorf("ask nix-store: its answer %.200q is no store path", p)
 		}
 	}
@@ -100,7 +100,7 @@ func parseRegistrations(text []byte) (map[string]Proof, error) {
 		if err == nil {
 			proof, err = r.proof()
 		}
-		if _, _, _, ok := splitPath(path); err == nil && !ok {
+		if _, ok := storeOf(path); err == nil && !ok {
 			err = errors.New("it is no store path")
 		}
 		if _, twice := all[path]; err == nil && twice {

@@ -59,17 +59,3 @@ func TestSelfCertified(t *testing.T) {
 		}
 	}
 }
-
-func TestSplitPath(t *testing.T) {
-	for p, want := range map[string]bool{
-		storePath(1): true, storePath(1) + ".drv": true, "/tmp/x/nix/store/" + part(1) + "-a+b-._?=C0": true,
-		"": false, "/": false, "/nix/store/" + part(1): false, "/nix/store/" + part(1) + "-": false, "/nix/store/" + part(1) + "-.x": false,
-		"/nix/store/" + part(1) + "-x y": false, "/nix/store/" + part(1)[1:] + "-xx": false, "/nix/store/../" + part(1) + "-x": false,
-		"nix/store/" + part(1) + "-x": false, storePath(1) + "/": false, "/nix/store/" + strings.ToUpper(part(1)) + "-x": false,
-		"/" + part(1) + "-x": false, "/nix/store/" + part(1) + "-" + strings.Repeat("x", 212): false, "/nix/store/" + part(1) + "-x\x00": false,
-	} {
-		if _, _, _, ok := splitPath(p); ok != want {
-			t.Errorf("%q: %v", p, ok)
-		}
-	}
-}

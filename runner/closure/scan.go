@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+
+	"arch.network/attest/digest/storepath"
 )
 
 // alphabet is Nix's base 32, which leaves out e, o, u and t.
@@ -38,7 +40,8 @@ type candidates struct {
 func newCandidates(paths []string) *candidates {
 	c := &candidates{paths: make(map[hashPart]string, len(paths)), prefix: make([]uint64, 1<<prefixBits/64)}
 	for _, p := range paths {
-		if _, part, _, ok := splitPath(p); ok {
+		if at, err := storepath.Parse(p); err == nil {
+			part := hashPart([]byte(at.Hash))
 			c.paths[part] = p
 			n := prefixOf(part[:])
 			c.prefix[n/64] |= 1 << (n % 64)

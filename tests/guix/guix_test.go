@@ -1,13 +1,12 @@
 // Package guix_test holds the Guix channel of this repository (guix/, .guix-channel) to what it promises, with Guix itself in a Debian
-// system of its own. Nothing is fetched: derivations are computed, and what only the network or the bootstrap could bring is not built.
+// system of its own. Nothing is fetched: derivations are computed, and what only the network or the bootstrap could bring is not built. The
+// package itself is built by TestExamples/arch-itself in package tests.
 package guix_test
 
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -32,13 +31,9 @@ func TestGuix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	scratch, env := t.TempDir(), goEnv(t)
-	m := debroot.Start(t, debroot.Options{
-		Read:  []string{root, env.GOROOT, env.GOMODCACHE},
-		Write: []string{scratch, env.GOCACHE},
-	})
-	// Builds use Debian's Guile and the machine's cache of Go: as root, and not in a chroot.
-	m.StartGuix(t, "--disable-chroot", "--build-users-group=")
+	scratch := t.TempDir()
+	m := debroot.Start(t, debroot.Options{Read: []string{root}, Write: []string{scratch}})
+	m.StartGuix(t)
 	g := &guix{m, root, scratch}
 	said := g.check(t)
 	t.Run("settings", func(t *testing.T) { testSettings(t, said) })
@@ -50,22 +45,6 @@ func TestGuix(t *testing.T) {
 		}
 	})
 	t.Run("refused", func(t *testing.T) { testRefused(t, g) })
-	t.Run("built", func(t *testing.T) { testBuilt(t, g, env) })
-}
-
-// goDirs are where Go has its things on this machine.
-type goDirs struct{ GOROOT, GOMODCACHE, GOCACHE string }
-
-func goEnv(t *testing.T) (dirs goDirs) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "env", "-json").Output()
-	if err == nil {
-		err = json.Unmarshal(out, &dirs)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dirs
 }
 
 // guix runs Guix in the repository.
@@ -281,53 +260,5 @@ func testRefused(t *testing.T, g *guix) {
 	}
 	if got[len(bad)] != "#f" {
 		t.Error("the default is refused")
-	}
-}
-
-// testBuilt has Guix run the package's builder, and compares with a plain build. Only the toolchain and the modules are not fetched by it.
-func testBuilt(t *testing.T, g *guix, env goDirs) {
-	plain := filepath.Join(g.scratch, "plain") + "/"
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w -buildid=", "-o", plain, "./cmd/...")
-	cmd.Dir = g.root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1", "GOFLAGS=-trimpath -buildvcs=false")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-	tool := filepath.Join(g.scratch, "go")
-	if err := os.MkdirAll(filepath.Join(tool, "bin"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	script := fmt.Sprintf("#!/bin/bash-static\nexport GOCACHE=%s\nexec %s/bin/go \"$@\"\n", env.GOCACHE, env.GOROOT)
-	if err := os.WriteFile(filepath.Join(tool, "bin/go"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	built := strings.TrimSpace(g.run(t, "guix", "repl", "-L", "guix", "--", "tests/guix/testdata/build.scm", tool, env.GOMODCACHE))
-	const sums = `cd "$0" && find -type f -exec sha256sum {} + | sort`
-	want, err := exec.CommandContext(t.Context(), "sh", "-c", sums, plain).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), g.run(t, "sh", "-c", sums, built+"/bin")); diff != "" || len(want) == 0 {
-		t.Errorf("files by hash (-go build +Guix):\n%s", diff)
-	}
-	files := strings.Fields(g.run(t, "find", built+"/share", "-type", "f", "-size", "+0"))
-	for _, name := range []string{
-		"man/man1/arch.1", "man/man1/arch-ledger-prove.1", "man/man8/arch-node-agent.8", "man/man8/arch-runnerd.8", "bash-completion/completions/arch", "zsh/site-functions/_arch",
-		"fish/vendor_completions.d/arch.fish",
-	} {
-		if !slices.Contains(files, built+"/share/"+name) {
-			t.Errorf("the package has no share/%s", name)
-		}
-	}
-	for _, name := range []string{"man/man1/arch.1", "man/man8/arch-node-agent.8", "bash-completion/completions/arch"} {
-		program, _, _ := strings.Cut(filepath.Base(name), ".")
-		args := map[string][]string{"man1": {"man"}, "man8": {"--man"}, "completions": {"completion", "bash"}}[filepath.Base(filepath.Dir(name))]
-		want, err := exec.CommandContext(t.Context(), plain+program, args...).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), g.run(t, "cat", built+"/share/"+name)); diff != "" {
-			t.Errorf("share/%s (-printed here +Guix):\n%s", name, diff)
-		}
 	}
 }

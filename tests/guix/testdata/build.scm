@@ -1,4 +1,4 @@
-;; guix repl -L guix build.scm GO MODULES: builds the package for real, and prints where it is.
+;; guix repl -L guix build.scm GO MODULES: prints the derivation of the package, which can be built for real.
 ;; The toolchain is the directory GO, and the modules are those in the directory MODULES.
 (load "debian.scm")
 (use-modules (arch packages) (guix derivations) (guix gexp) (guix monads) (guix packages) (guix store) (ice-9 match))
@@ -14,9 +14,7 @@
                                     (package/inherit package
                                       (arguments (append (list #:guile debian-guile) (package-arguments package))))
                                     "x86_64-linux" #:graft? #f)))
-           (mbegin %store-monad
-             (built-derivations (list drv))
-             (begin
-               (format #t "~a~%" (derivation->output-path drv))
-               (return #t))))
+           (begin
+             (format #t "~a~%" (derivation-file-name drv))
+             (return #t)))
          #:system "x86_64-linux")))))
