@@ -16,14 +16,13 @@ import (
 	"arch.network/builder"
 	"arch.network/runner"
 	"arch.network/runner/checkpoint"
-	"arch.network/runner/job"
 	"arch.network/runner/wasm"
 )
 
 // checkpointed is a job that can be stopped, and go on later from a directory:
 //
 //	current          JSON: the job's document id, and the name of the directory with the newest checkpoint
-//	at-GAS/          checkpoint, and for a snapshot what the job had written: outputs, tmp, stdout, stderr
+//	at-GAS/          checkpoint, and what the job had printed: stdout, stderr
 //	work-*/          of a run that is going on
 //
 // A checkpoint is never changed: a run works on a copy, so that one that dies leaves it as it was.
@@ -106,22 +105,11 @@ func (c *checkpointed) read() (string, error) {
 	return at, nil
 }
 
-// prepare fills the working directory: with what the job had written, if it goes on from a snapshot.
+// prepare fills the working directory: with what the job had printed, if it goes on from a snapshot.
 func (c *checkpointed) prepare(at string) error {
-	snapshot := c.from != nil && c.from.Snapshot != nil
-	for _, name := range c.places() {
-		to := filepath.Join(c.work, name)
-		if snapshot {
-			if err := os.CopyFS(to, os.DirFS(filepath.Join(at, name))); err != nil {
-				return fmt.Errorf("read checkpoint: %w", err)
-			}
-		} else if err := os.Mkdir(to, 0o755); err != nil {
-			return fmt.Errorf("make checkpoint directory: %w", err)
-		}
-	}
 	for _, name := range []string{"stdout", "stderr"} {
 		data := []byte{}
-		if snapshot {
+		if c.from != nil && c.from.Snapshot != nil {
 			var err error
 			if data, err = readAtMost(filepath.Join(at, name), maxPrinted); err != nil {
 				return fmt.Errorf("read checkpoint: %w", err)
@@ -136,28 +124,6 @@ func (c *checkpointed) prepare(at string) error {
 
 // maxPrinted bounds what a job has printed before it was stopped: bytes.
 const maxPrinted = 1 << 30
-
-// places are what a job can write to, by the base of the path inside.
-func (c *checkpointed) places() []string {
-	return []string{filepath.Base(job.OutputsDir), filepath.Base(job.TmpDir)}
-}
-
-// place puts what the job writes into the working directory, where it outlives the run.
-func (c *checkpointed) place(spec runner.Spec) runner.Spec {
-	if c.dir == "" {
-		return spec
-	}
-	mounts := append([]runner.Mount(nil), spec.Mounts...)
-	for i, m := range mounts {
-		for _, name := range c.places() {
-			if m.Kind == runner.Tmpfs && m.Target == "/"+name {
-				mounts[i] = runner.Mount{Kind: runner.Bind, Source: filepath.Join(c.work, name), Target: m.Target, Writable: true}
-			}
-		}
-	}
-	spec.Mounts = mounts
-	return spec
-}
 
 // tee passes on what the job prints, and keeps it. What it printed before it was stopped comes first.
 func (c *checkpointed) tee(name string, to io.Writer) (io.Writer, func() error, error) {

@@ -114,7 +114,7 @@ func (e *execution) run(ctx context.Context, spec runner.Spec) (runner.Result, e
 		*to = tee
 	}
 	ctx, stoppable := c.runner(ctx, m, e.options.stopAt)
-	result, err := stoppable.Run(ctx, c.place(spec))
+	result, err := stoppable.Run(ctx, spec)
 	if err == nil && result.OK() {
 		err = c.done()
 	}

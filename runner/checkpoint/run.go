@@ -44,15 +44,14 @@ func (e *RefusedError) Hint() string {
 // Run runs the module of spec by r, whose worker has the Extension, and returns the Checkpoint of a run that was stopped; nil
 // if it came to an end. The Result of a stopped one has Reason runner.ReasonCancelled, and the gas used from the very beginning.
 //
-// What a module has written belongs to its state, but stays where it is. To go on from a snapshot, spec must have the same directories
-// with the same content, so writable ones must be Bind mounts of places that outlive the first run; Stdout and Stderr get
-// what follows. To go on from a mark, writable directories must be as they were at the beginning, and Stdout and Stderr
-// get everything once more.
+// What a module has written belongs to its state. What lies on a Tmpfs is in a snapshot, and is put back; what lies in a Bind mount stays
+// where it is, and must still be there to go on. Stdout and Stderr get what follows. To go on from a mark, writable directories must be as
+// they were at the beginning, and Stdout and Stderr get everything once more.
 func Run(ctx context.Context, r *wasm.Runner, spec runner.Spec, o Options) (runner.Result, *Checkpoint, error) {
 	if spec.Module == nil {
 		return runner.Result{}, nil, &runner.SetupError{Act: "check spec", Err: errors.New("only a module can be stopped and resumed")}
 	}
-	send, err := o.request(spec.Module)
+	send, err := o.request(spec)
 	if err != nil {
 		return runner.Result{}, nil, err
 	}
@@ -77,7 +76,7 @@ func Run(ctx context.Context, r *wasm.Runner, spec runner.Spec, o Options) (runn
 
 // maxHeard is how many bytes a worker may send: the memory that spec allows, and everything else.
 func maxHeard(spec runner.Spec) int64 {
-	const rest = 64 << 20
+	const rest = 64<<20 + maxFiles
 	memory := int64(4 << 30)
 	for _, limit := range []int64{spec.Module.Memory, spec.Limits.Memory} {
 		if limit > 0 {
@@ -87,8 +86,9 @@ func maxHeard(spec runner.Spec) int64 {
 	return memory + memory/512 + rest
 }
 
-func (o Options) request(m *runner.Module) ([]byte, error) {
-	r := request{Version: 1, Slice: o.Slice, Stop: o.StopAt, Entry: m.Entry, Deterministic: m.Clock != nil && m.Seed != nil}
+func (o Options) request(spec runner.Spec) ([]byte, error) {
+	m := spec.Module
+	r := request{Version: 2, Slice: o.Slice, Stop: o.StopAt, Entry: m.Entry, Deterministic: m.Clock != nil && m.Seed != nil, Dirs: passing(spec)}
 	if r.Slice == 0 {
 		r.Slice = DefaultSlice
 	}
