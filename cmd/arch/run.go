@@ -147,7 +147,7 @@ func checkCapability(text string) error {
 	policy.Metadata.Expires = "9999-12-31T00:00:00Z"
 	if err := policy.Validate(); err != nil {
 		return hinted(usage("--allow: %q is no capability", text),
-			"write egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH, device:VENDOR/CLASS=NAME, clock:real or randomness:real")
+			"write egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH, device:VENDOR/CLASS=NAME, clock:real, randomness:real or checkpoint")
 	}
 	return nil
 }

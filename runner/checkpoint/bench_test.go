@@ -42,9 +42,9 @@ func (b *bench) SetGlobal(name string, v uint64) bool {
 	return ok
 }
 
-func (b *bench) SetGasUsed(uint64, int64)       {}
-func (b *bench) wasiState() ([]byte, error)     { return []byte("{}"), nil }
-func (b *bench) restoreWASI(state []byte) error { return nil }
+func (b *bench) SetGasUsed(uint64, int64)        {}
+func (b *bench) wasiState() ([]byte, error)      { return []byte("{}"), nil }
+func (b *bench) restoreWASI(state []byte) error  { return nil }
 func (b *bench) files([]string) ([]Files, error) { return nil, nil }
 func (b *bench) restoreFiles([]Files) error      { return nil }
 

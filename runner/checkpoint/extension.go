@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"arch.network/attest/digest"
 	"arch.network/runner/gas"
 	"arch.network/runner/wasm"
 	"arch.network/runner/wasm/wasi"
@@ -103,25 +104,23 @@ func (a adapter) restoreWASI(state []byte) error {
 }
 
 func (adapter) files(dirs []string) ([]Files, error) { return takeFiles(dirs) }
-func (adapter) restoreFiles(files []Files) error      { return putFiles(files) }
+func (adapter) restoreFiles(files []Files) error     { return putFiles(files) }
 
 // request is what Run tells the worker; an encoded Checkpoint may follow.
 type request struct {
-	Version       int    `json:"version"` // 2
-	Slice         uint64 `json:"slice"`
-	Stop          uint64 `json:"stop,omitempty"`
-	Entry         string `json:"entry"`
-	Deterministic bool   `json:"deterministic,omitempty"` // clock and randomness are not the host's
+	Version       int           `json:"version"` // 2
+	Module        digest.SHA256 `json:"module"`  // Checkpoint.Module
+	Slice         uint64        `json:"slice"`
+	Stop          uint64        `json:"stop,omitempty"`
+	Entry         string        `json:"entry"`
+	Deterministic bool          `json:"deterministic,omitempty"` // clock and randomness are not the host's
 	// Dirs are the directories that the module may write to and that end with the confinement, rising.
 	Dirs []string `json:"dirs,omitempty"`
 }
 
-func (r request) marshal(from []byte) ([]byte, error) {
+func (r request) marshal() ([]byte, error) {
 	head, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	return append(appendSized(nil, head), from...), nil
+	return appendSized(nil, head), err
 }
 
 const maxRequest = 1 << 16

@@ -20,6 +20,8 @@ type Checkpoint struct {
 	State   digest.SHA256 // of memory, globals and WASI state
 	// Snapshot resumes without repeating; nil: a mark.
 	Snapshot *Snapshot
+
+	encoded []byte // of one that was mapped, which nobody changes; nil: Marshal makes it
 }
 
 // Snapshot is the state of a module.
@@ -73,8 +75,11 @@ const (
 //	pages (4), blocks (4-byte number; of each its index in 4 bytes and 4096 bytes; rising, none all zero);
 //	and its files (4-byte number; of each the path and the NAR, each with a 4-byte length; paths rising)
 //
-// Equal Checkpoints have equal encodings, and what Parse accepts, Marshal encodes to the same bytes.
+// Of one that Map has read, it is the mapping. Equal Checkpoints have equal encodings, and what Parse accepts, Marshal encodes to the same bytes.
 func (c *Checkpoint) Marshal() []byte {
+	if c.encoded != nil {
+		return c.encoded
+	}
 	size := 256 + len(c.Entry)
 	kind, stack, files := byte(kindMark), []byte(nil), digest.SHA256{}
 	if s := c.Snapshot; s != nil {

@@ -226,7 +226,7 @@ func (m *machine) stop() {
 	if err != nil {
 		panic(err)
 	}
-	m.stopped = &Checkpoint{Gas: m.used(), Granted: m.granted, Version: gas.Version, Entry: m.request.Entry, State: s.digest()}
+	m.stopped = &Checkpoint{Module: m.request.Module, Gas: m.used(), Granted: m.granted, Version: gas.Version, Entry: m.request.Entry, State: s.digest()}
 	if !m.prepared || m.in.Memory().Size() < stackBase+pageSize/2 {
 		panic(wasm.ErrStopped)
 	}
