@@ -25,6 +25,8 @@ type Snapshot struct {
 	Digest digest.SHA256 `json:"digest"` // of the bytes, which stay with the broker
 	Size   int64         `json:"size"`   // bytes
 	Gas    int64         `json:"gas"`    // used so far
+	// Repeats says that to go on is to do everything again up to there, and to print it again: the module was not prepared.
+	Repeats bool `json:"repeats,omitempty"`
 }
 
 // snapshots are the checkpoints of stopped jobs, each in a file that is named by its SHA-256. They never leave the broker, which therefore needs
@@ -216,6 +218,7 @@ func (s *Server) work(a *admitted, q request, hold *holding) (*work, error) {
 			if w.snapshot, err = s.snapshots.keep(into, c.Gas); err != nil {
 				err = fmt.Errorf("keep snapshot: %w", err)
 			}
+			w.snapshot.Repeats = c.Snapshot == nil
 		}
 		over := err == nil && (c != nil || res.Reason == runner.ReasonExit)
 		return res, errors.Join(err, giveBack(over))
