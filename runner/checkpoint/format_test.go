@@ -45,7 +45,7 @@ func TestFormat(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.c, got, cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(test.c, got, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(Checkpoint{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if hash := digest.Of(encoded).String(); hash != test.hash {
