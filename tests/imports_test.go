@@ -47,7 +47,7 @@ const importRules = `
 	builder/source/imagespec, runner < runner/oci;
 	runner/cdi, runner/wasm, runner/oci, runner/closure < runner/job;
 	runner/meter, runner/cdi < runner/systemd;
-	runner/job, runner/systemd, attest/docfile < runner/broker;
+	runner/job, runner/systemd, runner/checkpoint, attest/docfile < runner/broker;
 
 	# Making artifacts. The contract of the runner, never a driver.
 	attest/digest/nar < builder/store;

@@ -47,7 +47,7 @@ var patterns = map[string]pattern{
 	"cdiDevice":     rule(`^[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9._-]*=[A-Za-z0-9][A-Za-z0-9._:-]*$`, "a Container Device Interface name: VENDOR/CLASS=DEVICE"),
 	"factKey":       rule(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$`, "lower-case words joined by '.', such as energy.price_eur_kwh"),
 	"pattern":       rule(`^[A-Za-z0-9*/][A-Za-z0-9*._:/@+~=-]*$`, "a pattern of letters, digits, '*' and . _ : / @ + ~ = -"),
-	"capability":    rule(`^(egress:([A-Za-z0-9*.-]+:)?(\*|`+portRE+`)(/udp)?|(read|write):(/|(/[^/]+)+)|device:[A-Za-z0-9*./=_:-]+|clock:real|randomness:real)$`, "egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH, device:NAME, clock:real or randomness:real"),
+	"capability":    rule(`^(egress:([A-Za-z0-9*.-]+:)?(\*|`+portRE+`)(/udp)?|(read|write):(/|(/[^/]+)+)|device:[A-Za-z0-9*./=_:-]+|clock:real|randomness:real|checkpoint)$`, "egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH, device:NAME, clock:real, randomness:real or checkpoint"),
 	"typeURI":       rule(`^https?://[A-Za-z0-9.-]+/[A-Za-z0-9._~/@-]+$`, "a type URI, such as https://slsa.dev/provenance/v1"),
 	"multiaddr":     rule(`^(/[A-Za-z0-9._:%-]+)+$`, "a multiaddress, such as /ip4/192.0.2.1/udp/7340/quic-v1"),
 	"platform":      rule(`^[a-z0-9]+/[a-z0-9]+$`, "GOOS/GOARCH"),

@@ -72,7 +72,8 @@ type PolicyIssuer struct {
 // PolicyCapabilities are what jobs may ask for.
 type PolicyCapabilities struct {
 	// Allow lists patterns: egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH (with everything below), device:NAME,
-	// clock:real, randomness:real. A * stands for any run of characters but '/' and ':'.
+	// clock:real, randomness:real, and checkpoint: modules that were prepared to be stopped and to go on, and that count their gas
+	// themselves. A * stands for any run of characters but '/' and ':'.
 	Allow []string `json:"allow,omitempty" schema:"pattern=capability" example:"egress:443"`
 }
 

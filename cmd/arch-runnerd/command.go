@@ -229,7 +229,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	s, err := broker.New(ctx, broker.Options{
-		Runner: r.runner, Survivors: r.survivors, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
+		Runner: r.modules, Checkpoint: r.checkpoint, Survivors: r.survivors, Files: o.files, State: o.state, Users: users, Names: o.names, Connections: o.connections, Jobs: o.jobs,
 		Content: o.content, Cache: o.cache, Kept: o.kept, Keep: o.keep, Drain: o.drain, Log: log, Store: openStore, Devices: devices,
 	})
 	if err != nil {

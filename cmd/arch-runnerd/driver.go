@@ -11,6 +11,7 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/broker"
 	"arch.network/runner/cdi"
+	"arch.network/runner/checkpoint"
 	"arch.network/runner/closure"
 	"arch.network/runner/job"
 	"arch.network/runner/namespace"
@@ -20,9 +21,14 @@ import (
 
 // confinement is what jobs run in.
 type confinement struct {
-	runner    runner.Runner
+	modules   *wasm.Runner
 	survivors func(ctx context.Context) (map[string]broker.Survivor, error) // nil: nothing outlives this process
 	close     func() error
+}
+
+// checkpoint runs a module so that it can be stopped where it stands.
+func (c confinement) checkpoint(ctx context.Context, spec runner.Spec, o checkpoint.Options) (runner.Result, *checkpoint.Checkpoint, error) {
+	return checkpoint.Run(ctx, c.modules, spec, o)
 }
 
 // open makes the driver, and the engine for modules around it.

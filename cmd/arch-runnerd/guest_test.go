@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/runner"
 	"arch.network/runner/broker"
+	"arch.network/runner/checkpoint"
 	"arch.network/tests/guest"
 )
 
@@ -55,9 +57,13 @@ func TestBroker(t *testing.T) {
 			t.Fatalf("build: %v\n%s", err, out)
 		}
 	}
+	files := []string{binary, arch}
+	if prepared := filepath.Join(dir, filepath.Base(preparedFile)); prepare(t, prepared) {
+		files = append(files, prepared)
+	}
 	for _, mode := range []guest.Mode{guest.Namespaces, guest.UML} {
 		t.Run(string(mode), func(t *testing.T) {
-			guest.Run(t, guest.Config{Mode: mode, Pattern: "^TestBroker$", Files: []string{binary, arch, "arch-runnerd.service", "arch-runnerd.socket"}, Static: true})
+			guest.Run(t, guest.Config{Mode: mode, Pattern: "^TestBroker$", Files: append(files, "arch-runnerd.service", "arch-runnerd.socket"), Static: true})
 		})
 	}
 }
@@ -75,7 +81,7 @@ func inside(t *testing.T) {
 	t.Run("it runs without capabilities", testCapabilities)
 	names := []string{"a job", "a timeout", "cancel", "hostile", "crowd"}
 	if guest.Inside() == guest.Namespaces { // in UML, some ten times slower, only what depends on the version of control groups
-		names = append(names, "a closure", "a device", "arch run")
+		names = append(names, "checkpoint", "a closure", "a device", "arch run")
 	}
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) { become(t, name) })
@@ -97,7 +103,7 @@ func inside(t *testing.T) {
 // agentTests run as the agent, in a process of their own.
 var agentTests = map[string]func(t *testing.T){
 	"detach": testDetach, "attach": testAttach, "a job": testJob, "a timeout": testTimeout, "cancel": testCancel, "hostile": testHostile, "crowd": testCrowd,
-	"a closure": testClosure, "a device": testDevice, "arch run": testArchRun,
+	"checkpoint": testCheckpoint, "a closure": testClosure, "a device": testDevice, "arch run": testArchRun,
 }
 
 // become runs one of agentTests as the agent.
@@ -728,7 +734,7 @@ func housePolicy() *manifest.Policy {
 		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: later()},
 		Spec: manifest.PolicySpec{
 			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm, manifest.RuntimeOCI, manifest.RuntimeNix},
-			Capabilities: manifest.PolicyCapabilities{Allow: []string{"clock:real", "randomness:real", "device:example.org/null=0"}},
+			Capabilities: manifest.PolicyCapabilities{Allow: []string{"clock:real", "randomness:real", "device:example.org/null=0", "checkpoint"}},
 		},
 	}
 }
@@ -742,4 +748,78 @@ func newJob(module []byte) *manifest.Job {
 			Resources: manifest.JobResources{Memory: "64Mi"},
 		},
 	}
+}
+
+// prepare makes a module for testCheckpoint; false: this machine lacks the tools.
+func prepare(t *testing.T, file string) bool {
+	wasmOpt, err := exec.LookPath("wasm-opt")
+	if _, clang := exec.LookPath("clang-14"); err != nil || clang != nil {
+		return false
+	}
+	cmd := exec.CommandContext(t.Context(), "clang-14", "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-s", "../../runner/checkpoint/testdata/tree.c", "-o", file)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	module, err := os.ReadFile(file)
+	if err == nil {
+		module, _, err = checkpoint.Instrument(t.Context(), module, wasmOpt)
+	}
+	if err == nil {
+		err = os.WriteFile(file, module, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// preparedFile is a module that was prepared for checkpoints, outside of the guest.
+const preparedFile = guest.InsideDir + "/prepared.wasm"
+
+// testCheckpoint stops a module in its unit, and has it go on in another one: the result and the gas are those of a job that was not stopped.
+func testCheckpoint(t *testing.T) {
+	module, err := os.ReadFile(preparedFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("cannot run here: there was no wasm-opt to prepare a module")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := newJob(module)
+	j.Spec.Checkpointable, j.Spec.Args = true, []string{"count"}
+	j.Spec.Outputs = map[string]manifest.Target{"tree": {Destination: "store"}}
+	env := envelope(t, j, "alice")
+	type part struct {
+		Said, Output string
+		Gas          uint64
+	}
+	run := func(q broker.Request) (part, broker.Response) {
+		var said, output bytes.Buffer
+		q.Stdout = &said
+		q.Collect = func(_ string, nar io.Reader) error {
+			_, err := io.Copy(&output, nar)
+			return err
+		}
+		resp, err := ask(t.Context(), env, map[digest.SHA256][]byte{digest.Of(module): module}, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return part{said.String(), digest.Of(output.Bytes()).String(), resp.Result.Gas}, resp
+	}
+	want, resp := run(broker.Request{})
+	if !resp.Result.OK() || want.Said == "" || resp.Snapshot != nil {
+		t.Fatalf("unstopped: %+v, %+v", want, resp)
+	}
+	first, resp := run(broker.Request{StopAt: want.Gas / 2})
+	if resp.Snapshot == nil || resp.Result.Reason != runner.ReasonCancelled {
+		t.Fatalf("not stopped: %+v", resp)
+	}
+	t.Logf("stopped after %d of %d gas in %s: %d bytes", resp.Snapshot.Gas, want.Gas, resp.Result.Confinement.Driver, resp.Snapshot.Size)
+	got, last := run(broker.Request{Snapshot: resp.Snapshot.Digest})
+	got.Said = first.Said + got.Said
+	if got != want || !last.Result.OK() {
+		t.Errorf("resumed: %+v, unstopped: %+v", got, want)
+	}
+	_, err = ask(t.Context(), env, nil, broker.Request{Snapshot: resp.Snapshot.Digest})
+	wantCode(t, err, broker.CodeUnknown)
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"arch.network/runner"
+	"arch.network/runner/checkpoint"
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
@@ -27,7 +28,7 @@ func main() {
 	if handled, code := systemd.Main(os.Args, unitInner); handled {
 		os.Exit(code)
 	}
-	if handled, code := wasm.Main(os.Args); handled {
+	if handled, code := wasm.Main(os.Args, checkpoint.Extension()); handled {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -31,7 +31,8 @@ not, and --allow says what it may reach. An envelope has come from somebody: it 
 
 With --checkpoint, the first interrupt stops a job of runtime wasm where it is, and the same command goes on from there, in
 another process or on another machine, with the same result and gas. A module that ` + "`arch instrument`" + ` prepared (checkpointable:
-true) goes on at once; any other repeats its work up to that place, and is checked to be there.
+true) goes on at once; any other repeats its work up to that place, and is checked to be there. The broker stops only those that are
+checkpointable, where its policy allows checkpoint, and keeps the checkpoint itself.
 
 What the job prints goes to stdout and stderr. Its outputs appear in the directory of --out, each complete or not at all, and
 in the store. An output that the document pins must be what the pin says. One that it sends to a registry is pushed there with
@@ -147,7 +148,7 @@ func checkCapability(text string) error {
 	policy.Metadata.Expires = "9999-12-31T00:00:00Z"
 	if err := policy.Validate(); err != nil {
 		return hinted(usage("--allow: %q is no capability", text),
-			"write egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH, device:VENDOR/CLASS=NAME, clock:real or randomness:real")
+			"write egress:PORT, egress:HOST:PORT, read:/PATH, write:/PATH, device:VENDOR/CLASS=NAME, clock:real, randomness:real or checkpoint")
 	}
 	return nil
 }
@@ -167,7 +168,7 @@ func runRun(ctx context.Context, a *app, o runOptions, path string, args []strin
 		return hinted(usage("the broker derives the confinement by its own policy, which is not known here"), "explain it with --driver systemd and that --policy")
 	}
 	if o.checkpoint != "" && !o.checkpoints(t) {
-		return hinted(usage("--checkpoint: only jobs of runtime wasm can be stopped and go on, and not by the broker"), "leave out --checkpoint")
+		return hinted(usage("--checkpoint: only jobs of runtime wasm can be stopped and go on, by the broker only those that are checkpointable"), "leave out --checkpoint")
 	}
 	if err := o.checkPlace(t); err != nil {
 		return err

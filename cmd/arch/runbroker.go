@@ -47,19 +47,34 @@ type brokerRunner struct {
 	timeout   time.Duration
 	interpret bool
 	told      func(broker.Response)
+
+	checkpoint *checkpointed // nil: it is not stopped
+	stopAt     uint64
 }
 
 // Run implements runner.Runner.
 func (b *brokerRunner) Run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
 	client := broker.Client{Path: brokerSocket()}
-	response, err := client.Run(ctx, broker.Request{
+	q := broker.Request{
 		Envelope: b.envelope, Timeout: b.timeout, Interpret: b.interpret, Content: b.content, Stdout: spec.Stdout, Stderr: spec.Stderr,
 		Collect: func(name string, nar io.Reader) error { return spec.Collect(runner.Output{Name: name}, nar) },
-	})
+	}
+	if c := b.checkpoint; c != nil && c.dir != "" {
+		q.StopAt, q.Stop = b.stopAt, ctx.Done()
+		if c.broker != nil {
+			q.Snapshot = c.broker.Digest
+		}
+		ctx = context.WithoutCancel(ctx) // the job itself goes on until it has stopped
+	}
+	response, err := client.Run(ctx, q)
 	if err != nil {
 		return runner.Result{}, refusedByBroker(err)
 	}
 	b.told(response)
+	if s := response.Snapshot; s != nil && b.checkpoint != nil {
+		err = b.checkpoint.keepWithBroker(s)
+		return response.Result, err
+	}
 	return response.Result, nil
 }
 

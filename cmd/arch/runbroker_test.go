@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -8,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"arch.network/runner"
 	"arch.network/runner/broker"
+	"arch.network/runner/checkpoint"
 	"arch.network/runner/namespace"
 	"arch.network/runner/wasm"
 )
@@ -26,7 +29,11 @@ func startBroker(t *testing.T, worker, root, policy string) {
 		t.Fatal(err)
 	}
 	server, err := broker.New(t.Context(), broker.Options{
-		Runner: modules, Files: broker.Files{TrustRoot: root, Policy: policy}, State: filepath.Join(dir, "state"), Users: []uint32{uint32(os.Getuid())},
+		Runner: modules,
+		Checkpoint: func(ctx context.Context, spec runner.Spec, o checkpoint.Options) (runner.Result, *checkpoint.Checkpoint, error) {
+			return checkpoint.Run(ctx, modules, spec, o)
+		},
+		Files: broker.Files{TrustRoot: root, Policy: policy}, State: filepath.Join(dir, "state"), Users: []uint32{uint32(os.Getuid())},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +64,7 @@ spec:
   version: 1
   issuers: [{role: job}]
   runtimes: [wasm]
+  capabilities: {allow: [checkpoint]}
   resources: {job: {memory: 1Gi}, timeout: 1h}
 `
 
@@ -117,12 +125,15 @@ func TestRunByBroker(t *testing.T) {
 		t.Errorf("two results: %v by the broker, %v by ourselves", byBroker.Result, own.Result)
 	}
 
+	stopByBroker(t)
+
 	for _, tt := range []struct {
 		name   string
 		args   []string
 		status int
 		want   string
 	}{
+		{"not to be stopped", []string{"--checkpoint", "state", "job.yaml"}, exitUsage, "by the broker only those that are checkpointable"},
 		{"nobody signed it", []string{"wordcount.yaml"}, exitVerification, "the broker refuses"},
 		{"somebody else signed it", []string{"eve.yaml"}, exitVerification, "the broker refuses"},
 		{"what would be run is not known here", []string{"--explain", "job.yaml"}, exitUsage, "by its own policy"},
@@ -138,5 +149,40 @@ func TestRunByBroker(t *testing.T) {
 	t.Setenv("ARCH_BROKER", filepath.Join(filepath.Dir(root), "nowhere"))
 	if status, _, errout := arch(t, nil, "run", "--driver", "broker", "job.yaml"); status != exitError || !strings.Contains(errout, "nowhere") {
 		t.Errorf("without a broker: exit status %d\n%s", status, errout)
+	}
+}
+
+// stopByBroker has the broker stop a job twice, and bring it to its end.
+func stopByBroker(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile("wordcount.yaml")
+	if err == nil {
+		data = bytes.Replace(data, []byte("  runtime: wasm"), []byte("  runtime: wasm\n  checkpointable: true"), 1)
+		err = os.WriteFile("stoppable.yaml", data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	firstOut(t, "sign", "--key", "alice.key", "stoppable.yaml")
+	run := func(args ...string) (int, string) {
+		status, out, errout := arch(t, nil, append([]string{"run", "--out", "stopped", "--checkpoint", "state"}, args...)...)
+		return status, out + errout
+	}
+	for _, at := range []string{"50000", "100000"} {
+		if status, errout := run("--driver", "broker", "--stop-at", at, "stoppable.yaml"); status != exitInterrupted || !strings.Contains(errout, "the checkpoint is in state") {
+			t.Fatalf("stop at %s: exit status %d\n%s", at, status, errout)
+		}
+	}
+	if status, errout := run("--driver", "namespace", "stoppable.yaml"); status != exitError || !strings.Contains(errout, "by the broker, which keeps it") {
+		t.Errorf("without the broker: exit status %d\n%s", status, errout)
+	}
+	if status, errout := run("--driver", "broker", "stoppable.yaml"); status != exitOK || !strings.Contains(errout, `30 words, 25 different`) {
+		t.Errorf("to the end: exit status %d\n%s", status, errout)
+	}
+	if data, err := os.ReadFile("stopped/counts"); err != nil || !strings.HasPrefix(string(data), "4 and\n") {
+		t.Errorf("counts: %q, %v", data, err)
+	}
+	if _, err := os.Stat("state"); err == nil {
+		t.Error("a job that came to its end left its checkpoint")
 	}
 }

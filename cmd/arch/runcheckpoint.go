@@ -15,15 +15,15 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder"
 	"arch.network/runner"
+	"arch.network/runner/broker"
 	"arch.network/runner/checkpoint"
-	"arch.network/runner/job"
 	"arch.network/runner/wasm"
 )
 
 // checkpointed is a job that can be stopped, and go on later from a directory:
 //
 //	current          JSON: the job's document id, and the name of the directory with the newest checkpoint
-//	at-GAS/          checkpoint, and for a snapshot what the job had written: outputs, tmp, stdout, stderr
+//	at-GAS/          checkpoint, and what the job had printed: stdout, stderr; of a job that the broker ran, the broker has the checkpoint
 //	work-*/          of a run that is going on
 //
 // A checkpoint is never changed: a run works on a copy, so that one that dies leaves it as it was.
@@ -33,7 +33,10 @@ type checkpointed struct {
 	work string
 	from *checkpoint.Checkpoint // nil: from the beginning
 
-	stopped *checkpoint.Checkpoint // set by keep
+	byBroker bool
+	broker   *broker.Snapshot // where it goes on if it is the broker that runs it; nil: from the beginning
+
+	stopped *uint64 // the gas at which it was, set by keep
 }
 
 const (
@@ -46,16 +49,21 @@ const (
 type current struct {
 	Job digest.SHA256 `json:"job"`
 	At  string        `json:"at"`
+
+	Broker *broker.Snapshot `json:"broker,omitempty"` // what the broker has; nil: the checkpoint is here
 }
 
 // checkpoints says whether a run of the job takes part in checkpoints.
 func (o *runOptions) checkpoints(t *jobTarget) bool {
-	return !t.byBroker && t.doc.Spec.Runtime == manifest.RuntimeWasm && (o.checkpoint != "" || t.doc.Spec.Checkpointable)
+	if t.byBroker {
+		return t.doc.Spec.Checkpointable
+	}
+	return t.doc.Spec.Runtime == manifest.RuntimeWasm && (o.checkpoint != "" || t.doc.Spec.Checkpointable)
 }
 
 // openCheckpoint reads the newest checkpoint of dir, if there is one, and makes a directory to work in.
-func openCheckpoint(dir string, id digest.SHA256) (*checkpointed, error) {
-	c := &checkpointed{id: id}
+func openCheckpoint(dir string, t *jobTarget) (*checkpointed, error) {
+	c := &checkpointed{id: t.id, byBroker: t.byBroker}
 	if dir == "" {
 		return c, nil
 	}
@@ -97,6 +105,13 @@ func (c *checkpointed) read() (string, error) {
 		return "", hinted(fmt.Errorf("the checkpoint in %s is of job %s, not %s", c.dir, now.Job, c.id), "name another directory, or remove this one")
 	}
 	at := filepath.Join(c.dir, now.At)
+	if c.byBroker != (now.Broker != nil) {
+		return "", hinted(fmt.Errorf("the checkpoint in %s is of a run %s", c.dir, map[bool]string{true: "without the broker", false: "by the broker, which keeps it"}[c.byBroker]),
+			"name the same --driver as then, or another directory")
+	}
+	if c.broker = now.Broker; c.broker != nil {
+		return at, nil
+	}
 	if data, err = readAtMost(filepath.Join(at, checkpointFile), checkpoint.MaxSize); err != nil {
 		return "", fmt.Errorf("read checkpoint: %w", err)
 	}
@@ -106,22 +121,11 @@ func (c *checkpointed) read() (string, error) {
 	return at, nil
 }
 
-// prepare fills the working directory: with what the job had written, if it goes on from a snapshot.
+// prepare fills the working directory: with what the job had printed, if it goes on from a snapshot.
 func (c *checkpointed) prepare(at string) error {
-	snapshot := c.from != nil && c.from.Snapshot != nil
-	for _, name := range c.places() {
-		to := filepath.Join(c.work, name)
-		if snapshot {
-			if err := os.CopyFS(to, os.DirFS(filepath.Join(at, name))); err != nil {
-				return fmt.Errorf("read checkpoint: %w", err)
-			}
-		} else if err := os.Mkdir(to, 0o755); err != nil {
-			return fmt.Errorf("make checkpoint directory: %w", err)
-		}
-	}
 	for _, name := range []string{"stdout", "stderr"} {
 		data := []byte{}
-		if snapshot {
+		if c.from != nil && c.from.Snapshot != nil || c.broker != nil && !c.broker.Repeats {
 			var err error
 			if data, err = readAtMost(filepath.Join(at, name), maxPrinted); err != nil {
 				return fmt.Errorf("read checkpoint: %w", err)
@@ -136,28 +140,6 @@ func (c *checkpointed) prepare(at string) error {
 
 // maxPrinted bounds what a job has printed before it was stopped: bytes.
 const maxPrinted = 1 << 30
-
-// places are what a job can write to, by the base of the path inside.
-func (c *checkpointed) places() []string {
-	return []string{filepath.Base(job.OutputsDir), filepath.Base(job.TmpDir)}
-}
-
-// place puts what the job writes into the working directory, where it outlives the run.
-func (c *checkpointed) place(spec runner.Spec) runner.Spec {
-	if c.dir == "" {
-		return spec
-	}
-	mounts := append([]runner.Mount(nil), spec.Mounts...)
-	for i, m := range mounts {
-		for _, name := range c.places() {
-			if m.Kind == runner.Tmpfs && m.Target == "/"+name {
-				mounts[i] = runner.Mount{Kind: runner.Bind, Source: filepath.Join(c.work, name), Target: m.Target, Writable: true}
-			}
-		}
-	}
-	spec.Mounts = mounts
-	return spec
-}
 
 // tee passes on what the job prints, and keeps it. What it printed before it was stopped comes first.
 func (c *checkpointed) tee(name string, to io.Writer) (io.Writer, func() error, error) {
@@ -194,7 +176,20 @@ func (c *checkpointed) keep(made *checkpoint.Checkpoint) error {
 	if err := builder.WriteFile(filepath.Join(c.work, checkpointFile), made.Marshal()); err != nil {
 		return fmt.Errorf("keep checkpoint: %w", err)
 	}
-	now := current{Job: c.id, At: fmt.Sprintf("at-%d", made.Gas)}
+	return c.install(current{Job: c.id}, made.Gas)
+}
+
+// keepWithBroker makes a checkpoint that the broker has the newest one.
+func (c *checkpointed) keepWithBroker(made *broker.Snapshot) error {
+	if c.dir == "" {
+		return nil
+	}
+	return c.install(current{Job: c.id, Broker: made}, uint64(made.Gas))
+}
+
+// install gives the working directory its name, and names it as the newest.
+func (c *checkpointed) install(now current, gas uint64) error {
+	now.At = fmt.Sprintf("at-%d", gas)
 	at := filepath.Join(c.dir, now.At)
 	text, err := json.Marshal(now)
 	if err == nil {
@@ -209,7 +204,7 @@ func (c *checkpointed) keep(made *checkpoint.Checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("keep checkpoint: %w", err)
 	}
-	c.work, c.stopped = "", made
+	c.work, c.stopped = "", &gas
 	return c.sweep(now.At)
 }
 

@@ -78,7 +78,7 @@ func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec 
 		return err
 	}
 	if e.checkpoint != nil && e.checkpoint.stopped != nil {
-		return withStatus(exitInterrupted, &stoppedError{gas: e.checkpoint.stopped.Gas, dir: e.options.checkpoint})
+		return withStatus(exitInterrupted, &stoppedError{gas: *e.checkpoint.stopped, dir: e.options.checkpoint})
 	}
 	if result.Reason == runner.ReasonCancelled || interrupted(ctx) && e.checkpoint == nil {
 		return withStatus(exitInterrupted, errors.New("interrupted"))
@@ -95,11 +95,10 @@ func (w *runshop) execute(ctx context.Context, t *jobTarget, o runOptions, spec 
 
 // run has the runner run the job, with checkpoints if it takes part in them.
 func (e *execution) run(ctx context.Context, spec runner.Spec) (runner.Result, error) {
-	m, ok := e.runner.(*wasm.Runner)
-	if !ok || !e.options.checkpoints(e.target) {
+	if !e.options.checkpoints(e.target) {
 		return e.runner.Run(ctx, spec)
 	}
-	c, err := openCheckpoint(e.options.checkpoint, e.target.id)
+	c, err := openCheckpoint(e.options.checkpoint, e.target)
 	if err != nil {
 		return runner.Result{}, err
 	}
@@ -113,8 +112,14 @@ func (e *execution) run(ctx context.Context, spec runner.Spec) (runner.Result, e
 		defer end()
 		*to = tee
 	}
-	ctx, stoppable := c.runner(ctx, m, e.options.stopAt)
-	result, err := stoppable.Run(ctx, c.place(spec))
+	run := e.runner
+	switch r := e.runner.(type) {
+	case *wasm.Runner:
+		ctx, run = c.runner(ctx, r, e.options.stopAt)
+	case *brokerRunner:
+		r.checkpoint, r.stopAt = c, e.options.stopAt
+	}
+	result, err := run.Run(ctx, spec)
 	if err == nil && result.OK() {
 		err = c.done()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,13 @@ type Request struct {
 	// the one that is there. With another document it is refused with CodeTicket. Empty: asking again runs it again.
 	Ticket string
 
+	// StopAt stops a checkpointable job at the first place after this much gas; zero: it goes on to its end.
+	StopAt uint64
+	// Stop stops a checkpointable job where it stands when it is closed; also one that is attached to. Nil: never.
+	Stop <-chan struct{}
+	// Snapshot goes on from where the same job was stopped, by the same broker: Response.Snapshot. Zero: it begins at its beginning.
+	Snapshot digest.SHA256
+
 	// Started is called when the job starts, with its name. Nil: no call.
 	Started        func(name string)
 	Stdout, Stderr io.Writer // nil: discarded
@@ -64,6 +72,7 @@ type Response struct {
 	ID                digest.SHA256 // of the document that ran
 	Policy            string        // metadata.name of the policy that allowed it
 	PolicyID          digest.SHA256
+	Snapshot          *Snapshot // of a job that was stopped where it stood; nil: it came to an end
 }
 
 // UnreachableError says that there is no broker to talk to.
@@ -104,6 +113,7 @@ func (c *Client) Run(ctx context.Context, q Request) (Response, error) {
 func (q Request) first() request {
 	return request{
 		Version: protocolVersion, Envelope: q.Envelope, Timeout: q.Timeout.Milliseconds(), Interpret: q.Interpret, Detach: q.Detach, Ticket: q.Ticket,
+		StopAt: integer(q.StopAt), Snapshot: q.Snapshot,
 	}
 }
 
@@ -198,6 +208,7 @@ func (c *Client) open(ctx context.Context, q Request) (*exchange, error) {
 
 func (e *exchange) close() {
 	e.stop()
+	e.endStop()
 	e.conn.Close()
 }
 
@@ -215,6 +226,7 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 // taken says that the result was taken, and waits until the broker has heard it. If it does not, it keeps the result a while.
 func (e *exchange) taken() {
 	const patience = 5 * time.Second
+	e.endStop()
 	e.conn.SetDeadline(time.Now().Add(patience))
 	if e.write(appendFrame(nil, kindEnd, nil)) == nil {
 		e.in.next() // returns when the broker closes the connection
@@ -234,6 +246,36 @@ type exchange struct {
 
 	stop   func() bool // ends the watching of ctx
 	submit bool        // the conversation ends when the job starts
+
+	over     chan struct{}  // closed when no order to stop may be sent any more; nil: none can come
+	ordering sync.WaitGroup // of sending it
+}
+
+// watchStop sends the order to stop when it is given.
+func (e *exchange) watchStop() {
+	if e.q.Stop == nil || e.over != nil {
+		return
+	}
+	e.over = make(chan struct{})
+	e.ordering.Go(func() {
+		select {
+		case <-e.q.Stop:
+			e.conn.Write(appendFrame(nil, kindStop, nil)) // a broker that is gone needs no order
+		case <-e.over:
+		}
+	})
+}
+
+// endStop ends that.
+func (e *exchange) endStop() {
+	if e.over == nil {
+		return
+	}
+	close(e.over)
+	e.over = nil
+	e.conn.SetWriteDeadline(time.Unix(1, 0)) // if it is being written
+	e.ordering.Wait()
+	e.conn.SetWriteDeadline(time.Time{})
 }
 
 func (e *exchange) run(first request) (Response, error) {
@@ -291,6 +333,7 @@ func (e *exchange) frame(k kind, body []byte) error {
 		if e.submit {
 			return errSubmitted
 		}
+		e.watchStop()
 		return nil
 	case kindStdout:
 		return pass(e.q.Stdout, body)
@@ -436,6 +479,7 @@ func (e *exchange) result(body []byte) error {
 		return lost(err)
 	}
 	e.last = true
+	e.resp.Snapshot = res.Snapshot
 	e.resp.Result, e.resp.Finished = res.Result.result(), time.UnixMicro(res.Finished).UTC()
 	if res.Policy != nil {
 		e.resp.Policy, e.resp.PolicyID = res.Policy.Name, res.Policy.ID

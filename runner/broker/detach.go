@@ -164,7 +164,12 @@ func (c *session) follow(ctx context.Context, t *task) error {
 	taken := make(chan error, 1)
 	c.conn.SetReadDeadline(time.Time{})
 	go func() {
-		_, _, err := c.in.next(kindEnd)
+		k, _, err := c.in.next(kindEnd, kindStop)
+		for err == nil && k == kindStop {
+			if err = t.halt(); err == nil {
+				k, _, err = c.in.next(kindEnd, kindStop)
+			}
+		}
 		if _, done, _ := t.state(); err == nil && !done {
 			err = protocolErrorf("the client took a result that is not there yet")
 		}
@@ -226,14 +231,14 @@ func (c *session) copyFrames(ctx context.Context, f *os.File, t *task) error {
 }
 
 // detached runs an admitted job apart from its connection, which then follows it.
-func (c *session) detached(ctx context.Context, a *admitted, t *task, spec runner.Spec, hold *holding) error {
+func (c *session) detached(ctx context.Context, a *admitted, t *task, spec runner.Spec, w *work, hold *holding) error {
 	s := c.server
 	jobCtx, cancel := context.WithCancelCause(s.lasting)
-	t.setCancel(cancel)
+	t.control(cancel, w.stop)
 	s.running.Go(func() {
 		defer hold.release()
 		defer cancel(nil)
-		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, s.o.Runner.Run) })
+		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, w) })
 	})
 	return c.follow(ctx, t)
 }
@@ -257,17 +262,17 @@ func (s *Server) conclude(ctx context.Context, t *task, work func() error) {
 }
 
 // perform has a job run, with a sink for what it says, up to the last frame.
-func perform(ctx context.Context, s *Server, to sink, a *admitted, spec runner.Spec, run func(context.Context, runner.Spec) (runner.Result, error)) error {
+func perform(ctx context.Context, s *Server, to sink, a *admitted, spec runner.Spec, w *work) error {
 	spec.Stdout, spec.Stderr = stream{to, kindStdout}, stream{to, kindStderr}
 	if t, ok := to.(*task); ok {
 		spec.Observe = t.observe
 	}
 	spec.Collect = func(out runner.Output, nar io.Reader) error { return collect(to, out, nar) }
-	res, err := run(ctx, spec)
+	res, err := w.run(ctx, spec)
 	if err != nil {
 		return err
 	}
-	last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}}
+	last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}, Snapshot: w.snapshot}
 	if t, ok := to.(*task); ok {
 		return s.tasks.finish(t, kindResult, last)
 	}

@@ -25,6 +25,7 @@ const (
 	kindOutput  kind = 'O'
 	kindResult  kind = 'R'
 	kindJob     kind = 'J'
+	kindStop    kind = 'P'
 	kindRefusal kind = 'X'
 )
 
@@ -40,7 +41,7 @@ func (k kind) limit() int {
 	switch k {
 	case kindData, kindStdout, kindStderr:
 		return maxData
-	case kindEnd:
+	case kindEnd, kindStop:
 		return 0
 	case kindRequest, kindNeed, kindLack, kindStarted, kindOutput, kindResult, kindJob, kindRefusal:
 		return maxMessage

@@ -23,6 +23,9 @@ type request struct {
 	Cancel    bool   `json:"cancel,omitempty"`    // with Attach or Ticket: end it
 	Ticket    string `json:"ticket,omitempty"`    // with Detach: what the client calls it; by itself: the job that it called so
 	Watch     bool   `json:"watch,omitempty"`     // instead of an envelope: tell of all detached jobs of the same user
+
+	StopAt   int64         `json:"stopAt,omitempty"`  // stop a checkpointable job at the first place after this much gas
+	Snapshot digest.SHA256 `json:"snapshot,omitzero"` // go on from where it was stopped
 }
 
 // existing reports whether it is about a job that is there already.
@@ -40,6 +43,10 @@ func (q request) validate() error {
 	switch {
 	case q.Version != protocolVersion:
 		return protocolErrorf("protocol version %d is not %d", q.Version, protocolVersion)
+	case (q.StopAt != 0 || !q.Snapshot.IsZero()) && len(q.Envelope) == 0:
+		return protocolErrorf("only an envelope is stopped or goes on")
+	case q.StopAt < 0 || q.StopAt > maxInteger:
+		return protocolErrorf("to stop at %d gas is not from 0 to %d", q.StopAt, int64(maxInteger))
 	case q.Watch && (len(q.Envelope) > 0 || q.Attach != "" || q.Timeout != 0 || q.Interpret || q.Detach || q.Cancel || q.Ticket != ""):
 		return protocolErrorf("who watches asks for nothing else")
 	case q.Watch:
@@ -135,6 +142,7 @@ type result struct {
 	Finished int64       `json:"finished"` // microseconds since 1970
 	Result   wireResult  `json:"result"`
 	Policy   *policyUsed `json:"policy"`
+	Snapshot *Snapshot   `json:"snapshot,omitempty"` // of a job that was stopped where it stood
 }
 
 // policyUsed names the policy that allowed a job.

@@ -65,13 +65,20 @@ func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
 		return s.tasks.drop(t)
 	}
 	a, spec, release, err := s.again(ctx, t)
-	goOn := s.o.Runner.Run
+	var w *work
+	if err == nil {
+		hold := &holding{give: []func(){release}}
+		if w, err = s.work(a, t.order.Request, hold); err != nil {
+			hold.release()
+		}
+		release = hold.release
+	}
 	switch {
 	case err != nil && j == nil:
 		err = errLost
 	case err != nil:
 	case spec.Module == nil && j != nil:
-		goOn = j.Wait
+		w.run = j.Wait
 	case spec.Module == nil || !repeatable(a.doc, spec):
 		release()
 		err = errLost
@@ -107,13 +114,13 @@ func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
 	default:
 	}
 	jobCtx, cancel := context.WithCancelCause(s.lasting)
-	t.setCancel(cancel)
+	t.control(cancel, w.stop)
 	s.running.Go(func() {
 		defer leave()
 		defer unload()
 		defer release()
 		defer cancel(nil)
-		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, goOn) })
+		s.conclude(jobCtx, t, func() error { return perform(jobCtx, s, t, a, spec, w) })
 	})
 	return nil
 }

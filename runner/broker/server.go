@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
+	"arch.network/runner/checkpoint"
 	"arch.network/runner/closure"
 	"arch.network/runner/job"
 	"arch.network/runner/oci"
@@ -56,6 +57,9 @@ type Options struct {
 	// Store opens what vouches for the host's store that a path lies in; the broker closes it. That there is nothing is
 	// closure.ErrUnknown. Nil: nobody vouches.
 	Store func(ctx context.Context, path string) (Vouching, error)
+	// Checkpoint runs a module so that it can be stopped where it stands and go on: checkpoint.Run, with the engine of Runner. Nil:
+	// checkpointable jobs are refused.
+	Checkpoint func(ctx context.Context, spec runner.Spec, o checkpoint.Options) (runner.Result, *checkpoint.Checkpoint, error)
 	// Devices resolves Container Device Interface names. Nil: there are no devices.
 	Devices func(names []string) (job.Devices, error)
 
@@ -77,6 +81,8 @@ type Server struct {
 	ledger *ledger
 	tasks  *tasks
 	load   load
+
+	snapshots *snapshots
 
 	cleaned atomic.Int64 // when unused images were removed last: seconds since 1970
 
@@ -154,6 +160,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.lasting, s.endAll = context.WithCancelCause(context.WithoutCancel(ctx))
 	if s.ledger, err = openLedger(filepath.Join(o.State, "spent.json")); err == nil {
 		s.tasks, err = openTasks(filepath.Join(o.State, "jobs"))
+	}
+	if err == nil {
+		s.snapshots, err = openSnapshots(filepath.Join(o.State, "snapshots"), o.Cache)
 	}
 	if err == nil {
 		s.images, err = oci.Open(ctx, oci.Options{Dir: filepath.Join(o.State, "images")})

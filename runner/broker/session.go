@@ -65,11 +65,15 @@ func (c *session) run(ctx context.Context) error {
 	}
 	hold := &holding{give: []func(){func() { <-c.server.jobs }}}
 	defer hold.release()
+	w, err := c.server.work(a, q, hold)
+	if err != nil {
+		return err
+	}
 	spec, err := c.prepare(ctx, a, q, hold)
 	if err != nil {
 		return err
 	}
-	return c.start(ctx, a, q, spec, hold)
+	return c.start(ctx, a, q, spec, w, hold)
 }
 
 // holding is what a job has of the broker: a place among the running, content, a share of what all may use. A detached job
@@ -132,10 +136,13 @@ func (c *session) prepare(ctx context.Context, a *admitted, q request, hold *hol
 }
 
 // start puts the job on disk, counts it if it may run only so often, and runs it.
-func (c *session) start(ctx context.Context, a *admitted, q request, spec runner.Spec, hold *holding) error {
+func (c *session) start(ctx context.Context, a *admitted, q request, spec runner.Spec, w *work, hold *holding) error {
 	s := c.server
 	at := s.o.Now()
 	s.tasks.sweep(at, s.o.Keep)
+	if err := s.snapshots.sweep(time.Now(), s.o.Keep); err != nil {
+		s.o.Log.WarnContext(ctx, "snapshots not swept", "error", err)
+	}
 	t, isNew, err := s.tasks.add(spec.Name, order{User: c.user, Started: at.UnixMicro(), Request: q}, s.o.Kept+s.o.Jobs, s.o.Cache)
 	if err != nil {
 		return err
@@ -145,7 +152,9 @@ func (c *session) start(ctx context.Context, a *admitted, q request, spec runner
 		return c.follow(ctx, t)
 	}
 	begin := started{ID: a.id, Name: spec.Name, At: at.UnixMicro()}
-	err = s.ledger.spend(a, at)
+	if q.Snapshot.IsZero() { // else it was counted when it began
+		err = s.ledger.spend(a, at)
+	}
 	if err == nil && q.Detach {
 		err = t.send(kindStarted, begin)
 	}
@@ -154,13 +163,13 @@ func (c *session) start(ctx context.Context, a *admitted, q request, spec runner
 		return err
 	}
 	if q.Detach {
-		return c.detached(ctx, a, t, spec, hold.pass())
+		return c.detached(ctx, a, t, spec, w, hold.pass())
 	}
 	defer s.tasks.drop(t)
 	if err := c.send(kindStarted, begin); err != nil {
 		return err
 	}
-	return c.execute(ctx, a, spec)
+	return c.execute(ctx, a, spec, w)
 }
 
 // request reads the first frame.
@@ -202,21 +211,23 @@ func derive(a *admitted, content job.Content, q request, name string) (runner.Sp
 }
 
 // execute runs the job, and ends it when the client goes or speaks.
-func (c *session) execute(ctx context.Context, a *admitted, spec runner.Spec) error {
+func (c *session) execute(ctx context.Context, a *admitted, spec runner.Spec, w *work) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var watch sync.WaitGroup
 	c.conn.SetReadDeadline(time.Time{})
-	watch.Go(func() { cancel(c.listen()) })
-	return perform(ctx, c.server, c, a, spec, func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
-		res, err := c.server.o.Runner.Run(ctx, spec)
+	watch.Go(func() { cancel(c.listen(w.stop)) })
+	run := w.run
+	w.run = func(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+		res, err := run(ctx, spec)
 		c.endRead()
 		watch.Wait()
 		if cause, ok := errors.AsType[*protocolError](context.Cause(ctx)); ok {
 			return runner.Result{}, cause
 		}
 		return res, err
-	})
+	}
+	return perform(ctx, c.server, c, a, spec, w)
 }
 
 // endRead ends the reading that goes on, as that of listen.
@@ -225,13 +236,24 @@ func (c *session) endRead() { c.conn.SetReadDeadline(time.Unix(1, 0)) }
 // errDone says that listening is over because the job is.
 var errDone = errors.New("the job is over")
 
-// listen returns when the client closes the connection or sends something, which it must not.
-func (c *session) listen() error {
-	var b [1]byte
-	_, err := c.conn.Read(b[:])
+// listen returns when the client closes the connection or sends something that it must not: all but the order to stop, where there is a stopper.
+func (c *session) listen(s *stopper) error {
+	var err error
+	for err == nil && s != nil {
+		if _, _, err = c.in.next(kindStop); err == nil {
+			s.stop()
+		}
+	}
+	if s == nil {
+		var b [1]byte
+		_, err = c.conn.Read(b[:])
+	}
+	_, wrong := errors.AsType[*protocolError](err)
 	switch {
 	case err == nil:
 		return protocolErrorf("the client sent something while its job was running")
+	case wrong:
+		return err
 	case errors.Is(err, io.EOF):
 		return protocolErrorf("the client is gone")
 	case isTimeout(err):

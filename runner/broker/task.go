@@ -37,6 +37,7 @@ type task struct {
 	left    bool          // nobody may write any more, and nobody is to notice
 	changed chan struct{} // closed when size or done changes
 	cancel  context.CancelCauseFunc
+	stopper *stopper // nil: it cannot be stopped where it stands
 	buf     []byte
 	usage   wireUsage // so far
 
@@ -259,11 +260,25 @@ func (t *task) abort(cause error) {
 	}
 }
 
-// setCancel says how the job is ended.
-func (t *task) setCancel(cancel context.CancelCauseFunc) {
+// control says how the job is ended, and how it is stopped where it stands; nil: it cannot be.
+func (t *task) control(cancel context.CancelCauseFunc, s *stopper) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.cancel = cancel
+	t.cancel, t.stopper = cancel, s
+}
+
+// halt stops the job where it stands.
+func (t *task) halt() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.done:
+		return nil
+	case t.stopper == nil:
+		return protocolErrorf("the client wants a job stopped that is not checkpointable")
+	}
+	t.stopper.stop()
+	return nil
 }
 
 // remove forgets the task.

@@ -99,7 +99,7 @@ func (c *session) watch(ctx context.Context) error {
 	listening := make(chan struct{})
 	go func() {
 		defer close(listening)
-		if err := c.listen(); !errors.Is(err, errDone) {
+		if err := c.listen(nil); !errors.Is(err, errDone) {
 			cancel(errors.Join(errFollowerGone, err))
 		}
 	}()

@@ -42,9 +42,11 @@ func (b *bench) SetGlobal(name string, v uint64) bool {
 	return ok
 }
 
-func (b *bench) SetGasUsed(uint64, int64)       {}
-func (b *bench) wasiState() ([]byte, error)     { return []byte("{}"), nil }
-func (b *bench) restoreWASI(state []byte) error { return nil }
+func (b *bench) SetGasUsed(uint64, int64)        {}
+func (b *bench) wasiState() ([]byte, error)      { return []byte("{}"), nil }
+func (b *bench) restoreWASI(state []byte) error  { return nil }
+func (b *bench) files([]string) ([]Files, error) { return nil, nil }
+func (b *bench) restoreFiles([]Files) error      { return nil }
 
 // BenchmarkSnapshot stops a module with 900 KiB of memory that is not zero, nine calls deep, and resumes it in a new
 // instance of the compiled module: the time between the hook and the encoded bytes, and between the encoded bytes (checked) and the
@@ -86,7 +88,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			b.Fatal(err)
 		}
 		current = &bench{module: instance}
-		req := request{Version: 1, Slice: 1 << 40, Stop: 120_000, Entry: "_start"}
+		req := request{Version: 2, Slice: 1 << 40, Stop: 120_000, Entry: "_start"}
 		if from != nil {
 			req.Stop = 0
 		}

@@ -4,7 +4,7 @@
 // A job is stopped only where its gas runs out: package gas lets the module call its host there (gas.Options.Hook). The host gives gas in slices, so
 // that a job can be stopped at each end of a slice, which is the same place in every execution. What is kept is one of two:
 //
-//   - A snapshot: memory, globals, WASI state, and the call stack. Only a module that Instrument has prepared can save its
+//   - A snapshot: memory, globals, WASI state, what it has written to directories in memory, and the call stack. Only a module that Instrument has prepared can save its
 //     call stack: when it is built, wasm-opt of binaryen rewrites it so that all its functions can return early and be entered
 //     again where they were ("asyncify"; binaryen: src/passes/Asyncify.cpp).
 //   - A mark: how much gas was used, and a hash of the state. It is resumed by doing everything again up to that gas, and

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 
+	"arch.network/attest/digest"
 	"arch.network/runner/gas"
 	"arch.network/runner/wasm"
 	"arch.network/runner/wasm/wasi"
 )
 
 // ExtensionName names the Extension in tasks and cache keys.
-const ExtensionName = "checkpoint 1, " + gas.Version
+const ExtensionName = "checkpoint 2, " + gas.Version
 
 // Extension is what a worker of package wasm needs to take part in Run: wasm.Main(os.Args, checkpoint.Extension()).
 // It serves one run: a worker has no more.
@@ -102,21 +103,24 @@ func (a adapter) restoreWASI(state []byte) error {
 	return a.RestoreWASI(st)
 }
 
+func (adapter) files(dirs []string) ([]Files, error) { return takeFiles(dirs) }
+func (adapter) restoreFiles(files []Files) error     { return putFiles(files) }
+
 // request is what Run tells the worker; an encoded Checkpoint may follow.
 type request struct {
-	Version       int    `json:"version"` // 1
-	Slice         uint64 `json:"slice"`
-	Stop          uint64 `json:"stop,omitempty"`
-	Entry         string `json:"entry"`
-	Deterministic bool   `json:"deterministic,omitempty"` // clock and randomness are not the host's
+	Version       int           `json:"version"` // 2
+	Module        digest.SHA256 `json:"module"`  // Checkpoint.Module
+	Slice         uint64        `json:"slice"`
+	Stop          uint64        `json:"stop,omitempty"`
+	Entry         string        `json:"entry"`
+	Deterministic bool          `json:"deterministic,omitempty"` // clock and randomness are not the host's
+	// Dirs are the directories that the module may write to and that end with the confinement, rising.
+	Dirs []string `json:"dirs,omitempty"`
 }
 
-func (r request) marshal(from []byte) ([]byte, error) {
+func (r request) marshal() ([]byte, error) {
 	head, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	return append(appendSized(nil, head), from...), nil
+	return appendSized(nil, head), err
 }
 
 const maxRequest = 1 << 16
@@ -129,7 +133,7 @@ func parseRequest(data []byte) (r request, from *Checkpoint, err error) {
 	if err := json.Unmarshal(data[4:n], &r); err != nil {
 		return r, nil, fmt.Errorf("parse request for checkpoints: %w", err)
 	}
-	if r.Version != 1 || r.Slice == 0 || r.Entry == "" {
+	if r.Version != 2 || r.Slice == 0 || r.Entry == "" {
 		return r, nil, fmt.Errorf("parse request for checkpoints: version %d, slice %d, entry %q", r.Version, r.Slice, r.Entry)
 	}
 	if data = data[n:]; len(data) > 0 {

@@ -20,6 +20,8 @@ type Checkpoint struct {
 	State   digest.SHA256 // of memory, globals and WASI state
 	// Snapshot resumes without repeating; nil: a mark.
 	Snapshot *Snapshot
+
+	encoded []byte // of one that was mapped, which nobody changes; nil: Marshal makes it
 }
 
 // Snapshot is the state of a module.
@@ -29,6 +31,13 @@ type Snapshot struct {
 	Stack   []byte   // the call stack as asyncify writes it
 	Pages   uint32   // size of the memory, in 64 KiB
 	Blocks  []Block  // what is not zero in it, in rising order
+	Files   []Files  // what the module has left in directories that end with its confinement, in rising order of Path
+}
+
+// Files is what lies in a directory.
+type Files struct {
+	Path string // of the directory, in the confinement
+	NAR  []byte // of all that is in it
 }
 
 // Block is a part of memory that is not all zero.
@@ -42,9 +51,12 @@ const (
 	BlockSize = 4096
 	pageSize  = 1 << 16
 
-	magic = "arch checkpoint 1\n"
-	// MaxSize bounds an encoded Checkpoint: all of a memory, with every block's index, and everything else.
-	MaxSize    = 4<<30 + 4<<20 + maxStack + maxWASI + 1<<20
+	magic = "arch checkpoint 2\n"
+	// MaxSize bounds an encoded Checkpoint: all of a memory, with every block's index, files, and everything else.
+	MaxSize    = 4<<30 + 4<<20 + maxStack + maxWASI + maxFiles + 1<<20
+	maxFiles   = 1 << 30 // bytes of all Files together
+	maxDirs    = 256     // as runner.Module.Dirs in package wasm
+	maxPath    = 4 << 10
 	maxStack   = 16 << 20
 	maxWASI    = 32 << 20 // wasi.MaxState
 	maxEntry   = 1 << 10
@@ -56,23 +68,25 @@ const (
 
 // Marshal encodes c. The format, all numbers little-endian:
 //
-//	"arch checkpoint 1\n", kind (1 byte: 1 mark, 2 snapshot), module (32 bytes), gas, granted (8 each), state (32),
-//	version, entry (4-byte length, bytes each), call stack (4-byte length, bytes; empty in a mark),
+//	"arch checkpoint 2\n", kind (1 byte: 1 mark, 2 snapshot), module (32 bytes), gas, granted (8 each), state (32),
+//	version, entry (4-byte length, bytes each), call stack (4-byte length, bytes; empty in a mark), SHA-256 of the files (32; of a mark zeros),
 //	SHA-256 of all before (32);
 //	of a snapshot, with the SHA-256 that state says: WASI state (4-byte length, bytes), globals (4-byte number, 8 each),
-//	pages (4), blocks (4-byte number; of each its index in 4 bytes and 4096 bytes; rising, none all zero)
+//	pages (4), blocks (4-byte number; of each its index in 4 bytes and 4096 bytes; rising, none all zero);
+//	and its files (4-byte number; of each the path and the NAR, each with a 4-byte length; paths rising)
 //
-// Equal Checkpoints have equal encodings, and what Parse accepts, Marshal encodes to the same bytes.
+// Of one that Map has read, it is the mapping. Equal Checkpoints have equal encodings, and what Parse accepts, Marshal encodes to the same bytes.
 func (c *Checkpoint) Marshal() []byte {
+	if c.encoded != nil {
+		return c.encoded
+	}
 	size := 256 + len(c.Entry)
+	kind, stack, files := byte(kindMark), []byte(nil), digest.SHA256{}
 	if s := c.Snapshot; s != nil {
-		size += len(s.WASI) + 8*len(s.Globals) + len(s.Stack) + len(s.Blocks)*(BlockSize+4)
+		size += s.size() + len(s.Stack) + s.filesSize()
+		kind, stack, files = kindWhole, s.Stack, s.filesDigest()
 	}
 	b := append(make([]byte, 0, size), magic...)
-	kind, stack := byte(kindMark), []byte(nil)
-	if s := c.Snapshot; s != nil {
-		kind, stack = kindWhole, s.Stack
-	}
 	b = append(b, kind)
 	b = append(b, c.Module[:]...)
 	b = binary.LittleEndian.AppendUint64(b, c.Gas)
@@ -81,10 +95,12 @@ func (c *Checkpoint) Marshal() []byte {
 	b = appendSized(b, []byte(c.Version))
 	b = appendSized(b, []byte(c.Entry))
 	b = appendSized(b, stack)
+	b = append(b, files[:]...)
 	sum := sha256.Sum256(b)
 	b = append(b, sum[:]...)
 	if s := c.Snapshot; s != nil {
 		b = s.appendMemory(s.appendState(b))
+		s.parts(func(part []byte) { b = append(b, part...) })
 	}
 	return b
 }
@@ -113,6 +129,29 @@ func (s *Snapshot) appendMemory(b []byte) []byte {
 	return b
 }
 
+// parts gives the encoding of the files, piece by piece.
+func (s *Snapshot) parts(give func(part []byte)) {
+	give(binary.LittleEndian.AppendUint32(nil, uint32(len(s.Files))))
+	for _, f := range s.Files {
+		give(appendSized(nil, []byte(f.Path)))
+		give(binary.LittleEndian.AppendUint32(nil, uint32(len(f.NAR))))
+		give(f.NAR)
+	}
+}
+
+// filesSize is how long the encoding of the files is.
+func (s *Snapshot) filesSize() (size int) {
+	s.parts(func(part []byte) { size += len(part) })
+	return size
+}
+
+// filesDigest is the SHA-256 of the encoded files.
+func (s *Snapshot) filesDigest() digest.SHA256 {
+	h := sha256.New()
+	s.parts(func(part []byte) { h.Write(part) })
+	return digest.SHA256(h.Sum(nil))
+}
+
 // digest is Checkpoint.State: the SHA-256 of the encoded state and memory.
 func (s *Snapshot) digest() digest.SHA256 {
 	h := sha256.New()
@@ -132,8 +171,11 @@ func (s *Snapshot) digest() digest.SHA256 {
 // Parse decodes what Marshal wrote, and refuses everything else. Blocks refer to data, which must not change.
 func Parse(data []byte) (*Checkpoint, error) {
 	c, err := parse(data)
-	if err == nil && c.Snapshot != nil && digest.Of(data[len(data)-c.Snapshot.size():]) != c.State {
-		err = errors.New("damaged: its state is not the one that it names")
+	if err == nil && c.Snapshot != nil {
+		end := len(data) - c.Snapshot.filesSize()
+		if digest.Of(data[end-c.Snapshot.size():end]) != c.State {
+			err = errors.New("damaged: its state is not the one that it names")
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("parse checkpoint: %w", err)
@@ -146,7 +188,7 @@ func (s *Snapshot) size() int {
 	return 4 + len(s.WASI) + 4 + 8*len(s.Globals) + 4 + 4 + len(s.Blocks)*(4+BlockSize)
 }
 
-// parse is Parse without a look at the hash of the state: who resumes gets it from whoever has parsed it.
+// parse is Parse without a look at the hash of the state: who resumes gets it from whoever has parsed it. Files are compared with theirs.
 func parse(data []byte) (*Checkpoint, error) {
 	if uint64(len(data)) > MaxSize {
 		return nil, fmt.Errorf("%d bytes, more than %d", len(data), uint64(MaxSize))
@@ -157,7 +199,7 @@ func parse(data []byte) (*Checkpoint, error) {
 	r := &reader{data: data[len(magic):]}
 	kind := r.take(1)
 	c := &Checkpoint{Module: r.hash(), Gas: r.u64(), Granted: r.u64(), State: r.hash(), Version: string(r.sized("version", maxVersion)), Entry: string(r.sized("entry", maxEntry))}
-	stack := r.sized("call stack", maxStack)
+	stack, files := r.sized("call stack", maxStack), r.hash()
 	head := data[:len(data)-len(r.data)]
 	sum := r.take(sha256.Size)
 	switch {
@@ -168,8 +210,10 @@ func parse(data []byte) (*Checkpoint, error) {
 	case c.Gas <= c.Granted:
 		return nil, fmt.Errorf("gas %d is not more than the %d granted", c.Gas, c.Granted)
 	case kind[0] == kindWhole:
-		c.Snapshot = r.snapshot(stack)
-	case kind[0] != kindMark || len(stack) > 0:
+		if c.Snapshot = r.snapshot(stack); r.err == nil && c.Snapshot.filesDigest() != files {
+			r.err = errors.New("damaged: its files are not the ones that it names")
+		}
+	case kind[0] != kindMark || len(stack) > 0 || !files.IsZero():
 		return nil, fmt.Errorf("kind %d, call stack of %d bytes", kind[0], len(stack))
 	}
 	if r.err == nil && len(r.data) > 0 {
@@ -241,7 +285,20 @@ func (r *reader) snapshot(stack []byte) *Snapshot {
 		next = block.Index + 1
 		s.Blocks = append(s.Blocks, block)
 	}
+	s.Files = r.files()
 	return s
+}
+
+func (r *reader) files() []Files {
+	var out []Files
+	for range r.count("directories", 8, maxDirs) {
+		f := Files{string(r.sized("path", maxPath)), r.sized("files", maxFiles)}
+		if r.err == nil && len(out) > 0 && f.Path <= out[len(out)-1].Path {
+			r.err = fmt.Errorf("directory %q out of order", f.Path)
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 // blocks returns the blocks of memory that are not zero. They refer to memory.

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"bytes"
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,7 @@ func whole() *Checkpoint {
 	c := mark()
 	c.Snapshot = &Snapshot{
 		WASI: []byte(`{"version":1}`), Globals: []uint64{1, 1 << 63}, Stack: []byte("stack"),
-		Pages: 2, Blocks: []Block{block(0, 1), block(31, 2)},
+		Pages: 2, Blocks: []Block{block(0, 1), block(31, 2)}, Files: []Files{{"/outputs", []byte("nar")}, {"/tmp", []byte("other")}},
 	}
 	c.State = c.Snapshot.digest()
 	return c
@@ -35,8 +36,8 @@ func TestFormat(t *testing.T) {
 		c    *Checkpoint
 		hash string
 	}{
-		{"mark", mark(), "sha256:e0d1de5ef8211f0856db45af8cc002e548afe8b29c003b4d5754300dde329adc"},
-		{"snapshot", whole(), "sha256:720b8420a4bb88fb137589b26bb716b285a6056693a38577153063679e3c7b9a"},
+		{"mark", mark(), "sha256:7ce8c087a9dfb67738d76d387a6646221a587d96d8f7107407df01c8f5d7e338"},
+		{"snapshot", whole(), "sha256:6d7560a63c51afc6daccfe8567e8744f271b326990c4cbd9a6dbddc72f11278e"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			encoded := test.c.Marshal()
@@ -44,7 +45,7 @@ func TestFormat(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.c, got, cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(test.c, got, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(Checkpoint{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if hash := digest.Of(encoded).String(); hash != test.hash {
@@ -55,17 +56,26 @@ func TestFormat(t *testing.T) {
 }
 
 // headSize is how long an encoding is before its first hash, for the version and entry of mark, without a call stack.
-const headSize = len(magic) + 1 + 32 + 8 + 8 + 32 + 4 + 1 + 4 + 6 + 4
+const headSize = len(magic) + 1 + 32 + 8 + 8 + 32 + 4 + 1 + 4 + 6 + 4 + 32
 
-// seal makes a checkpoint of a head and a body with the hashes that they need, as an attacker would.
-func seal(head, body []byte) []byte {
+// seal makes a checkpoint of a head, a state and files with the hashes that they need, as an attacker would.
+func seal(head, body, files []byte) []byte {
 	head = bytes.Clone(head)
-	if at := len(magic) + 1 + 32 + 16; len(head) >= at+32 && head[len(magic)] == kindWhole {
-		state := sha256.Sum256(body)
+	if at := len(magic) + 1 + 32 + 16; len(head) >= at+32+32 && head[len(magic)] == kindWhole {
+		state, hash := sha256.Sum256(body), sha256.Sum256(files)
 		copy(head[at:], state[:])
+		copy(head[len(head)-32:], hash[:])
 	}
 	sum := sha256.Sum256(head)
-	return append(append(head, sum[:]...), body...)
+	return slices.Concat(head, sum[:], body, files)
+}
+
+// split takes apart what seal makes of it.
+func split(c *Checkpoint) (head, body, files []byte) {
+	encoded := c.Marshal()
+	size := headSize + len(c.Snapshot.Stack)
+	end := len(encoded) - c.Snapshot.filesSize()
+	return encoded[:size], encoded[size+32 : end], encoded[end:]
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -76,16 +86,16 @@ func TestParseRefuses(t *testing.T) {
 		return c.Marshal()
 	}
 	encoded := whole().Marshal()
-	head, body := encoded[:headSize+5], encoded[headSize+5+32:]
+	head, body, files := split(whole())
 	at := func(i int, b ...byte) []byte {
 		c := bytes.Clone(body)
 		copy(c[i:], b)
-		return seal(head, c)
+		return seal(head, c, files)
 	}
 	kind := func(kind byte, head, body []byte) []byte {
 		head = bytes.Clone(head)
 		head[len(magic)] = kind
-		return seal(head, body)
+		return seal(head, body, nil)
 	}
 	markHead := mark().Marshal()[:headSize]
 	for _, test := range []struct {
@@ -93,15 +103,19 @@ func TestParseRefuses(t *testing.T) {
 		data []byte
 		want string
 	}{
-		{"nothing", nil, `starts with "", not "arch checkpoint 1\n"`},
-		{"another version", []byte("arch checkpoint 2\n........"), "not \"arch checkpoint 1\\n\""},
+		{"nothing", nil, `starts with "", not "arch checkpoint 2\n"`},
+		{"another version", []byte("arch checkpoint 1\n........"), "not \"arch checkpoint 2\\n\""},
 		{"damaged head", append(append(bytes.Clone(encoded[:50]), encoded[50]^1), encoded[51:]...), "damaged: its hash is another"},
-		{"damaged body", append(bytes.Clone(encoded[:len(encoded)-1]), 9), "damaged: its state is not the one that it names"},
+		{"damaged body", slices.Concat(encoded[:headSize+5+32+8], []byte{9}, encoded[headSize+5+32+9:]), "damaged: its state is not the one that it names"},
+		{"damaged files", append(bytes.Clone(encoded[:len(encoded)-1]), 9), "damaged: its files are not the ones that it names"},
+		{"directory twice", change(func(c *Checkpoint) { c.Snapshot.Files[1].Path = "/outputs" }), `directory "/outputs" out of order`},
+		{"mark with files", seal(append(bytes.Clone(markHead[:len(markHead)-1]), 1), nil, nil), "kind 1"},
 		{"kind", kind(3, markHead, nil), "kind 3"},
 		{"mark with a call stack", kind(kindMark, head, nil), "kind 1, call stack of 5 bytes"},
 		{"mark with a body", kind(kindMark, markHead, body), "bytes more than its content"},
-		{"more", seal(head, append(bytes.Clone(body), 0)), "1 bytes more than its content"},
-		{"less", seal(head, body[:len(body)-1]), "blocks of 2, with a limit of 32"},
+		{"more", seal(head, body, append(bytes.Clone(files), 0)), "damaged: its files are not the ones that it names"},
+		{"less", seal(head, body[:len(body)-BlockSize], nil), "blocks of 2, with a limit of 32"},
+		{"fewer files", seal(head, body, files[:len(files)-1]), "files of 5, with a limit of"},
 		{"gas within the grant", change(func(c *Checkpoint) { c.Gas = 10 }), "gas 10 is not more than the 10 granted"},
 		{"entry", change(func(c *Checkpoint) { c.Entry = strings.Repeat("x", 2000) }), "entry of 2000, with a limit of 1024"},
 		{"globals", at(4+13, 0xff, 0xff, 0xff, 0xff), "globals of 4294967295"},
@@ -137,11 +151,11 @@ func TestDamage(t *testing.T) {
 
 // FuzzParse shows that what is accepted has one encoding. Inputs get right hashes, or nothing would be.
 func FuzzParse(f *testing.F) {
-	encoded := whole().Marshal()
-	f.Add(encoded[:headSize+5], encoded[headSize+5+32:])
-	f.Add(mark().Marshal()[:headSize], []byte{})
-	f.Fuzz(func(t *testing.T, head, body []byte) {
-		data := seal(head, body)
+	head, body, files := split(whole())
+	f.Add(head, body, files)
+	f.Add(mark().Marshal()[:headSize], []byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, head, body, files []byte) {
+		data := seal(head, body, files)
 		if c, err := Parse(data); err == nil && !bytes.Equal(c.Marshal(), data) {
 			t.Errorf("%x encodes as %x", data, c.Marshal())
 		}
@@ -150,11 +164,11 @@ func FuzzParse(f *testing.F) {
 
 // FuzzRequest shows that no request breaks a worker.
 func FuzzRequest(f *testing.F) {
-	data, err := request{Version: 1, Slice: 5, Entry: "_start"}.marshal(mark().Marshal())
+	data, err := request{Version: 2, Slice: 5, Entry: "_start"}.marshal()
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(data)
+	f.Add(append(data, mark().Marshal()...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if r, _, err := parseRequest(data); err == nil && (r.Slice == 0 || r.Entry == "") {
 			t.Errorf("accepted %+v", r)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"arch.network/runner/gas"
@@ -53,6 +54,8 @@ type instance interface {
 	SetGasUsed(before uint64, counter int64)
 	wasiState() ([]byte, error)
 	restoreWASI(state []byte) error
+	files(dirs []string) ([]Files, error)
+	restoreFiles(files []Files) error
 }
 
 // defaultEntry and startExport are package wasm's names for where a module starts, and for what its start section named.
@@ -83,6 +86,8 @@ func newMachine(in instance, r request, from *Checkpoint, limit uint64, asked fu
 		return nil, fmt.Errorf("resume: %d gas was granted before, more than the limit of %d", from.Granted, limit)
 	case from != nil && r.Stop > 0 && r.Stop <= from.Granted:
 		return nil, fmt.Errorf("resume: to stop at %d gas is no more than the %d granted before", r.Stop, from.Granted)
+	case from != nil && from.Snapshot != nil && !slices.Equal(from.Snapshot.dirs(), r.Dirs):
+		return nil, fmt.Errorf("resume: the checkpoint has what was in %q, and here %q end with the confinement", from.Snapshot.dirs(), r.Dirs)
 	}
 	return m, nil
 }
@@ -221,7 +226,7 @@ func (m *machine) stop() {
 	if err != nil {
 		panic(err)
 	}
-	m.stopped = &Checkpoint{Gas: m.used(), Granted: m.granted, Version: gas.Version, Entry: m.request.Entry, State: s.digest()}
+	m.stopped = &Checkpoint{Module: m.request.Module, Gas: m.used(), Granted: m.granted, Version: gas.Version, Entry: m.request.Entry, State: s.digest()}
 	if !m.prepared || m.in.Memory().Size() < stackBase+pageSize/2 {
 		panic(wasm.ErrStopped)
 	}
@@ -254,6 +259,12 @@ func (m *machine) unwound() error {
 		return errors.New("save call stack: its end is not in memory")
 	}
 	m.stopped.Snapshot.Stack = bytes.Clone(memory[stackBase:end])
+	files, err := m.in.files(m.request.Dirs)
+	if err != nil { // they are too many to be carried: a mark is left
+		m.stopped.Snapshot = nil
+		return wasm.ErrStopped
+	}
+	m.stopped.Snapshot.Files = files
 	return wasm.ErrStopped
 }
 
@@ -287,6 +298,9 @@ func (m *machine) resume(c *Checkpoint) error {
 	}
 	for i, name := range m.globals {
 		m.in.SetGlobal(name, s.Globals[i])
+	}
+	if err := m.in.restoreFiles(s.Files); err != nil {
+		return &resumeError{err.Error()}
 	}
 	if err := m.in.restoreWASI(s.WASI); err != nil {
 		return &resumeError{err.Error()}

@@ -14,11 +14,18 @@ import (
 	"arch.network/runner"
 	"arch.network/runner/checkpoint"
 	"arch.network/runner/namespace"
+	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
 )
 
 func TestMain(m *testing.M) {
 	if handled, code := namespace.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := systemd.Main(os.Args, inner); handled {
+		os.Exit(code)
+	}
+	if handled, code := wasm.Main(os.Args, checkpoint.Extension()); handled {
 		os.Exit(code)
 	}
 	dir, err := os.MkdirTemp("", "checkpoint-test-*")
@@ -30,6 +37,11 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(built)
 	os.Exit(code)
+}
+
+// inner is the layer inside of systemd's units.
+func inner() (runner.Runner, error) {
+	return namespace.New(namespace.Options{NoCgroups: true, CountRefused: true})
 }
 
 // built is the directory of what tests build once.

@@ -9,6 +9,8 @@ func covers(pattern, capability string) bool {
 	kindP, p, okP := strings.Cut(pattern, ":")
 	kindC, c, okC := strings.Cut(capability, ":")
 	switch {
+	case pattern == capability: // such as checkpoint, which is all of it
+		return true
 	case !okP || !okC:
 		return false
 	case kindC == "read" || kindC == "write":

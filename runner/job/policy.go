@@ -41,13 +41,13 @@ func (e *DeniedError) Hint() string {
 }
 
 // LocalPolicy is what holds where nobody made a policy: one's own machine. Every runtime may be used, clock and
-// randomness may be real, the defaults bound what a job uses; the network, the machine's files and its devices are reached
+// randomness may be real, modules may have been prepared for checkpoints, the defaults bound what a job uses; the network, the machine's files and its devices are reached
 // only as allow says, in the patterns of capabilities.allow. It is not signed, and Validate would refuse it: it never expires.
 func LocalPolicy(allow []string) *manifest.Policy {
 	p := &manifest.Policy{APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "local"}}
 	p.Spec.Version = 1
 	p.Spec.Runtimes = []manifest.Runtime{manifest.RuntimeWasm, manifest.RuntimeOCI, manifest.RuntimeNix, manifest.RuntimeGuix}
-	p.Spec.Capabilities.Allow = append([]string{"clock:real", "randomness:real"}, allow...)
+	p.Spec.Capabilities.Allow = append([]string{"clock:real", "randomness:real", "checkpoint"}, allow...)
 	return p
 }
 
@@ -83,7 +83,7 @@ func Allowed(policy *manifest.Policy, doc *manifest.Job) []Reason {
 // Capability is one thing that a job asks for.
 type Capability struct {
 	Field string // of the document
-	Text  string // as patterns of a policy spell it: egress:443, read:/PATH, device:NAME, clock:real, …
+	Text  string // as patterns of a policy spell it: egress:443, read:/PATH, device:NAME, clock:real, checkpoint, …
 }
 
 // Capabilities lists everything that doc asks for beside its inputs and outputs, in the order of its fields.
@@ -104,6 +104,9 @@ func Capabilities(doc *manifest.Job) []Capability {
 	}
 	if doc.Spec.Determinism.Randomness == manifest.RandomReal {
 		out = append(out, Capability{"spec.determinism.randomness", "randomness:real"})
+	}
+	if doc.Spec.Checkpointable {
+		out = append(out, Capability{"spec.checkpointable", "checkpoint"})
 	}
 	for _, name := range slices.Sorted(maps.Keys(doc.Spec.Outputs)) {
 		if p, ok := strings.CutPrefix(doc.Spec.Outputs[name].Destination, "file://"); ok {

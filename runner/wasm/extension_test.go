@@ -16,7 +16,7 @@ func TestExtension(t *testing.T) {
 		run := func(t *testing.T, send []byte, stop chan struct{}) (runner.Result, string) {
 			var said strings.Builder
 			spec := tool("echo", "x", "loop")
-			result, err := r.RunExtra(t.Context(), spec, wasm.Extra{Name: "slices", Send: send, Stop: stop, Receive: func(b []byte) error {
+			result, err := r.RunExtra(t.Context(), spec, wasm.Extra{Name: "slices", Send: [][]byte{send}, Stop: stop, Receive: func(b []byte) error {
 				if string(b) == "first " && stop != nil {
 					close(stop)
 				}

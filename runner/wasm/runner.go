@@ -70,7 +70,7 @@ func New(o Options) (*Runner, error) {
 // Extra asks for an Extension in a run.
 type Extra struct {
 	Name    string             // of the Extension
-	Send    []byte             // what it gets: Instance.Extra
+	Send    [][]byte           // what it gets, in one piece: Instance.Extra
 	Receive func([]byte) error // gets what Instance.Write sends, which is a stranger's word; nil: that is refused. Its error ends the run and is returned
 	Stop    <-chan struct{}    // closing it makes Instance.Asked true; nil: never
 }
@@ -213,7 +213,10 @@ func newTask(spec runner.Spec, a act, module []byte) task {
 // runDriven runs a module in a confinement that the driver makes for it.
 func (r *Runner) runDriven(ctx context.Context, spec runner.Spec, module []byte, e *storedEntry, extra Extra) (runner.Result, error) {
 	t := newTask(spec, actRun, module)
-	t.Extension, t.Extra = extra.Name, int64(len(extra.Send))
+	t.Extension = extra.Name
+	for _, part := range extra.Send {
+		t.Extra += int64(len(part))
+	}
 	for _, d := range spec.Module.Dirs {
 		t.Dirs = append(t.Dirs, taskDir{As: d.As, Path: d.Path, Writable: d.Writable})
 	}

@@ -51,8 +51,10 @@ func (s *session) exchange(conn *os.File) error {
 	if err := s.tell(conn, s.task, s.module); err != nil {
 		return s.judge(err)
 	}
-	if err := gone(writePieces(conn, frameExtra, s.extra.Send)); err != nil {
-		return s.judge(err)
+	for _, part := range s.extra.Send {
+		if err := gone(writePieces(conn, frameExtra, part)); err != nil {
+			return s.judge(err)
+		}
 	}
 	over := make(chan struct{})
 	var stopper sync.WaitGroup

@@ -35,12 +35,12 @@ static struct node *build(int depth, double weight) {
 
 static double sum(struct node *n) { return n ? n->weight + sum(n->left) - sum(n->right) : 0; }
 
-int main(void) {
+int main(int argc, char **argv) {
 	out = fopen("/outputs/tree", "w");
 	if (!out)
 		return 3;
 	struct node *root = build(12, 1);
 	printf("%.17g\n", sum(root));
 	fclose(out);
-	return 5;
+	return argc > 1 ? 0 : 5;
 }
