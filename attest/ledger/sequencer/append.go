@@ -196,7 +196,7 @@ func (l *Log) replay(tree ledger.Checkpoint) error {
 	for i, e := range rest {
 		entries[i] = e.entry
 	}
-	l.tiles.reset(tree.Size)
+	l.tiles.reset(tree.Size, len(entries))
 	if err := l.integrate(entries); err != nil {
 		return err
 	}

@@ -74,11 +74,11 @@ func (t *tiles) grown(n int) {
 	t.moved.Broadcast()
 }
 
-// reset begins with a tree of that size.
-func (t *tiles) reset(size int64) {
+// reset begins with a tree of that size, and entries that are on their way.
+func (t *tiles) reset(size int64, coming int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.fresh, t.size, t.want = nil, size, size
+	t.fresh, t.size, t.want = nil, size, size+int64(coming)
 	t.moved.Broadcast()
 }
 
