@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -94,16 +95,22 @@ const (
 	MaxConfinement = 256 // entries of enforced, and of missing
 )
 
-// NewJobRun makes the statement of one execution. With a result, which names the same job, the subjects are its own;
+// NewJobRun makes the statement of one execution. With a result, which NewJobResult has made of the same job, the subjects are its own;
 // with none the document is the only subject. Texts over the limits are cut.
 func NewJobRun(result *Statement, run JobRun) (*Statement, error) {
 	subjects := []ResourceDescriptor{{Name: SubjectJob, Digest: map[string]string{"sha256": run.JobID.Hex()}}}
 	if result != nil {
-		r, err := result.JobResult()
-		if err != nil {
-			return nil, fmt.Errorf("make job run: %w", err)
+		r := struct {
+			JobID digest.SHA256 `json:"jobId"`
+		}{}
+		err := result.expect(&JobResult{})
+		if err == nil {
+			err = json.Unmarshal(result.Predicate, &r)
 		}
-		if run.Result, err = result.ID(); err != nil {
+		if err == nil {
+			run.Result, err = result.ID()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("make job run: %w", err)
 		}
 		run.JobID, subjects = r.JobID, result.Subject

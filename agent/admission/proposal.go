@@ -23,12 +23,21 @@ type Proposal struct {
 // Open verifies the signatures of an envelope, and only if somebody signed it whom the policy lets issue anything, reads it.
 // The proposal is for this policy and this time only.
 func Open(envelope []byte, active *policy.Active, at time.Time) *Proposal {
-	p := &Proposal{}
 	env, err := dsse.Parse(envelope)
 	if err != nil {
-		return p.refuse(CheckEnvelope, "", "hand in the DSSE envelope of a Job: arch wrap FILE", "%v", err)
+		return (&Proposal{}).refuse(CheckEnvelope, "", "hand in the DSSE envelope of a Job: arch wrap FILE", "%v", err)
 	}
-	p.ID = env.ID()
+	return open(env, nil, active, at)
+}
+
+// Reopen is Open for an envelope that was read already: doc is what manifest.Payload has made of it.
+func Reopen(env *dsse.Envelope, doc *manifest.Job, active *policy.Active, at time.Time) *Proposal {
+	return open(env, doc, active, at)
+}
+
+// open verifies env, and reads what is in it unless that is known: doc.
+func open(env *dsse.Envelope, doc manifest.Document, active *policy.Active, at time.Time) *Proposal {
+	p := &Proposal{ID: env.ID()}
 	if want := manifest.PayloadType("Job"); env.PayloadType != want {
 		return p.refuse(CheckEnvelope, "", "hand in the DSSE envelope of a Job: arch wrap FILE", "payload type %.100q is not %q", env.PayloadType, want)
 	}
@@ -36,9 +45,11 @@ func Open(envelope []byte, active *policy.Active, at time.Time) *Proposal {
 	if len(p.Verified) == 0 {
 		return p.refuse(CheckSignature, "signatures", "have those sign it whom the trust root and the policy let issue jobs: arch sign FILE", "no signature of anyone who may issue jobs verifies")
 	}
-	doc, err := manifest.Payload(env)
-	if err != nil {
-		return p.refuse(CheckEnvelope, "", "mend the document and have it signed anew: arch check FILE", "%v", err)
+	if doc == nil {
+		var err error
+		if doc, err = manifest.Payload(env); err != nil {
+			return p.refuse(CheckEnvelope, "", "mend the document and have it signed anew: arch check FILE", "%v", err)
+		}
 	}
 	j, ok := doc.(*manifest.Job)
 	if !ok {

@@ -114,7 +114,11 @@ func (e *Engine) review(act agent.Act) error {
 	}
 	m := move{to: agent.Anchored, verdict: "released", by: act.By, summary: fmt.Sprintf("%s released the result: %s", act.By, act.Reason)}
 	last := h.rec.Executions[len(h.rec.Executions)-1:]
-	if err := e.anchor(h, p.Doc, nil, last, m, func(r *record) { r.Executions = last }, nil); err != nil {
+	r, err := e.anchoring(h, p.Doc, nil, last, m, func(r *record) { r.Executions = last }, nil)
+	if err != nil {
+		return err
+	}
+	if err := e.pass(h, r.change, r.note, r.moves...); err != nil {
 		return err
 	}
 	e.mu.Lock()

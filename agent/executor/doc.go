@@ -28,7 +28,7 @@
 //     fetched before "placed" is on disk, nothing is started before "running" is, with the name that the execution will have.
 //
 // Steps between which nothing happens are one commit: proposed and verified; placed and running, where everything that the job pins is in the
-// store already; validating and anchored.
+// store already; validating, anchored and archived, where everything that the archive keeps is.
 //
 // After a crash, Open puts what waited back into the queue, and Run goes on with the rest:
 //

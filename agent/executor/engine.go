@@ -100,6 +100,7 @@ type Engine struct {
 	ring    *ring
 	logs    *logs
 	roots   *roots
+	fresh   *fresh
 	started time.Time
 
 	life     context.Context // ends with Close: what is durable is still written until then
@@ -142,7 +143,7 @@ func Open(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		o: o, db: db, jobs: newHandles(db), ring: newRing(o.Events, db.event), logs: newLogs(o, db), roots: newRoots(o.Store, db, o.Dir),
-		started: o.Now(), wake: make(chan struct{}, 1), queue: scheduler.New(scheduler.Limits{}),
+		fresh: newFresh(), started: o.Now(), wake: make(chan struct{}, 1), queue: scheduler.New(scheduler.Limits{}),
 		active: map[digest.SHA256]*active{}, counts: cloneCounts(db.counts), entered: map[digest.SHA256]chan struct{}{},
 	}
 	e.life, e.end = context.WithCancelCause(context.Background())

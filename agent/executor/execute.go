@@ -270,6 +270,7 @@ func (x *execution) account(end *ended) error {
 	}
 	end.run = run
 	if result != nil {
+		end.executed.statement = result
 		end.executed.Result, err = result.ID()
 	}
 	return err
@@ -417,7 +418,7 @@ func (a *active) conclusion(c *change, list []executed, change func(*record), be
 	case validation.Held:
 		return agent.Quarantined, a.hold(c, list, v, change, before)
 	}
-	return agent.Anchored, a.anchor(c, list, v.Summary, "holds", "", change, before)
+	return agent.Anchored, a.anchor(c, list, v.Summary, change, before)
 }
 
 // judged is what package validation looks at.

@@ -49,30 +49,57 @@ func resultStatement(doc *manifest.Job, resolved []attest.ResourceDescriptor, x 
 	return attest.NewJobResult(doc, resolved, attest.JobSubjects(x.Outputs, x.Stdout, x.Printed), 0, g)
 }
 
-// anchor lets a result count: its statement is signed, and then it is in the ledger. a.h is locked.
-func (a *active) anchor(c *change, list []executed, summary, verdict, by string, change func(*record), before []move) error {
-	return a.Engine.anchor(a.h, a.proposal.Doc, c, list, move{to: agent.Anchored, verdict: verdict, by: by, summary: summary}, change, before)
+// result is a result that counts: what is written of it, and the step that says so.
+type result struct {
+	change *change
+	note   func(*record)
+	moves  []move
 }
 
-func (e *Engine) anchor(h *handle, doc *manifest.Job, c *change, list []executed, m move, change func(*record), before []move) error {
-	// Content is what went in; the record may not have it yet, but Resolved has been there since the start.
-	stmt, err := resultStatement(doc, h.rec.Resolved, list[0])
+// anchor lets a result count: its statement is signed, and then it is in the ledger. With it, if nothing is in the way, what replaying needs
+// is kept: both are one write. a.h is locked.
+func (a *active) anchor(c *change, list []executed, summary string, change func(*record), before []move) error {
+	r, err := a.anchoring(a.h, a.proposal.Doc, c, list, move{to: agent.Anchored, verdict: "holds", summary: summary}, change, before)
 	if err != nil {
 		return err
+	}
+	now := a.o.Now().UTC()
+	next, from := a.h.next()
+	if err := a.advance(next, r.note, now, r.moves...); err != nil {
+		return err
+	}
+	kept, err := a.archiving(next, now)
+	if err != nil { // archive says it, and tries again
+		return a.write(a.h, r.change, next, from, now)
+	}
+	if err := a.advance(next, kept.note, now, kept.moves...); err != nil {
+		return err
+	}
+	return a.write(a.h, with(r.change, kept.change.puts...), next, from, now)
+}
+
+// anchoring is a result that is to count.
+func (e *Engine) anchoring(h *handle, doc *manifest.Job, c *change, list []executed, m move, change func(*record), before []move) (*result, error) {
+	stmt := list[0].statement
+	if stmt == nil { // an earlier process executed it
+		var err error
+		// Content is what went in; the record may not have it yet, but Resolved has been there since the start.
+		if stmt, err = resultStatement(doc, h.rec.Resolved, list[0]); err != nil {
+			return nil, err
+		}
 	}
 	id, envelope, err := e.signed(stmt)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c = with(c, put{bucketStatements, id[:], envelope})
 	outputs := told(list[0])
 	m.evidence = resultEvidence(id, list)
-	return e.pass(h, c, func(r *record) {
+	return &result{with(c, put{bucketStatements, id[:], envelope}), func(r *record) {
 		if change != nil {
 			change(r)
 		}
 		r.Job.Result, r.Job.Outputs = id, outputs
-	}, append(slices.Clone(before), m)...)
+	}, append(slices.Clone(before), m)}, nil
 }
 
 // with adds to what a change writes. c may be nil, and stays as it is: it may have to be written again.
@@ -138,7 +165,8 @@ func (a *active) hold(c *change, list []executed, v validation.Verdict, change f
 	})...)
 }
 
-// archive keeps what replaying needs: the objects that the record names stay, but for those of which only the pin may be kept.
+// archive keeps what replaying needs of a result that counts already: the objects that the record names stay, but for those of which only
+// the pin may be kept.
 func (a *active) archive() error {
 	return a.insist(func() error {
 		if err := a.jobs.lock(a.h); err != nil {
@@ -148,23 +176,32 @@ func (a *active) archive() error {
 		if a.h.rec.Job.State != agent.Anchored {
 			return nil
 		}
-		entry, keep, err := a.entry(a.h.rec, a.envelope, a.policy)
+		r, err := a.archiving(a.h.rec, a.o.Now().UTC())
 		if err != nil {
 			return err
 		}
-		data, err := entry.Encode()
-		if err != nil {
-			return err
-		}
-		now := a.o.Now().UTC()
-		c := &change{puts: []put{{bucketStatements, entryKey(a.id), data}}}
-		until, err := a.expiries(a.h.rec, a.policy, now, c)
-		if err != nil {
-			return err
-		}
-		return a.Engine.pass(a.h, c, func(r *record) { r.Content, r.Kept = keep, until },
-			move{to: agent.Archived, verdict: "kept", evidence: []agent.Evidence{{Name: "archive", Digest: digest.Of(data)}}, summary: keptSentence(until)})
+		return a.Engine.pass(a.h, r.change, r.note, r.moves...)
 	})
+}
+
+// archiving is a result that is to be kept. rec says where it is in the ledger.
+func (a *active) archiving(rec *record, now time.Time) (*result, error) {
+	entry, keep, err := a.entry(rec, a.envelope, a.policy)
+	if err != nil {
+		return nil, err
+	}
+	data, err := entry.Encode()
+	if err != nil {
+		return nil, err
+	}
+	c := &change{puts: []put{{bucketStatements, entryKey(a.id), data}}}
+	until, err := a.expiries(rec, a.policy, now, c)
+	if err != nil {
+		return nil, err
+	}
+	return &result{c, func(r *record) { r.Content, r.Kept = keep, until }, []move{{
+		to: agent.Archived, verdict: "kept", evidence: []agent.Evidence{{Name: "archive", Digest: digest.Of(data)}}, summary: keptSentence(until),
+	}}}, nil
 }
 
 // entryKey is where a job's archive entry is among the statements: beside every digest.

@@ -53,6 +53,8 @@ type executed struct {
 	Differs   []differs          `json:"differs,omitempty"`
 	Run       digest.SHA256      `json:"run"`             // id of its job-run statement
 	Result    digest.SHA256      `json:"result,omitzero"` // id of its job-result statement, which is signed when it counts
+
+	statement *attest.Statement // that statement, if this process executed it
 }
 
 type differs struct {

@@ -31,14 +31,30 @@ type batchRecorder interface {
 // locked. After an error nothing has changed but, perhaps, the ledger.
 func (e *Engine) pass(x *handle, c *change, change func(r *record), moves ...move) error {
 	now := e.o.Now().UTC()
-	next := x.rec.copy()
-	before := next.Job.State
-	if len(next.Job.Steps) == 0 {
-		before = ""
+	next, before := x.next()
+	if err := e.advance(next, change, now, moves...); err != nil {
+		return err
 	}
+	return e.write(x, c, next, before, now)
+}
+
+// next is a copy of the record that may be changed, and the state that it is in; empty: it is not on disk yet. x is locked.
+func (x *handle) next() (next *record, before agent.State) {
+	next = x.rec.copy()
+	if len(next.Job.Steps) > 0 {
+		before = next.Job.State
+	}
+	return next, before
+}
+
+// advance takes next through steps, whose decisions are durable in the ledger when it returns; next is still to be written.
+func (e *Engine) advance(next *record, change func(r *record), now time.Time, moves ...move) error {
 	var decisions []agent.Decision
 	kinds := make([]agent.Kind, len(moves))
-	state := before
+	state := next.Job.State
+	if len(next.Job.Steps) == 0 {
+		state = ""
+	}
 	for i, m := range moves {
 		t, err := agent.Step(state, m.to)
 		if err != nil {
@@ -66,12 +82,7 @@ func (e *Engine) pass(x *handle, c *change, change func(r *record), moves ...mov
 		}
 		next.step(m, kinds[i], now, entry)
 	}
-	if forgettable(next.Job.State) && before != next.Job.State {
-		if c, err = e.ending(next, c, now); err != nil {
-			return err
-		}
-	}
-	return e.write(x, c, next, before, now)
+	return nil
 }
 
 // decision is what the ledger gets of a move.
@@ -123,6 +134,11 @@ func (e *Engine) record(list []agent.Decision) ([]agent.Entry, error) {
 func (e *Engine) write(x *handle, c *change, next *record, before agent.State, now time.Time) (err error) {
 	if c == nil {
 		c = &change{}
+	}
+	if forgettable(next.Job.State) && before != next.Job.State {
+		if c, err = e.ending(next, c, now); err != nil {
+			return err
+		}
 	}
 	c.number, c.before, c.after = next.Number, before, next.Job.State
 	if c.record, err = next.encode(); err != nil {

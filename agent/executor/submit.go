@@ -51,6 +51,7 @@ func (e *Engine) Submit(ctx context.Context, envelope []byte, by string) (agent.
 	if err != nil || rec.Job.State != agent.Verified {
 		e.queue.Unreserve(owner)
 	} else {
+		e.fresh.keep(p, envelope)
 		e.queue.Push(rec.waiting(), e.o.Now())
 		e.poke()
 	}
@@ -271,6 +272,10 @@ func (e *Engine) must(id digest.SHA256) (*record, error) {
 
 // proposal reads what a job was handed in as.
 func (e *Engine) proposal(rec *record) (Proposal, []byte, error) {
+	if p, data, ok := e.fresh.take(rec.Job.ID); ok {
+		p.At = e.o.Now().UTC()
+		return p, data, nil
+	}
 	data, err := e.db.get(bucketEnvelopes, numberKey(rec.Number))
 	if err == nil && data == nil {
 		err = errors.New("it is not kept any more")

@@ -54,7 +54,7 @@ func (j *judge) Judge(_ context.Context, p executor.Proposal) (executor.Verdict,
 		return executor.Verdict{}, err
 	}
 	in := admission.Input{
-		Proposal: admission.Open(p.Envelope.Marshal(), active, p.At), Active: active, Names: j.names, Facts: j.facts(), At: p.At,
+		Proposal: admission.Reopen(p.Envelope, p.Doc, active, p.At), Active: active, Names: j.names, Facts: j.facts(), At: p.At,
 	}
 	spends, once, err := replay.EntryOf(p.Doc, p.ID)
 	if err != nil {
@@ -91,7 +91,7 @@ func (j *judge) JudgeContent(ctx context.Context, p executor.Proposal, _ *conten
 		return nil, err
 	}
 	v := admission.Judge(admission.Input{
-		Proposal: admission.Open(p.Envelope.Marshal(), active, p.At), Active: active, Names: j.names, Facts: j.facts(), At: p.At,
+		Proposal: admission.Reopen(p.Envelope, p.Doc, active, p.At), Active: active, Names: j.names, Facts: j.facts(), At: p.At,
 	})
 	reasons := v.Reasons
 	for _, d := range v.Demands {

@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
-	"time"
 
 	"arch.network/attest/ledger"
-
-	"github.com/transparency-dev/tessera"
 )
 
 // pending is an entry on its way.
 type pending struct {
-	entry *tessera.Entry
+	entry []byte
 	done  chan struct{} // closed when index and err are set
 	index int64
 	err   error
@@ -62,7 +59,7 @@ func (l *Log) Add(ctx context.Context, entry []byte) (Future, error) {
 	if len(entry) == 0 || len(entry) > ledger.MaxEntry {
 		return Future{}, fmt.Errorf("append entry: it has %d bytes, not 1 to %d; log its digest instead", len(entry), ledger.MaxEntry)
 	}
-	p := &pending{entry: tessera.NewEntry(entry), done: make(chan struct{})}
+	p := &pending{entry: entry, done: make(chan struct{})}
 	l.mu.Lock()
 	switch {
 	case l.closed:
@@ -83,38 +80,24 @@ func (l *Log) Add(ctx context.Context, entry []byte) (Future, error) {
 	}
 }
 
-// group makes entries durable, as many together as there are. It ends when the queue is closed.
+// group makes entries durable in the journal, as many together as there are. It ends when the queue is closed.
 func (l *Log) group() {
 	defer close(l.grouped)
-	restAfter := orElse(l.opts.RestAfter, DefaultRestAfter)
-	idle := time.NewTimer(restAfter)
-	defer idle.Stop()
-	for {
-		select {
-		case first, ok := <-l.queue:
-			if !ok {
-				return
-			}
-			l.write(l.together(first))
-			idle.Reset(restAfter)
-		case <-idle.C:
-			if l.rest(); l.storage != nil {
-				idle.Reset(restAfter)
-			}
-		}
+	for first := range l.queue {
+		l.write(l.together(first))
 	}
 }
 
 // together returns first and what else is waiting.
 func (l *Log) together(first *pending) []*pending {
-	group := []*pending{first}
-	for len(group) < l.batch {
+	group, size := []*pending{first}, len(first.entry)
+	for len(group) < l.batch && size < maxGroup {
 		select {
 		case p, ok := <-l.queue:
 			if !ok {
 				return group
 			}
-			group = append(group, p)
+			group, size = append(group, p), size+len(p.entry)
 		default:
 			return group
 		}
@@ -122,48 +105,41 @@ func (l *Log) together(first *pending) []*pending {
 	return group
 }
 
-// write makes a group durable and answers it, part by part if the storage would not take it as one.
+// write makes a group durable and answers it.
 func (l *Log) write(group []*pending) {
-	if l.storage == nil && l.failure() == nil {
-		if err := l.start(l.opts); err != nil {
-			l.fail(err)
+	if err := l.journalise(group); err != nil {
+		for _, p := range group {
+			p.err = &FailedError{err}
 		}
 	}
-	for len(group) > 0 && l.failure() == nil {
-		n := l.writePart(group)
-		l.answer(group[:n])
-		group = group[n:]
-	}
-	for _, p := range group {
-		p.err = &FailedError{l.failure()}
-	}
-	l.answer(group)
-}
-
-// writePart makes the first of group durable, and returns how many. The storage takes what is added within batchAge as one, all of it or nothing;
-// what comes later waits for the next part, so that it cannot become durable when what was before it did not.
-func (l *Log) writePart(group []*pending) int {
-	var futures []tessera.IndexFuture
-	for start := time.Now(); len(futures) < len(group) && time.Since(start) < batchAge*3/4; {
-		futures = append(futures, l.storage.add(context.Background(), group[len(futures)].entry))
-	}
-	for i, future := range futures {
-		index, err := future()
-		if err != nil {
-			err = withCause(err)
-			l.fail(err)
-			group[i].err = &FailedError{err}
-		}
-		group[i].index = int64(index.Index)
-	}
-	return len(futures)
-}
-
-func (l *Log) answer(group []*pending) {
 	for _, p := range group {
 		close(p.done)
 		l.flying.Done()
 	}
+}
+
+// journalise gives a group its indexes, once it is durable.
+func (l *Log) journalise(group []*pending) error {
+	entries := make([][]byte, len(group))
+	for i, p := range group {
+		entries[i] = p.entry
+	}
+	l.makeRoom()
+	l.journaling.Lock()
+	defer l.journaling.Unlock()
+	if err := l.failure(); err != nil {
+		return err
+	}
+	if err := l.journal.write(l.next, entries); err != nil {
+		l.fail(err)
+		return err
+	}
+	for i, p := range group {
+		p.index = l.next + int64(i)
+	}
+	l.next += int64(len(group))
+	l.tiles.add(entries)
+	return nil
 }
 
 func (l *Log) failure() error {
@@ -174,10 +150,11 @@ func (l *Log) failure() error {
 
 func (l *Log) fail(err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.failed == nil {
 		l.failed = err
 	}
+	l.mu.Unlock()
+	l.tiles.grown(0) // whoever waits for the tiles looks again
 }
 
 // withCause gives an error of the storage, which tells causes as text only, the cause that callers branch on.
@@ -198,10 +175,15 @@ type causedError struct {
 func (e *causedError) Unwrap() []error { return []error{e.error, e.cause} }
 
 // Recover lets entries be added again after a failure. It waits until everything that was handed over is answered, makes what is in the log
-// durable, and holds it against the record of what was signed. The caller reads from the log what got into it.
+// durable, holds it against the record of what was signed, and puts what the journal has into the tiles. The caller reads from the log what
+// got into it.
 func (l *Log) Recover(ctx context.Context) error {
 	l.flying.Wait()
-	tree, err := l.Tree()
+	l.tiles.working.Lock()
+	defer l.tiles.working.Unlock()
+	l.journaling.Lock()
+	defer l.journaling.Unlock()
+	tree, err := l.dir.ReadTree(l.origin)
 	if err != nil {
 		return err
 	}
@@ -214,8 +196,29 @@ func (l *Log) Recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := l.replay(tree); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failed = nil
 	return nil
+}
+
+// replay puts what the journal has, and the tree has not, into the tiles. Nobody else works at either.
+func (l *Log) replay(tree ledger.Checkpoint) error {
+	rest, err := l.journal.read(tree.Size)
+	if err != nil {
+		return err
+	}
+	entries := make([][]byte, len(rest))
+	for i, e := range rest {
+		entries[i] = e.entry
+	}
+	l.tiles.reset(tree.Size, len(entries))
+	if err := l.integrate(entries); err != nil {
+		return err
+	}
+	l.next = tree.Size + int64(len(entries))
+	return errors.Join(l.journal.empty(0), l.journal.empty(1))
 }

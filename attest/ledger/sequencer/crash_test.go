@@ -46,17 +46,20 @@ func TestKill(t *testing.T) {
 				results <- result{acks, exit}
 			}()
 		}
+		var acks []sequencer.Entry
 		for range writers {
 			r := <-results
+			acks = append(acks, r.acks...)
 			switch {
 			case r.exit == childInUse:
 				refused++
 			case r.exit != -1:
 				t.Errorf("round %d: a writer ended with %d", round, r.exit)
 			}
-			all += len(r.acks)
-			lost += verifyAcks(t, opts, r.acks)
 		}
+		closeLog(t, open(t, opts)) // what the journal has is put into the tiles
+		all += len(acks)
+		lost += verifyAcks(t, opts, acks)
 		if t.Failed() {
 			return
 		}

@@ -3,8 +3,9 @@
 //
 // It promises:
 //
-//   - An index is returned only when the entry, the tiles above it and the state of the tree are on the disk, with their directories. After a
-//     failed write or sync nothing is acknowledged until the state was read again from the disk (Recover).
+//   - An index is returned only when the entry is on the disk with it: in the journal, from where it gets into the tiles a moment later, many
+//     together, or when the log is opened again. After a failed write or sync nothing is acknowledged until the state was read again from the
+//     disk (Recover).
 //   - Entries become durable in the order in which they were handed over, a whole group at a time. An entry that was handed over and not
 //     acknowledged, because the process was killed or a write failed, is either in the log whole, or not at all; then no later one is either.
 //   - A checkpoint is signed only after the state it shows was put on record, in a file that does not lie with the log, and only if it
@@ -18,5 +19,6 @@
 // It never serves the network, never asks witnesses (attest/ledger/witness does), and never repairs: what is wrong is refused, with the
 // way out.
 //
-// The storage is tessera's, which enters through this package.
+// The storage of the tiles is tessera's, which enters through this package. To put a group into it takes a dozen waits for the disk, whatever
+// the group's size; to write it to the journal takes one.
 package sequencer

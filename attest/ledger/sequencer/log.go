@@ -89,11 +89,18 @@ type Log struct {
 	locks  []func() error
 
 	opts    Options
-	storage *storage // of the grouping goroutine, and after it of Close; nil: it rests
+	storage *storage // of whoever holds tiles.working; nil: it rests
+	tiles   *tiles
 	queue   chan *pending
 	batch   int
 	flying  sync.WaitGroup // entries that are handed over and not answered
 	grouped chan struct{}  // closed when the grouping goroutine has ended
+	stop    chan struct{}  // closed to end the integrating goroutine
+	tiled   chan struct{}  // closed when it has ended
+
+	journaling sync.Mutex // guards journal, but for the file that is being put into the tiles, and next
+	journal    *journal
+	next       int64 // index of the next entry
 
 	mu     sync.Mutex // guards failed and closed
 	failed error      // why nothing is written until Recover
@@ -117,8 +124,8 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	}
 	l := &Log{
 		opts: opts, dir: ledger.Dir(opts.Dir), origin: opts.Keys.Name(), policy: policy, batch: orElse(opts.Batch, DefaultBatch),
-		queue: make(chan *pending, orElse(opts.Pending, DefaultPending)), grouped: make(chan struct{}),
-		record: &record{path: opts.Signed, tiles: ledger.Dir(opts.Dir)},
+		queue: make(chan *pending, orElse(opts.Pending, DefaultPending)), grouped: make(chan struct{}), tiles: newTiles(),
+		stop: make(chan struct{}), tiled: make(chan struct{}), record: &record{path: opts.Signed, tiles: ledger.Dir(opts.Dir)},
 	}
 	err = l.lock(opts)
 	if err == nil {
@@ -127,10 +134,14 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if err == nil {
 		err = l.start(opts)
 	}
+	if err == nil {
+		err = l.resume()
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.release())
 	}
 	go l.group()
+	go l.tile(l.stop)
 	return l, nil
 }
 
@@ -159,8 +170,27 @@ func (l *Log) lock(opts Options) error {
 	return nil
 }
 
+// resume puts what an earlier process left in the journal into the tiles.
+func (l *Log) resume() (err error) {
+	if l.journal, err = openJournal(filepath.Join(l.opts.Dir, ".state")); err != nil {
+		return err
+	}
+	tree, err := l.dir.ReadTree(l.origin)
+	if err != nil {
+		return err
+	}
+	return l.replay(tree)
+}
+
+// release gives back what the log holds.
 func (l *Log) release() error {
 	var errs []error
+	if l.storage != nil {
+		l.storage.cancel()
+	}
+	if l.journal != nil {
+		errs = append(errs, l.journal.close())
+	}
 	for _, unlock := range l.locks {
 		errs = append(errs, unlock())
 	}
@@ -306,21 +336,24 @@ type storage struct {
 	cancel   context.CancelFunc
 }
 
-// rest stops the storage if a checkpoint covers the whole tree.
-func (l *Log) rest() {
+// rest stops the storage if a checkpoint covers the whole tree. True: it rests.
+func (l *Log) rest() bool {
+	l.tiles.working.Lock()
+	defer l.tiles.working.Unlock()
 	if l.storage == nil {
-		return
+		return true
 	}
-	tree, err := l.Tree()
+	tree, err := l.dir.ReadTree(l.origin)
 	if err != nil {
-		return
+		return false
 	}
 	signed, err := l.Checkpoint(context.Background())
 	if err != nil || signed.Size != tree.Size {
-		return
+		return false
 	}
 	l.storage.cancel()
 	l.storage = nil
+	return true
 }
 
 // Close waits until everything handed over is answered and a checkpoint covers it, or ctx ends, and lets go of the log.
@@ -331,17 +364,15 @@ func (l *Log) Close(ctx context.Context) error {
 		return nil
 	}
 	l.closed = true
-	failed := l.failed
 	l.mu.Unlock()
 	l.flying.Wait()
 	close(l.queue)
 	<-l.grouped
+	close(l.stop)
+	<-l.tiled
 	var err error
-	if l.storage != nil {
-		if failed == nil {
-			err = l.storage.shutdown(ctx)
-		}
-		l.storage.cancel()
+	if l.storage != nil && l.failure() == nil {
+		err = l.storage.shutdown(ctx)
 	}
 	l.record.close()
 	return errors.Join(err, l.release())
@@ -353,7 +384,8 @@ func (l *Log) Policy() *ledger.Policy { return l.policy }
 // Dir is where the log lies.
 func (l *Log) Dir() ledger.Dir { return l.dir }
 
-// Tree returns the state that is durable: it may be further than the newest checkpoint.
+// Tree returns the state with everything that was acknowledged: it may be further than the newest checkpoint.
 func (l *Log) Tree() (ledger.Checkpoint, error) {
+	l.integrated()
 	return l.dir.ReadTree(l.origin)
 }
