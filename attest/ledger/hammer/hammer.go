@@ -96,6 +96,7 @@ type hammer struct {
 }
 
 func (h *hammer) run(ctx context.Context) error {
+	whole := ctx
 	if h.opts.Runtime > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, h.opts.Runtime)
@@ -114,7 +115,26 @@ func (h *hammer) run(ctx context.Context) error {
 	err := writers.Wait()
 	h.elapsed = time.Since(start)
 	stop()
-	return errors.Join(err, readers.Wait())
+	if err = errors.Join(err, readers.Wait()); err != nil || h.opts.Readers == 0 {
+		return err
+	}
+	return h.proveLast(whole)
+}
+
+// proveLast waits for the checkpoint that covers the last decision, which may have come too late for the readers.
+func (h *hammer) proveLast(ctx context.Context) error {
+	if h.fresh.Sequence == 0 {
+		return nil // nothing was recorded
+	}
+	proof, err := h.log.Proof(ctx, h.fresh.Index)
+	if err != nil {
+		return err
+	}
+	if _, err := h.prove(ctx, h.fresh, proof); err != nil {
+		return err
+	}
+	h.proved.Add(1)
+	return nil
 }
 
 // write records decisions until there are enough, or ctx ends.
