@@ -202,7 +202,7 @@ func Built(ctx context.Context, b Backend, top string, d *drv.Derivation) (map[s
 	return outputs, nil
 }
 
-// dependencies lists everything that went in.
+// dependencies lists everything that went in, in an order that depends on nothing else.
 func (c *closure) dependencies(flakes []manifest.BuildFlake) ([]attest.ResourceDescriptor, error) {
 	var list []attest.ResourceDescriptor
 	object := func(path string, sum digest.SHA256) {
@@ -221,15 +221,16 @@ func (c *closure) dependencies(flakes []manifest.BuildFlake) ([]attest.ResourceD
 		data := c.graph.Derivation(path).Encode()
 		object(path, narOfFile(data))
 	}
-	for path, o := range c.sources {
-		object(path, o.NAR)
-	}
+	built := map[string]Object{}
 	for w, o := range c.outputs {
-		d := c.graph.Derivation(w.Drv)
-		if d.Kind() == drv.Fixed {
-			continue // below, with its URLs
+		if c.graph.Derivation(w.Drv).Kind() != drv.Fixed { // those are below, with their URLs
+			built[o.Path] = o
 		}
-		object(o.Path, o.NAR)
+	}
+	for _, objects := range []map[string]Object{c.sources, built} {
+		for _, path := range slices.Sorted(maps.Keys(objects)) {
+			object(path, objects[path].NAR)
+		}
 	}
 	for _, path := range c.graph.Paths() {
 		if d := c.graph.Derivation(path); d.Kind() == drv.Fixed {
