@@ -256,12 +256,13 @@ func (e *exchange) watchStop() {
 	if e.q.Stop == nil || e.over != nil {
 		return
 	}
-	e.over = make(chan struct{})
+	over := make(chan struct{})
+	e.over = over
 	e.ordering.Go(func() {
 		select {
 		case <-e.q.Stop:
 			e.conn.Write(appendFrame(nil, kindStop, nil)) // a broker that is gone needs no order
-		case <-e.over:
+		case <-over:
 		}
 	})
 }
