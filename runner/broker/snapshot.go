@@ -124,13 +124,25 @@ func (s *snapshots) keep(f *os.File, gas uint64) (*Snapshot, error) {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil {
-		err = f.Sync()
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(s.dir, sum.Hex()))
+	if err := f.Sync(); err != nil {
+		return nil, err
 	}
-	return &Snapshot{Digest: sum, Size: info.Size(), Gas: integer(gas)}, err
+	if err := os.Rename(f.Name(), filepath.Join(s.dir, sum.Hex())); err != nil {
+		return nil, err
+	}
+	return &Snapshot{Digest: sum, Size: info.Size(), Gas: integer(gas)}, syncDir(s.dir)
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // sweep forgets what nobody went on from in time, and what has no room: the oldest first.
@@ -215,10 +227,13 @@ func (s *Server) work(a *admitted, q request, hold *holding) (*work, error) {
 			return res, refuse(CodeSpec, refused.Hint(), "%v", refused)
 		}
 		if err == nil && c != nil {
-			if w.snapshot, err = s.snapshots.keep(into, c.Gas); err != nil {
-				err = fmt.Errorf("keep snapshot: %w", err)
+			kept, keepErr := s.snapshots.keep(into, c.Gas)
+			if keepErr != nil {
+				err = fmt.Errorf("keep snapshot: %w", keepErr)
+			} else {
+				kept.Repeats = c.Snapshot == nil
+				w.snapshot = kept
 			}
-			w.snapshot.Repeats = c.Snapshot == nil
 		}
 		over := err == nil && (c != nil || res.Reason == runner.ReasonExit)
 		return res, errors.Join(err, giveBack(over))
