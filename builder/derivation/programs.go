@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 
 	"arch.network/attest/digest"
 )
@@ -15,8 +16,8 @@ var programDirs = []string{"bin", "sbin"}
 // maxPrograms bounds the programs of one output that a claim names: of more, it names none.
 const maxPrograms = 1024
 
-// programName is what a program must be called to be named in a claim.
-var programName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+// programName is what a program must be called to be named in a claim. It is compiled when first needed.
+var programName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`) })
 
 // programs returns the hash of each program in a tree of our store, by its path in it: of regular files that are executable. Links are not
 // followed: what they point to has a name of its own, or is in another tree.
@@ -35,7 +36,7 @@ func programs(tree string) (map[string]digest.SHA256, error) {
 			if err != nil {
 				return nil, fmt.Errorf("look for programs: %w", err)
 			}
-			if !info.Mode().IsRegular() || info.Mode()&0o100 == 0 || !programName.MatchString(e.Name()) {
+			if !info.Mode().IsRegular() || info.Mode()&0o100 == 0 || !programName().MatchString(e.Name()) {
 				continue
 			}
 			if len(found) == maxPrograms {

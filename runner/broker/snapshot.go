@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -105,11 +104,8 @@ func (s *snapshots) take(d, id digest.SHA256) (*heldSnapshot, error) {
 }
 
 func hashFile(f *os.File) (digest.SHA256, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, 1<<62)); err != nil {
-		return digest.SHA256{}, err
-	}
-	return digest.SHA256(h.Sum(nil)), nil
+	sum, _, err := digest.OfReader(io.NewSectionReader(f, 0, 1<<62))
+	return sum, err
 }
 
 // file makes a file for a snapshot that may come.
