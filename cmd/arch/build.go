@@ -127,7 +127,7 @@ func newBuildCommand(a *app) *cobra.Command {
 	f.StringVarP(&o.out, "out", "o", defaultResult, "result directory")
 	f.BoolVar(&o.force, "force", false, "build even if the store has the result")
 	f.StringVar(&o.export, "export", "", "also write every input into this archive directory")
-	f.BoolVar(&o.degraded, "degraded", false, "where the host refuses namespaces, build in weaker confinement; the receipt names another builder")
+	f.BoolVar(&o.degraded, "degraded", false, "let Nix or Guix build in weaker confinement, such as that of this machine's daemon; the receipt names another builder")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "show what would be fetched and run, and do nothing")
 	o.fetchFlags.add(c)
 	o.signFlags.add(c)

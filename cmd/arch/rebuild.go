@@ -61,7 +61,7 @@ func newRebuildCommand(a *app) *cobra.Command {
 	f.StringVarP(&o.out, "out", "o", "", "receipt to write (default: NAME.KEY.intoto.jsonl beside RECEIPT)")
 	f.StringVar(&o.keep, "keep", "", "also write the outputs into this directory")
 	f.BoolVar(&o.unsigned, "unsigned", false, "only compare: sign and write nothing")
-	f.BoolVar(&o.degraded, "degraded", false, "where the host refuses namespaces, build in weaker confinement; the receipt names another builder")
+	f.BoolVar(&o.degraded, "degraded", false, "let Nix or Guix build in weaker confinement, such as that of this machine's daemon; the receipt names another builder")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "show what would be fetched and run, and do nothing")
 	o.fetchFlags.add(c)
 	o.signFlags.add(c)

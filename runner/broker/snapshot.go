@@ -58,17 +58,45 @@ type heldSnapshot struct {
 // take opens a snapshot of the job with this document.
 func (s *snapshots) take(d, id digest.SHA256) (*heldSnapshot, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.used[d] {
+		s.mu.Unlock()
 		return nil, refuse(CodeBusy, "wait for it, or end it", "a job goes on from snapshot %s already", d)
 	}
+	s.used[d] = true // from here on it is neither taken nor swept
+	s.mu.Unlock()
 	name := filepath.Join(s.dir, d.Hex())
+	c, unmap, err := openSnapshot(name, d, id)
+	if err != nil {
+		s.release(d)
+		return nil, err
+	}
+	var once sync.Once
+	return &heldSnapshot{c, func(done bool) (err error) {
+		once.Do(func() {
+			err = unmap()
+			if done {
+				err = errors.Join(err, os.Remove(name))
+			}
+			s.release(d)
+		})
+		return err
+	}}, nil
+}
+
+func (s *snapshots) release(d digest.SHA256) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.used, d)
+}
+
+// openSnapshot opens a snapshot whose bytes and job are those.
+func openSnapshot(name string, d, id digest.SHA256) (*checkpoint.Checkpoint, func() error, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, refuse(CodeUnknown, "start the job from its beginning", "this broker has no snapshot %s", d)
+		return nil, nil, refuse(CodeUnknown, "start the job from its beginning", "this broker has no snapshot %s", d)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	sum, err := hashFile(f)
@@ -76,31 +104,16 @@ func (s *snapshots) take(d, id digest.SHA256) (*heldSnapshot, error) {
 		err = refuse(CodeInternal, "start the job from its beginning", "snapshot %s is damaged", d)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, unmap, err := checkpoint.Map(f)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.Module != id {
-		return nil, errors.Join(refuse(CodeUnknown, "name the snapshot that this job was stopped in", "snapshot %s is of job %s", d, c.Module), unmap())
+		return nil, nil, errors.Join(refuse(CodeUnknown, "name the snapshot that this job was stopped in", "snapshot %s is of job %s", d, c.Module), unmap())
 	}
-	s.used[d] = true
-	open := true
-	return &heldSnapshot{c, func(done bool) error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !open {
-			return nil
-		}
-		open = false
-		delete(s.used, d)
-		err := unmap()
-		if done {
-			err = errors.Join(err, os.Remove(name))
-		}
-		return err
-	}}, nil
+	return c, unmap, nil
 }
 
 func hashFile(f *os.File) (digest.SHA256, error) {
