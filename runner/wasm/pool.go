@@ -61,7 +61,8 @@ func runSession(spec runner.Spec, w *readyWorker, h *handover) (*session, *colle
 
 // conclude makes the Result of a pooled run, of what the conversation left and what the pool says of the worker.
 func (r *Runner) conclude(ctx context.Context, s *session, c *collector, res runner.Result, err error) (runner.Result, error) {
-	if reason, ok := ended(ctx); ok && s.report == nil {
+	// Whoever killed the worker for ctx does not know why ctx ended; the report can have come before that.
+	if reason, ok := ended(ctx); ok && (s.report == nil || res.Reason == runner.ReasonCancelled) {
 		res.Reason, res.Detail, res.Exit, res.Signal = reason, context.Cause(ctx).Error(), 0, ""
 	}
 	if s.report != nil && s.report.End == endExit && s.report.Exit == 0 && s.outputs < len(s.task.Outputs) {

@@ -225,3 +225,35 @@ func FuzzTask(f *testing.F) {
 		}
 	})
 }
+
+// However late the limit kills a worker of a pool, also when its report is here already, the Result names the limit.
+func TestPooledWall(t *testing.T) {
+	wall, stop := withWall(t.Context(), 1)
+	defer stop()
+	<-wall.Done()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	killed := runner.Result{Reason: runner.ReasonCancelled, Detail: "context canceled"}
+	trap := &report{End: endTrap, Exit: trapStatus, Detail: "trap: stack overflow"}
+	for _, test := range []struct {
+		name   string
+		ctx    context.Context
+		report *report
+		pool   runner.Result
+		want   runner.Reason
+	}{
+		{"while it ran", wall, nil, killed, runner.ReasonTimeout},
+		{"after its report", wall, trap, killed, runner.ReasonTimeout},
+		{"after its end", wall, trap, runner.Result{Reason: runner.ReasonExit, Exit: 1}, runner.ReasonExit},
+		{"cancelled while it ran", cancelled, nil, killed, runner.ReasonCancelled},
+		{"cancelled after its report", cancelled, trap, killed, runner.ReasonCancelled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &session{report: test.report, phase: phaseRun}
+			got, err := (&Runner{}).conclude(test.ctx, s, &collector{}, test.pool, nil)
+			if err != nil || got.Reason != test.want {
+				t.Errorf("got %s (%s), %v; want %s", got.Reason, got.Detail, err, test.want)
+			}
+		})
+	}
+}
