@@ -32,7 +32,7 @@ func testC(t *testing.T, w *world) {
 	if got := command(t, ".", nil, program); got != want {
 		t.Errorf("c-hello says %q, want %q", got, want)
 	}
-	cosigned := w.reproduce(t, made.Receipt, "--offline", "--archive", dir)
+	cosigned := w.rebuilder.reproduce(t, made.Receipt, "--offline", "--archive", dir)
 	wantReproduced(t, w.agree(t, program, made.Receipt, cosigned))
 
 	t.Run("registry", func(t *testing.T) { testRegistry(t, w, dir, image.Outputs[0].OCI, program) })

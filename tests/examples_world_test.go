@@ -266,19 +266,24 @@ func (w *world) agreeing(t *testing.T, operators int, artifact string, flags ...
 	return vsa.VerifiedLevels
 }
 
-// reproduce gives the rebuilder nothing but a receipt, and returns what that one signed.
-func (w *world) reproduce(t *testing.T, receipt string, flags ...string) string {
+// reproduce gives p nothing but a receipt, and returns what p signed.
+func (p *person) reproduce(t *testing.T, receipt string, flags ...string) string {
 	t.Helper()
 	data, err := os.ReadFile(receipt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	alone := filepath.Join(t.TempDir(), filepath.Base(receipt))
+	alone := filepath.Join(p.home, filepath.Base(receipt))
 	if err := os.WriteFile(alone, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if p.cred != nil {
+		if err := os.Chown(alone, int(p.cred.Uid), int(p.cred.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var got struct{ State, Receipt string }
-	decode(t, w.rebuilder.run(t, append([]string{"rebuild", alone}, flags...)...), &got)
+	decode(t, p.run(t, append([]string{"rebuild", alone}, flags...)...), &got)
 	if got.State != "reproduced" {
 		t.Errorf("rebuild of %s: %q, want reproduced", filepath.Base(receipt), got.State)
 	}

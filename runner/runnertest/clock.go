@@ -1,10 +1,10 @@
 package runnertest
 
 import (
+	_ "embed"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -182,20 +182,23 @@ func unstartable(h *harness) {
 	}
 }
 
+//go:embed testdata/clock/clock.c
+var clockSource string
+
 // clocksInC builds a program against the host's C library, statically and dynamically.
 func clocksInC(h *harness) {
 	if _, err := exec.LookPath("gcc"); err != nil {
 		h.Skip("cannot run here: no C compiler")
 	}
-	_, self, _, _ := runtime.Caller(0)
-	source := filepath.Join(filepath.Dir(self), "testdata", "clock", "clock.c")
 	for _, link := range []string{"-dynamic", "-static"} {
 		program := filepath.Join(h.dir(), "clock")
-		args := []string{"-O2", "-pthread", "-o", program, source}
+		args := []string{"-O2", "-pthread", "-o", program, "-x", "c", "-"}
 		if link == "-static" {
 			args = append(args, link)
 		}
-		if out, err := exec.CommandContext(h.Context(), "gcc", args...).CombinedOutput(); err != nil {
+		gcc := exec.CommandContext(h.Context(), "gcc", args...)
+		gcc.Stdin = strings.NewReader(clockSource)
+		if out, err := gcc.CombinedOutput(); err != nil {
 			h.Skipf("cannot run here: gcc %s: %v\n%s", link, err, out)
 		}
 		for _, offset := range offsets {

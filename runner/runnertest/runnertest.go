@@ -11,8 +11,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -57,30 +57,27 @@ type testCase struct {
 // Probe returns the path of the probe, which it builds unless ProbeVariable names one.
 func Probe(t testing.TB) string {
 	t.Helper()
-	_, self, _, _ := runtime.Caller(0)
-	return program(t, ProbeVariable, filepath.Join(filepath.Dir(self), "testdata", "probe"))
+	return program(t, ProbeVariable, "arch.network/runner/runnertest/testdata/probe")
 }
 
 // First returns the path of runner/namespace/first, which it builds unless FirstVariable names it. The driver in namespaces starts one process
 // of its own for each execution: with this program instead of the tests' own, built with -race, a suite takes half the time.
 func First(t testing.TB) string {
 	t.Helper()
-	_, self, _, _ := runtime.Caller(0)
-	return program(t, FirstVariable, filepath.Join(filepath.Dir(self), "../namespace/first"))
+	return program(t, FirstVariable, "arch.network/runner/namespace/first")
 }
 
-// program builds the command whose source lies in dir, unless the environment names a built one.
-func program(t testing.TB, variable, dir string) string {
+// program builds the command of a package, unless the environment names a built one.
+func program(t testing.TB, variable, pkg string) string {
 	t.Helper()
 	if built := os.Getenv(variable); built != "" {
 		return built
 	}
-	file := filepath.Join(t.TempDir(), filepath.Base(dir))
-	build := exec.Command("go", "build", "-trimpath", "-o", file, ".")
-	build.Dir = dir
+	file := filepath.Join(t.TempDir(), path.Base(pkg))
+	build := exec.Command("go", "build", "-trimpath", "-o", file, pkg)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", filepath.Base(dir), err, out)
+		t.Fatalf("build %s: %v\n%s", path.Base(pkg), err, out)
 	}
 	return file
 }

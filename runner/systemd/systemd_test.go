@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -134,10 +133,8 @@ func unitBinary(t testing.TB) string {
 	if static(t, self) {
 		return self
 	}
-	_, file, _, _ := runtime.Caller(0)
 	built := filepath.Join(t.TempDir(), "unit")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", built, ".")
-	cmd.Dir = filepath.Join(filepath.Dir(file), "testdata", "unit")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", built, "arch.network/runner/systemd/testdata/unit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build unit: %v\n%s", err, out)

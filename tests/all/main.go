@@ -4,6 +4,8 @@
 //
 // On a Debian machine it first installs, as root, what some tests compare with (nix-bin, bubblewrap, git, gcc, …).
 // With ARCH_TEST_REQUIRE=all, as in CI, a test that could not run is a failure.
+//
+// go test starts the binaries of tests by this command, too (all exec BINARY ARG...), which tells what CPU time they and all their children took.
 package main
 
 import (
@@ -16,9 +18,13 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // peers are what tests use or compare with, programs by name and other files by path, and the Debian packages they come from.
@@ -41,7 +47,50 @@ var peers = map[string]string{
 }
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == executeArgument {
+		os.Exit(execute(os.Args[2], os.Args[3:]))
+	}
 	os.Exit(run(os.Args[1:], os.Stdout))
+}
+
+// executeArgument makes this command what go test starts binaries with. What it says of them begins with cpuPrefix.
+const (
+	executeArgument = "exec"
+	cpuPrefix       = "all: CPU time "
+)
+
+// execute runs the binary of a package's tests, as a user would run a program, and returns its exit status.
+func execute(binary string, args []string) int {
+	runtime.LockOSThread() // Pdeathsig is about the thread
+	cmd := exec.Command(binary, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GOGC=") })
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT) // by the last, go test asks for stacks
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintf(os.Stderr, "all: %v\n", err)
+		return 1
+	}
+	go func() {
+		for s := range signals {
+			cmd.Process.Signal(s)
+		}
+	}()
+	err := cmd.Wait()
+	var used syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &used) == nil {
+		fmt.Printf("%s%v\n", cpuPrefix, time.Duration(used.Utime.Nano()+used.Stime.Nano()).Round(100*time.Millisecond))
+	}
+	switch status := cmd.ProcessState.ExitCode(); {
+	case err == nil:
+		return 0
+	case status > 0:
+		return status
+	default:
+		fmt.Fprintf(os.Stderr, "all: %v\n", err)
+		return 2
+	}
 }
 
 func run(packages []string, out io.Writer) int {
@@ -53,7 +102,7 @@ func run(packages []string, out io.Writer) int {
 	if err != nil {
 		fmt.Fprintf(out, "all: %v\n", err)
 	}
-	fmt.Fprintf(out, "\n%d tests passed, %d failed, %d could not run here\n", res.passed, len(res.failed), len(res.skipped))
+	fmt.Fprintf(out, "\n%d tests passed, %d failed, %d could not run here; %v of CPU time\n", res.passed, len(res.failed), len(res.skipped), res.total)
 	for _, name := range slices.Sorted(maps.Keys(res.skipped)) {
 		fmt.Fprintf(out, "  not run: %s: %s\n", name, res.skipped[name])
 	}
@@ -107,6 +156,9 @@ type results struct {
 	passed  int
 	failed  []string
 	skipped map[string]string // reason
+
+	cpu   map[string]time.Duration // of a package
+	total time.Duration            // of all
 }
 
 // event is a line of go test -json (cmd/test2json).
@@ -117,10 +169,14 @@ type event struct {
 
 // test runs go test and follows its events.
 func test(packages []string, out io.Writer) (results, error) {
-	res := results{skipped: map[string]string{}}
+	res := results{skipped: map[string]string{}, cpu: map[string]time.Duration{}}
+	self, err := os.Executable()
+	if err != nil {
+		return res, err
+	}
 	// Three packages at a time: many wait for the disk or for a guest. No vet: .ci/run has go vet look at everything, and more
 	// thoroughly; here it would check types of every package once more.
-	args := append([]string{"test", "-json", "-race", "-vet=off", "-shuffle=on", "-timeout=60m", "-p=3", "-exec=env -u GOGC"}, packages...)
+	args := append([]string{"test", "-json", "-race", "-vet=off", "-trimpath", "-shuffle=on", "-timeout=60m", "-p=3", "-exec=" + self + " " + executeArgument}, packages...)
 	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "GOGC=400") // for the compiler, which saves a tenth of its time by it; tests run as users run programs
 	var stderr bytes.Buffer
@@ -166,9 +222,14 @@ func (r *results) add(e event, output map[string]*strings.Builder, out io.Writer
 			output[name] = &strings.Builder{}
 		}
 		output[name].WriteString(e.Output)
+		if text, ok := strings.CutPrefix(strings.TrimSpace(e.Output), cpuPrefix); ok {
+			used, _ := time.ParseDuration(text)
+			r.cpu[e.Package] = used
+			r.total += used
+		}
 	case "pass":
 		if e.Test == "" {
-			fmt.Fprintf(out, "ok    %s (%.1fs)\n", e.Package, e.Elapsed)
+			fmt.Fprintf(out, "ok    %s (%.1fs, CPU %v)\n", e.Package, e.Elapsed, r.cpu[e.Package])
 			return
 		}
 		r.passed++

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -172,10 +171,8 @@ func program(t testing.TB) string {
 	if built := os.Getenv(programVariable); built != "" {
 		return built
 	}
-	_, self, _, _ := runtime.Caller(0)
 	built := filepath.Join(openDir(t), "attack")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", built, ".")
-	cmd.Dir = filepath.Join(filepath.Dir(self), "attack")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", built, "arch.network/tests/attacker/attack")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build attack: %v\n%s", err, out)

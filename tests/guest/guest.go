@@ -36,7 +36,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -216,10 +215,8 @@ func Launcher(t testing.TB) string {
 	if built := os.Getenv(LauncherVariable); built != "" {
 		return built
 	}
-	_, self, _, _ := runtime.Caller(0)
 	launcher := filepath.Join(workDir(t), "run")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", launcher, ".")
-	cmd.Dir = filepath.Join(filepath.Dir(self), "run")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", launcher, "arch.network/tests/guest/run")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build launcher: %v\n%s", err, out)

@@ -23,7 +23,7 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	scratch := t.TempDir()
-	tool := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(scratch, "arch"), "../../cmd/arch")
+	tool := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(scratch, "arch"), "../../cmd/arch")
 	tool.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := tool.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
