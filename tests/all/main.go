@@ -2,8 +2,8 @@
 //
 //	go run ./tests/all [PACKAGE...]
 //
-// On a Debian machine it first installs, as root, what some tests compare with (nix-bin, bubblewrap, git, gcc, …).
-// With ARCH_TEST_REQUIRE=all, as in CI, a test that could not run is a failure.
+// Packages that start goroutines are tested with the race detector. On a Debian machine it first installs, as root, what some
+// tests compare with (nix-bin, bubblewrap, git, gcc, …). With ARCH_TEST_REQUIRE=all, as in CI, a test that could not run is a failure.
 //
 // go test starts the binaries of tests by this command, too (all exec BINARY ARG...), which tells what CPU time they and all their children took.
 package main
@@ -13,7 +13,11 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"maps"
 	"os"
@@ -23,6 +27,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -167,47 +172,127 @@ type event struct {
 	Elapsed                       float64
 }
 
-// test runs go test and follows its events.
+// test runs the tests of packages that start goroutines with the race detector, beside it all others without, and follows what go test says of
+// them. A binary with the detector takes several times as long to compile, to link and to run.
 func test(packages []string, out io.Writer) (results, error) {
 	res := results{skipped: map[string]string{}, cpu: map[string]time.Duration{}}
-	self, err := os.Executable()
+	concurrent, others, err := split(packages)
 	if err != nil {
 		return res, err
 	}
-	// Three packages at a time: many wait for the disk or for a guest. No vet: .ci/run has go vet look at everything, and more
-	// thoroughly; here it would check types of every package once more.
-	args := append([]string{"test", "-json", "-race", "-vet=off", "-trimpath", "-shuffle=on", "-timeout=60m", "-p=3", "-exec=" + self + " " + executeArgument}, packages...)
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "GOGC=400") // for the compiler, which saves a tenth of its time by it; tests run as users run programs
+	// Some packages at a time: many wait for the disk or for a guest. What is compiled without the detector has the settings of the programs that
+	// tests make, and so is compiled once.
+	groups := []group{{"0", nil, others}, {"1", []string{"-race"}, concurrent}}
+	events, errs := make(chan event), make([]error, len(groups))
+	var running sync.WaitGroup
+	for i, g := range groups {
+		if len(g.packages) > 0 {
+			running.Go(func() { errs[i] = g.test(events) })
+		}
+	}
+	go func() {
+		running.Wait()
+		close(events)
+	}()
+	output := map[string]*strings.Builder{}
+	for e := range events {
+		res.add(e, output, out)
+	}
+	if len(res.failed) > 0 {
+		return res, nil // the failures say it
+	}
+	return res, errors.Join(errs...)
+}
+
+// group is what one go test is about.
+type group struct {
+	cgo      string // CGO_ENABLED
+	flags    []string
+	packages []string
+}
+
+// test runs go test.
+func (g group) test(events chan<- event) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	// No vet: .ci/run has go vet look at everything, and more thoroughly; here it would check types of every package once more.
+	args := []string{"test", "-json", "-vet=off", "-trimpath", "-shuffle=on", "-timeout=60m", "-p=2", "-exec=" + self + " " + executeArgument}
+	cmd := exec.Command("go", slices.Concat(args, g.flags, g.packages)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+g.cgo, "GOGC=400") // for the compiler, which saves a tenth of its time by it
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
-		return res, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return res, err
+		return err
 	}
-	output := map[string]*strings.Builder{}
 	lines := bufio.NewReader(pipe)
 	for {
 		line, err := lines.ReadBytes('\n')
 		var e event
 		if json.Unmarshal(line, &e) == nil {
-			res.add(e, output, out)
+			events <- e
 		}
 		if err != nil {
 			break
 		}
 	}
-	err = cmd.Wait()
-	if err != nil && len(res.failed) > 0 {
-		err = nil // the failures say it
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%w\n%s", err, stderr.String())
 	}
+	return nil
+}
+
+// split tells packages whose code or tests start goroutines from the others, in the order of the arguments. Those below ./tests are among the
+// others: they are about programs, which they compile and start.
+func split(patterns []string) (concurrent, others []string, err error) {
+	const format = "{{.ImportPath}}{{$d := .Dir}}{{range .GoFiles}}\t{{$d}}/{{.}}{{end}}{{range .TestGoFiles}}\t{{$d}}/{{.}}{{end}}{{range .XTestGoFiles}}\t{{$d}}/{{.}}{{end}}"
+	list := exec.Command("go", append([]string{"list", "-f", format}, patterns...)...)
+	list.Stderr = os.Stderr
+	text, err := list.Output()
 	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, stderr.String())
+		return nil, nil, fmt.Errorf("go list: %w", err)
 	}
-	return res, err
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		starts, err := startsGoroutines(fields[1:])
+		if err != nil {
+			return nil, nil, err
+		}
+		if starts && !strings.HasPrefix(fields[0], "arch.network/tests") {
+			concurrent = append(concurrent, fields[0])
+		} else {
+			others = append(others, fields[0])
+		}
+	}
+	return concurrent, others, nil
+}
+
+// startsGoroutines reports whether a file has a go statement, or calls what is known to make one: sync.WaitGroup.Go and the like, AfterFunc,
+// testing.T.Parallel, testing.B.RunParallel.
+func startsGoroutines(files []string) (bool, error) {
+	starters := []string{"Go", "AfterFunc", "Parallel", "RunParallel"}
+	found := false
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return false, err
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				found = true
+			case *ast.SelectorExpr:
+				found = found || slices.Contains(starters, n.Sel.Name)
+			}
+			return !found
+		})
+	}
+	return found, nil
 }
 
 func (r *results) add(e event, output map[string]*strings.Builder, out io.Writer) {
