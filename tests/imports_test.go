@@ -75,6 +75,7 @@ const importRules = `
 	attest < agent < agent/scheduler, agent/validation, agent/nodetest;
 	NONE < agent/disk < agent/disk/disktest;
 	NONE < agent/unit;
+	attest/manifest, runner/cdi, runner/meter < agent/inventory;
 	attest, attest/docfile, agent/disk < agent/policy;
 	agent/policy, runner/job < agent/admission;
 	agent/admission, agent/disk < agent/replay;
@@ -99,7 +100,7 @@ const importRules = `
 	builder/binarycache/cacheserver, builder/binarycache/receiptdir, builder/challenge < cmd/arch;
 	agent/evidence, agent/content, agent/archive, agent/control/client < cmd/arch;
 	runner/namespace, runner/broker, runner/egress < cmd/arch-runnerd;
-	agent/node, agent/control, agent/control/client, agent/control/dashboard, attest/ledger/tilehttp, runner/namespace, runner/egress < cmd/arch-node-agent;
+	agent/node, agent/inventory, agent/control, agent/control/client, agent/control/dashboard, attest/ledger/tilehttp, runner/namespace, runner/egress < cmd/arch-node-agent;
 
 	builder !< runner;
 	runner/namespace !< builder;

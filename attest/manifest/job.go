@@ -123,7 +123,9 @@ type Placement struct {
 
 // Constraint compares one fact about a node with a value.
 type Constraint struct {
-	// Key names the fact, such as energy.price_eur_kwh or locality.user_hops.
+	// Key names the fact: one that the node measures (node.os, node.arch, node.kernel, node.cpus, node.memory in bytes, and the lists
+	// node.cpu_features and node.devices, of which == and in need one; node.driver, energy.meter), or one that its policy states, such as
+	// energy.price_eur_kwh.
 	Key string `json:"key" schema:"pattern=factKey" example:"energy.price_eur_kwh"`
 	// Op is the comparison.
 	Op Operator `json:"op"`

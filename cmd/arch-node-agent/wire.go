@@ -17,6 +17,7 @@ import (
 	"arch.network/agent/control/logview"
 	"arch.network/agent/control/wire"
 	"arch.network/agent/executor"
+	"arch.network/agent/inventory"
 	realnode "arch.network/agent/node"
 	"arch.network/agent/policy"
 	"arch.network/attest/digest"
@@ -25,6 +26,7 @@ import (
 	"arch.network/attest/ledger"
 	"arch.network/attest/ledger/durable"
 	"arch.network/attest/ledger/tilehttp"
+	"arch.network/attest/manifest"
 	"arch.network/builder/source"
 	"arch.network/builder/store"
 	"arch.network/cmd/release"
@@ -76,6 +78,10 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	}
 	d := chooseDriver(o)
 	log.InfoContext(ctx, "jobs are confined", "driver", d.name)
+	facts, err := inventory.Measure(inventory.Options{CDI: o.cdi, Driver: d.name})
+	if err != nil {
+		log.WarnContext(ctx, "no job that asks for these facts is placed here", "error", err)
+	}
 	closeDriver := func() error { return nil }
 	n, err := realnode.Open(ctx, realnode.Options{
 		State: o.state, Policy: o.policy, TrustRoot: o.trust, Signer: signer, LedgerKeys: keys, Names: o.names, CDI: o.cdi, Slots: o.slots, Drain: o.drain,
@@ -88,6 +94,7 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 			return r, err
 		},
 		Fetch:   func(f *source.Fetcher) { f.Offline = o.offline },
+		Facts:   func() map[string]manifest.Raw { return facts },
 		Content: o.content, Blobs: d.name == driverBroker,
 	})
 	if err != nil {

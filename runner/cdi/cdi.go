@@ -93,6 +93,22 @@ func Resolve(names []string, dirs []string) (Edits, error) {
 	return out, nil
 }
 
+// Names returns the names that Resolve finds in dirs, sorted, and never nil. A name that it would refuse because two files have it is left out.
+func Names(dirs []string) ([]string, error) {
+	all, err := readDirs(dirs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, 0, len(all))
+	for name, e := range all {
+		if e.other == "" {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
 // unknown finds what may have been meant.
 func unknown(name string, all map[string]entry, dirs []string) error {
 	e := &UnknownDeviceError{Name: name, Dirs: dirs}
