@@ -16,8 +16,8 @@ import (
 
 // Survivor is an execution that went on while there was no broker; runner/systemd has them.
 type Survivor interface {
-	// Wait does what Run would have done from now on. See systemd.Running.
-	Wait(ctx context.Context, spec runner.Spec) (runner.Result, error)
+	// Wait does what Run would have done from now on, for somebody who has that much of what it printed. See systemd.Running.
+	Wait(ctx context.Context, spec runner.Spec, had runner.Kept) (runner.Result, error)
 	// Kill ends it and returns when it is gone.
 	Kill(ctx context.Context) error
 }
@@ -268,16 +268,24 @@ func perform(ctx context.Context, s *Server, to sink, a *admitted, spec runner.S
 		spec.Observe = t.observe
 	}
 	spec.Collect = func(out runner.Output, nar io.Reader) error { return collect(to, out, nar) }
+	settled := false
+	settle := func(res runner.Result) error {
+		settled = true
+		last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}, Snapshot: w.snapshot}
+		if t, ok := to.(*task); ok {
+			return s.tasks.finish(t, kindResult, last)
+		}
+		to.(*session).reason = res.Reason
+		return to.send(kindResult, last)
+	}
+	if _, ok := to.(*task); ok && spec.Module == nil { // what the runner makes of a module is another execution, with another result
+		spec.Settle = settle
+	}
 	res, err := w.run(ctx, spec)
-	if err != nil {
+	if err != nil || settled {
 		return err
 	}
-	last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}, Snapshot: w.snapshot}
-	if t, ok := to.(*task); ok {
-		return s.tasks.finish(t, kindResult, last)
-	}
-	to.(*session).reason = res.Reason
-	return to.send(kindResult, last)
+	return settle(res)
 }
 
 // collect sends an output.

@@ -124,10 +124,10 @@ func TestTicket(t *testing.T) {
 	if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != CodeTicket {
 		t.Errorf("another document: %v", err)
 	}
+	release <- struct{}{} // to the one that has started
 	if n := w.started(); n != 1 {
 		t.Errorf("%d jobs ran", n)
 	}
-	release <- struct{}{}
 	// Run with the same ticket follows it; what is not kept is left.
 	q := w.request(envelope, "42")
 	q.Detach = true
@@ -169,7 +169,6 @@ func TestTicketOutlivesBroker(t *testing.T) {
 	}
 	w.stop()
 	close(release)
-	settle(w.server.jobs)
 	alive[name] = &survivor{wait: secondPart}
 	next := newWorldIn(t, dir, exits, survivors)
 	if again, err := next.client().Submit(t.Context(), next.request(envelope, "t")); err != nil || again != name {
