@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +154,45 @@ func TestTicket(t *testing.T) {
 		t.Errorf("%d jobs ran", n)
 	}
 	settle(w.server.jobs)
+}
+
+// TestCancelBeforeStart cancels a job whose content the broker is still being sent: it must never run.
+func TestCancelBeforeStart(t *testing.T) {
+	w := newWorld(t, exits)
+	q := w.request(sign(t, outputJob(), "alice", "bob"), "early")
+	content := q.Content
+	q.Content = func(ctx context.Context, item Item) (io.ReadCloser, error) {
+		_, err := w.client().Cancel(ctx, "", Request{Ticket: "early"})
+		wantUnknown(t, err)
+		return content(ctx, item)
+	}
+	_, err := w.client().Submit(t.Context(), q)
+	if r, ok := errors.AsType[*Refusal](err); !ok || !strings.Contains(r.Message, "cancelled before it started") {
+		t.Errorf("got %v", err)
+	}
+	// The ticket can be used again, and a client that has gone before its request was read gets no job.
+	q.Content, q.Ticket = content, "early"
+	if _, err := w.client().Submit(t.Context(), q); err != nil {
+		t.Error(err)
+	}
+	w.running()
+	conn, err := net.Dial("unix", w.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := encode(kindRequest, request{Version: 1, Envelope: q.Envelope, Detach: true, Ticket: "late"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server.tasks.mu.Lock() // which each request needs
+	conn.Write(frame)
+	conn.Close()
+	w.server.tasks.mu.Unlock()
+	settle(w.server.connections)
+	w.running()
+	if n := w.started(); n != 1 {
+		t.Errorf("%d jobs ran, want the one that was not cancelled", n)
+	}
 }
 
 // TestTicketOutlivesBroker finds a job by its ticket after a restart.
