@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -47,8 +48,14 @@ type Spec struct {
 	// Outputs are collected after the last command succeeded and every process is dead.
 	Outputs []Output
 	// Collect receives each output as a NAR stream (github.com/NixOS/nix: doc/manual/source/protocols/nix-archive.md),
-	// in the order of Outputs. It must read nar to its end. Its error ends the run and is returned as Run's error.
+	// in the order of Outputs. It must read nar to its end. Its error ends the run and is returned as Run's error; but one that is
+	// ErrAgain has runner/namespace call it again for the same output, from the start.
 	Collect func(out Output, nar io.Reader) error
+
+	// Settle is called with what Run is about to return, if that is a Result, while the execution could still be found again by a later
+	// driver: when it has returned nil, no later one is needed. Its error is returned as Run's. Only runner/systemd calls it, and not for a
+	// Spec with an Exchange, since what other drivers run ends with them. Nil: no call.
+	Settle func(Result) error
 
 	// Observe is told what was used so far, about once a second while the commands run, from a goroutine of the driver, which it
 	// must not hold up. It is not called any more when Run has returned. What a short execution used is in its Result alone. Nil: no call.
@@ -60,6 +67,15 @@ type Spec struct {
 	// The Result's Confinement says what was not enforced. False: refuse with a *SetupError.
 	Degraded bool
 }
+
+// Kept is what the caller of a driver has of an execution, for a later driver that goes on with it.
+type Kept struct {
+	Stdout, Stderr int64       // bytes; all is Stdout if both have one writer
+	Outputs        []Collected // those that were collected to their end
+}
+
+// ErrAgain is what a Collect returns that lost what it read.
+var ErrAgain = errors.New("collect it again")
 
 // Command is one process to run.
 type Command struct {

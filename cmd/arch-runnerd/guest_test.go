@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,6 +87,7 @@ func inside(t *testing.T) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) { become(t, name) })
 	}
+	t.Run("it lives, with bounded memory", testAlive)
 	t.Run("a restart", testRestart)
 	t.Run("root is no agent", func(t *testing.T) {
 		_, err := (&broker.Client{}).Run(t.Context(), broker.Request{Envelope: []byte("{}")})
@@ -96,7 +98,6 @@ func inside(t *testing.T) {
 			t.Errorf("another user: %v\n%s", err, out)
 		}
 	})
-	t.Run("it lives, with bounded memory", testAlive)
 	t.Run("nothing is left", testLeft)
 }
 
@@ -340,7 +341,7 @@ func testCancel(t *testing.T) {
 // agentDir is where the agent's processes leave things for each other.
 const agentDir = "/run/arch-test-agent"
 
-// testRestart restarts the broker while a detached program runs in its unit.
+// testRestart kills the broker while a detached program runs in its unit and prints, and a detached module runs in the pool.
 func testRestart(t *testing.T) {
 	if _, err := os.Stat(busybox); err != nil {
 		t.Skipf("cannot run here: %v", err)
@@ -358,7 +359,9 @@ func testRestart(t *testing.T) {
 		t.Fatalf("the job does not run: %q", before)
 	}
 	pid := systemctl(t, "show", "--value", "-p", "MainPID", "arch-runnerd.service")
-	systemctl(t, "restart", "arch-runnerd.service")
+	workers := poolUnits(t)
+	printUnread(t)
+	systemctl(t, "start", "arch-runnerd.service") // or systemd does it itself, after a second
 	if now := systemctl(t, "show", "--value", "-p", "MainPID", "arch-runnerd.service"); now == pid {
 		t.Fatalf("the broker was not restarted: %s", pid)
 	}
@@ -367,25 +370,61 @@ func testRestart(t *testing.T) {
 	}
 	defer time.AfterFunc(2*time.Second, func() { wake(t) }).Stop() // while somebody waits for it
 	become(t, "attach")
+	for _, unit := range poolUnits(t) {
+		if slices.Contains(workers, unit) {
+			t.Errorf("worker %s outlived its broker", unit)
+		}
+	}
+}
+
+// poolUnits lists the running units of pools.
+func poolUnits(t *testing.T) []string {
+	var names []string
+	for line := range strings.Lines(systemctl(t, "list-units", "--plain", "--no-legend", "--state=running", "arch-pool-*")) {
+		name, _, _ := strings.Cut(line, " ")
+		names = append(names, name)
+	}
+	return names
+}
+
+// printUnread has the job print more than a pipe holds while the broker, which is stopped, reads nothing, and kills the broker.
+func printUnread(t *testing.T) {
+	systemctl(t, "kill", "--signal=STOP", "--kill-whom=main", "arch-runnerd.service")
+	before := wake(t)
+	for now := sleeping(); now == 0 || now == before; now = sleeping() {
+		time.Sleep(10 * time.Millisecond) // if it never comes, the watchdog's 30 seconds end the broker, and the rest of the test fails
+		if systemctl(t, "show", "--value", "-p", "ActiveState", "arch-runnerd.service") != "active" {
+			t.Fatal("the job did not print and sleep again")
+		}
+	}
+	systemctl(t, "kill", "--signal=KILL", "--kill-whom=main", "arch-runnerd.service")
 }
 
 // longSleep is what a job does until wake ends it, however long the broker takes to come back.
 var longSleep = []string{"/bin/busybox", "sleep", "1234"}
 
-func wake(t *testing.T) {
+// wake ends it and returns which process that was.
+func wake(t *testing.T) int {
+	pid := sleeping()
+	if pid == 0 {
+		t.Error("the job does not sleep any more")
+	} else if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("end the job's sleep: %v", err)
+	}
+	return pid
+}
+
+// sleeping finds the job's sleep; 0: there is none.
+func sleeping() int {
 	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range names {
-		if line, _ := os.ReadFile(name); string(line) != strings.Join(longSleep, "\x00")+"\x00" {
-			continue
+		if line, _ := os.ReadFile(name); string(line) == strings.Join(longSleep, "\x00")+"\x00" {
+			var pid int
+			fmt.Sscanf(name, "/proc/%d/cmdline", &pid)
+			return pid
 		}
-		var pid int
-		fmt.Sscanf(name, "/proc/%d/cmdline", &pid)
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Errorf("end the job's sleep: %v", err)
-		}
-		return
 	}
-	t.Error("the job does not sleep any more")
+	return 0
 }
 
 // storePath is an object of a store of the guest's, which has no daemon: its pin vouches for it.
@@ -520,7 +559,8 @@ type writerFunc func(p []byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func testDetach(t *testing.T) {
-	j, content := busyboxJob(t, "echo one; "+strings.Join(longSleep, " ")+"; echo two; echo result > /outputs/index")
+	sleep := strings.Join(longSleep, " ")
+	j, content := busyboxJob(t, strings.Join([]string{"echo one", sleep, "/bin/busybox seq 20000", sleep, "echo three", "echo result > /outputs/index"}, "; "))
 	j.Spec.Outputs = map[string]manifest.Target{"index": {Destination: "store"}}
 	if guest.Inside() == guest.Namespaces {
 		detachModule(t)
@@ -561,16 +601,25 @@ func testAttach(t *testing.T) {
 	var out bytes.Buffer
 	dir := filepath.Join(t.TempDir(), "out")
 	resp, err := new(broker.Client).Attach(t.Context(), string(name), broker.Request{
-		Stdout: &out, Stderr: &out,
+		Stdout:  &out,
 		Collect: func(_ string, r io.Reader) error { return nar.Restore(t.Context(), r, dir, nar.RestoreOptions{}) },
 	})
-	if err != nil || !resp.Result.OK() || !strings.HasPrefix(out.String(), "one\n") {
+	if err != nil || !resp.Result.OK() {
 		t.Fatalf("got %v, %+v, %q", err, resp.Result, out.String())
+	}
+	var want strings.Builder
+	want.WriteString("one\n")
+	for n := range 20_000 { // printed while the broker read nothing, or was not there
+		fmt.Fprintln(&want, n+1)
+	}
+	want.WriteString("three\n")
+	if out.String() != want.String() {
+		t.Errorf("%d bytes were printed, %d arrived", want.Len(), out.Len())
 	}
 	if data, err := os.ReadFile(dir); err != nil || string(data) != "result\n" {
 		t.Errorf("the output is %q, %v", data, err)
 	}
-	t.Logf("printed %q; %s; %+v", out.String(), resp.Result.Confinement.Driver, resp.Result.Usage)
+	t.Logf("printed %d bytes; %s; %+v", out.Len(), resp.Result.Confinement.Driver, resp.Result.Usage)
 	_, err = new(broker.Client).Attach(t.Context(), string(name), broker.Request{})
 	wantCode(t, err, broker.CodeUnknown)
 	if guest.Inside() == guest.Namespaces {

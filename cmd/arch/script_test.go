@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,7 +31,33 @@ func TestMain(m *testing.M) {
 	if handled, code := otherMain(os.Args); handled {
 		os.Exit(code)
 	}
-	testscript.Main(m, map[string]func(){"arch": func() { os.Exit(mainStatus()) }})
+	testscript.Main(m, map[string]func(){
+		"arch":     func() { os.Exit(mainStatus()) },
+		"refusing": func() { os.Exit(refusing(os.Args[1:])) },
+	})
+}
+
+// refusing runs a command on a host that refuses user namespaces, which only root can make: a user namespace of its own, in which
+// user.max_user_namespaces is 0. With -weak the command has no capability either, so that it gets no namespace at all.
+func refusing(args []string) int {
+	if len(args) > 0 && args[0] == "-weak" {
+		args = append([]string{"setpriv", "--bounding-set=-all", "--inh-caps=-all"}, args[1:]...)
+	}
+	c := exec.Command("sh", append([]string{"-c", `echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"`, "sh"}, args...)...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	ids := []syscall.SysProcIDMap{{Size: 100_000}}
+	c.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+	}
+	err := c.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "refusing:", err)
+		return 125
+	}
+	return 0
 }
 
 // noRaceSleep is a GORACE: a process under the race detector waits a second before it exits, unless told not to.

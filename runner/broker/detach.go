@@ -16,8 +16,8 @@ import (
 
 // Survivor is an execution that went on while there was no broker; runner/systemd has them.
 type Survivor interface {
-	// Wait does what Run would have done from now on. See systemd.Running.
-	Wait(ctx context.Context, spec runner.Spec) (runner.Result, error)
+	// Wait does what Run would have done from now on, for somebody who has that much of what it printed. See systemd.Running.
+	Wait(ctx context.Context, spec runner.Spec, had runner.Kept) (runner.Result, error)
 	// Kill ends it and returns when it is gone.
 	Kill(ctx context.Context) error
 }
@@ -32,9 +32,11 @@ type sink interface {
 type tasks struct {
 	dir string
 
-	mu   sync.Mutex // guards list and left
+	mu   sync.Mutex // guards list, asked and left
 	list map[string]*task
-	left bool // the broker is going, and its jobs stay: nothing that happens to them now is their end
+	// asked are the requests for detached jobs with a ticket that are no tasks yet.
+	asked map[*asking]struct{}
+	left  bool // the broker is going, and its jobs stay: nothing that happens to them now is their end
 
 	bell bell // rings when there is something to tell of a job
 }
@@ -43,13 +45,51 @@ func openTasks(dir string) (*tasks, error) {
 	if err := makeOwn(dir); err != nil {
 		return nil, err
 	}
-	return &tasks{dir: dir, list: map[string]*task{}}, nil
+	return &tasks{dir: dir, list: map[string]*task{}, asked: map[*asking]struct{}{}}, nil
 }
 
-// add makes a task, unless there are too many, or they keep too many bytes. If one has the ticket, it returns that, and nothing is new.
-func (t *tasks) add(name string, o order, most int, bytes int64) (n *task, isNew bool, err error) {
+// asking is a request that may become a task.
+type asking struct {
+	user    uint32
+	ticket  string
+	revoked bool // it must not any more
+}
+
+// ask notes that a request may become a task soon. Forget is called when it has, or never will.
+func (t *tasks) ask(user uint32, ticket string) (a *asking, forget func()) {
+	a = &asking{user: user, ticket: ticket}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.asked[a] = struct{}{}
+	return a, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.asked, a)
+	}
+}
+
+// cancel returns the task that find does. If there is none, a request for it that is under way will not become one: who hears that the
+// job is unknown can rely on its never running.
+func (t *tasks) cancel(name, ticket string, user uint32) (*task, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, err := t.findLocked(name, ticket, user)
+	for a := range t.asked {
+		if err != nil && ticket != "" && a.user == user && a.ticket == ticket {
+			a.revoked = true
+		}
+	}
+	return n, err
+}
+
+// add makes a task of what was asked for, unless there are too many, or they keep too many bytes. If one has the ticket, it returns that,
+// and nothing is new.
+func (t *tasks) add(name string, o order, by *asking, most int, bytes int64) (n *task, isNew bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if by.revoked {
+		return nil, false, protocolErrorf("the job was cancelled before it started")
+	}
 	if n, err := t.holder(o.User, o.Request); n != nil || err != nil {
 		return n, false, err
 	}
@@ -81,6 +121,11 @@ func (t *tasks) put(n *task) {
 func (t *tasks) find(name, ticket string, user uint32) (*task, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.findLocked(name, ticket, user)
+}
+
+// findLocked does what find does; the caller holds mu.
+func (t *tasks) findLocked(name, ticket string, user uint32) (*task, error) {
 	n, ok := t.list[name]
 	if name == "" {
 		name = ticket
@@ -139,7 +184,11 @@ func (t *tasks) finish(n *task, k kind, message any) error {
 
 // attach is a connection to a job that is there already.
 func (c *session) attach(ctx context.Context, q request) error {
-	t, err := c.server.tasks.find(q.Attach, q.Ticket, c.user)
+	find := c.server.tasks.find
+	if q.Cancel {
+		find = c.server.tasks.cancel
+	}
+	t, err := find(q.Attach, q.Ticket, c.user)
 	if err != nil {
 		return err
 	}
@@ -268,16 +317,24 @@ func perform(ctx context.Context, s *Server, to sink, a *admitted, spec runner.S
 		spec.Observe = t.observe
 	}
 	spec.Collect = func(out runner.Output, nar io.Reader) error { return collect(to, out, nar) }
+	settled := false
+	settle := func(res runner.Result) error {
+		settled = true
+		last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}, Snapshot: w.snapshot}
+		if t, ok := to.(*task); ok {
+			return s.tasks.finish(t, kindResult, last)
+		}
+		to.(*session).reason = res.Reason
+		return to.send(kindResult, last)
+	}
+	if _, ok := to.(*task); ok && spec.Module == nil { // what the runner makes of a module is another execution, with another result
+		spec.Settle = settle
+	}
 	res, err := w.run(ctx, spec)
-	if err != nil {
+	if err != nil || settled {
 		return err
 	}
-	last := result{Finished: s.o.Now().UnixMicro(), Result: toWire(res), Policy: &policyUsed{a.trust.policyID, a.trust.policy.Metadata.Name}, Snapshot: w.snapshot}
-	if t, ok := to.(*task); ok {
-		return s.tasks.finish(t, kindResult, last)
-	}
-	to.(*session).reason = res.Reason
-	return to.send(kindResult, last)
+	return settle(res)
 }
 
 // collect sends an output.

@@ -144,10 +144,12 @@ func TestAnothersJob(t *testing.T) {
 // survivor is an execution that outlived its broker.
 type survivor struct {
 	wait   func(ctx context.Context, spec runner.Spec) (runner.Result, error)
+	had    runner.Kept
 	killed bool
 }
 
-func (s *survivor) Wait(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+func (s *survivor) Wait(ctx context.Context, spec runner.Spec, had runner.Kept) (runner.Result, error) {
+	s.had = had
 	return s.wait(ctx, spec)
 }
 func (s *survivor) Kill(context.Context) error { s.killed = true; return nil }
@@ -181,8 +183,7 @@ func TestRestart(t *testing.T) {
 	random.Spec.Determinism.Randomness = manifest.RandomReal
 	unrepeatable := w.detach(sign(t, random, "alice", "bob"))
 	w.stop()
-	close(release) // what the old broker learns now is nobody's result
-	settle(w.server.jobs)
+	close(release) // what the old broker learns now is nobody's result, and it takes none of it
 
 	// The job of a connection that is no more, and a directory that makes no sense.
 	orphan := "job-" + strings.Repeat("1", 24) + "-" + strings.Repeat("2", 12)
@@ -193,16 +194,20 @@ func TestRestart(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(w.server.tasks.dir, broken), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// The old broker was killed within a frame.
+	// The old broker was killed within an output, and within a frame.
 	f, err := os.OpenFile(filepath.Join(w.server.tasks.dir, native, framesFile), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Write([]byte{0, 0, 0, 9, '1', 'x'})
+	f.Write(appendFrame(nil, kindStderr, []byte("warning")))
+	f.Write(appendFrame(nil, kindOutput, []byte(`{"name":"index"}`)))
+	f.Write(appendFrame(nil, kindData, []byte("NA")))
+	f.Write([]byte{0, 0, 0, 9, 'D', 'x'})
 	f.Close()
 
 	orphaned, brokenUnit, moduleUnit := &survivor{}, &survivor{}, &survivor{}
-	alive[native] = &survivor{wait: secondPart}
+	taken := &survivor{wait: secondPart}
+	alive[native] = taken
 	alive[orphan], alive[broken], alive[module] = orphaned, brokenUnit, moduleUnit
 	if err := os.Remove(w.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
@@ -211,8 +216,11 @@ func TestRestart(t *testing.T) {
 	close(repeat)
 	next := newWorldIn(t, dir, twoParts(repeat), survivors)
 	out, outputs, resp, err := next.attach(native)
-	if err != nil || !resp.Result.OK() || outputs != "NAR" || !strings.HasPrefix(out, "one") || !strings.HasSuffix(out, "two") {
+	if err != nil || !resp.Result.OK() || outputs != "NAR" || out != "onetwo" {
 		t.Errorf("got %v, %q, %q, %+v", err, out, outputs, resp)
+	}
+	if diff := cmp.Diff(runner.Kept{Stdout: 3, Stderr: 7}, taken.had); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
 	}
 	// A module cannot be taken up, but it can be run again, unless that would make a difference.
 	out, outputs, resp, err = next.attach(module)
@@ -230,6 +238,28 @@ func TestRestart(t *testing.T) {
 	settle(next.server.connections)
 	if left, _ := os.ReadDir(next.server.tasks.dir); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestWholeFrames wants the outputs that are whole, and nothing behind the last of them that is part of another.
+func TestWholeFrames(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "frames"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var whole []byte
+	for _, p := range []struct {
+		k    kind
+		body string
+	}{{kindStdout, "1"}, {kindOutput, `{"name":"a"}`}, {kindData, "N"}, {kindData, "AR"}, {kindEnd, ""}} {
+		whole = appendFrame(whole, p.k, []byte(p.body))
+	}
+	f.Write(appendFrame(appendFrame(whole, kindOutput, []byte(`{"name":"b"}`)), kindData, []byte("N")))
+	good, kept, err := wholeFrames(f)
+	want := runner.Kept{Stdout: 1, Outputs: []runner.Collected{{Name: "a", NAR: digest.Of([]byte("NAR")), Size: 3}}}
+	if diff := cmp.Diff(want, kept); err != nil || good != int64(len(whole)) || diff != "" {
+		t.Errorf("%d of %d bytes, %v (-want +got):\n%s", good, len(whole), err, diff)
 	}
 }
 

@@ -54,6 +54,8 @@ func (s *Server) revive(ctx context.Context) error {
 
 func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
 	switch {
+	case t.done && j != nil: // it waits to hear that its outcome has arrived
+		return j.Kill(ctx)
 	case t.done:
 		return nil
 	case !t.order.Request.Detach:
@@ -78,7 +80,7 @@ func (s *Server) reviveOne(ctx context.Context, t *task, j Survivor) error {
 		err = errLost
 	case err != nil:
 	case spec.Module == nil && j != nil:
-		w.run = j.Wait
+		w.run = func(ctx context.Context, spec runner.Spec) (runner.Result, error) { return j.Wait(ctx, spec, t.kept) }
 	case spec.Module == nil || !repeatable(a.doc, spec):
 		release()
 		err = errLost

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/attest/digest"
 	"arch.network/runner"
 	"arch.network/runner/job"
@@ -47,6 +49,8 @@ func (c *session) run(ctx context.Context) error {
 	case q.existing():
 		return c.attach(ctx, q)
 	}
+	by, forget := c.server.tasks.ask(c.user, q.Ticket)
+	defer forget()
 	if t, err := c.server.tasks.ticket(c.user, q); err != nil {
 		return err
 	} else if t != nil {
@@ -73,7 +77,7 @@ func (c *session) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.start(ctx, a, q, spec, w, hold)
+	return c.start(ctx, a, q, by, spec, w, hold)
 }
 
 // holding is what a job has of the broker: a place among the running, content, a share of what all may use. A detached job
@@ -136,14 +140,17 @@ func (c *session) prepare(ctx context.Context, a *admitted, q request, hold *hol
 }
 
 // start puts the job on disk, counts it if it may run only so often, and runs it.
-func (c *session) start(ctx context.Context, a *admitted, q request, spec runner.Spec, w *work, hold *holding) error {
+func (c *session) start(ctx context.Context, a *admitted, q request, by *asking, spec runner.Spec, w *work, hold *holding) error {
 	s := c.server
 	at := s.o.Now()
 	s.tasks.sweep(at, s.o.Keep)
 	if err := s.snapshots.sweep(time.Now(), s.o.Keep); err != nil {
 		s.o.Log.WarnContext(ctx, "snapshots not swept", "error", err)
 	}
-	t, isNew, err := s.tasks.add(spec.Name, order{User: c.user, Started: at.UnixMicro(), Request: q}, s.o.Kept+s.o.Jobs, s.o.Cache)
+	if q.Detach && c.left() {
+		return protocolErrorf("the client is gone")
+	}
+	t, isNew, err := s.tasks.add(spec.Name, order{User: c.user, Started: at.UnixMicro(), Request: q}, by, s.o.Kept+s.o.Jobs, s.o.Cache)
 	if err != nil {
 		return err
 	}
@@ -228,6 +235,22 @@ func (c *session) execute(ctx context.Context, a *admitted, spec runner.Spec, w 
 		return res, err
 	}
 	return perform(ctx, c.server, c, a, spec, w)
+}
+
+// left reports whether the client has closed the connection: whom nobody has told that his job runs, and who may have cancelled it
+// before its request was read, gets none.
+func (c *session) left() bool {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		closed = n == 0 && err == nil || errors.Is(err, unix.ECONNRESET)
+	})
+	return closed || err != nil
 }
 
 // endRead ends the reading that goes on, as that of listen.

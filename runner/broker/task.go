@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,12 +33,14 @@ type task struct {
 	file    *os.File   // frames, for appending; nil if the job is not detached, or done
 	size    int64      // bytes of frames that are whole
 	done    bool
-	left    bool          // nobody may write any more, and nobody is to notice
+	left    bool          // nobody may write any more: who tries waits for the end of the process
 	changed chan struct{} // closed when size or done changes
 	cancel  context.CancelCauseFunc
 	stopper *stopper // nil: it cannot be stopped where it stands
 	buf     []byte
 	usage   wireUsage // so far
+
+	kept runner.Kept // what an earlier broker had of the execution, when this one opened the task
 
 	id   digest.SHA256 // of the document
 	bell *bell         // rings when what describe returns has changed
@@ -97,7 +98,7 @@ func (t *task) leave() {
 	t.left = true
 }
 
-// openTask reads one that an earlier process left. Outputs are cut off if the end is missing: they will be collected again.
+// openTask reads one that an earlier process left. An output is cut off if its end is missing: it will be collected again.
 func openTask(jobs, name string) (*task, error) {
 	t := &task{name: name, dir: filepath.Join(jobs, name), changed: make(chan struct{})}
 	data, err := os.ReadFile(filepath.Join(t.dir, orderFile))
@@ -119,43 +120,64 @@ func openTask(jobs, name string) (*task, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(t.dir, framesFile), os.O_RDWR|os.O_APPEND, 0)
+	frames := filepath.Join(t.dir, framesFile)
+	if t.done {
+		info, err := os.Stat(frames)
+		if err == nil {
+			t.size = info.Size()
+		}
+		return t, err
+	}
+	f, err := os.OpenFile(frames, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
 		return nil, err
 	}
-	if t.size, err = wholeFrames(f, t.done); err == nil {
+	if t.size, t.kept, err = wholeFrames(f); err == nil {
 		err = f.Truncate(t.size)
 	}
-	if err != nil || t.done {
-		return t, errors.Join(err, f.Close())
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	t.file = f
 	return t, nil
 }
 
-// wholeFrames returns how many bytes of a file are frames with nothing missing; unless all is there, only those before the first
-// output.
-func wholeFrames(f *os.File, all bool) (int64, error) {
+// wholeFrames returns how many bytes of a file are good to go on after, and what they hold of the execution: whole frames, and none of an
+// output that is not whole.
+func wholeFrames(f *os.File) (good int64, kept runner.Kept, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return 0, kept, err
 	}
-	var at int64
-	var head [headSize]byte
-	for {
-		if _, err := f.ReadAt(head[:], at); errors.Is(err, io.EOF) {
-			return at, nil
+	var current output // whose data comes
+	var sum digest.Writer
+	r := frameReader{r: io.NewSectionReader(f, 0, info.Size())}
+	for at := int64(0); ; {
+		k, body, err := r.next(kindStarted, kindStdout, kindStderr, kindOutput, kindData, kindEnd, kindResult, kindRefusal)
+		if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
+			return good, kept, nil
 		} else if err != nil {
-			return 0, err
+			return 0, kept, err
 		}
-		if kind(head[4]) == kindOutput && !all {
-			return at, nil
+		at += headSize + int64(len(body))
+		switch k {
+		case kindStdout:
+			kept.Stdout += int64(len(body))
+		case kindStderr:
+			kept.Stderr += int64(len(body))
+		case kindOutput:
+			if err := decode(body, &current); err != nil {
+				return 0, kept, err
+			}
+			sum = digest.Writer{}
+		case kindData:
+			sum.Write(body)
+		case kindEnd:
+			kept.Outputs = append(kept.Outputs, runner.Collected{Name: current.Name, NAR: sum.Sum(), Size: sum.Size()})
 		}
-		next := at + headSize + int64(binary.BigEndian.Uint32(head[:]))
-		if next > info.Size() {
-			return at, nil
+		if k != kindOutput && k != kindData {
+			good = at
 		}
-		at = next
 	}
 }
 
@@ -185,7 +207,8 @@ func (t *task) append(frame []byte) error {
 // write adds a frame; the caller holds mu.
 func (t *task) write(frame []byte) error {
 	if t.left {
-		return nil
+		t.mu.Unlock()
+		select {} // until the process ends: what is taken from the execution now, no later broker would get
 	}
 	if t.file == nil {
 		return errors.New("keep what the job says: it is over")
@@ -211,7 +234,7 @@ func (t *task) tell() {
 func (t *task) finish(frame []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.file == nil || t.left {
+	if t.file == nil {
 		return nil
 	}
 	err := t.write(frame)

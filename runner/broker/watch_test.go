@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -124,10 +126,10 @@ func TestTicket(t *testing.T) {
 	if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != CodeTicket {
 		t.Errorf("another document: %v", err)
 	}
+	release <- struct{}{} // to the one that has started
 	if n := w.started(); n != 1 {
 		t.Errorf("%d jobs ran", n)
 	}
-	release <- struct{}{}
 	// Run with the same ticket follows it; what is not kept is left.
 	q := w.request(envelope, "42")
 	q.Detach = true
@@ -154,6 +156,45 @@ func TestTicket(t *testing.T) {
 	settle(w.server.jobs)
 }
 
+// TestCancelBeforeStart cancels a job whose content the broker is still being sent: it must never run.
+func TestCancelBeforeStart(t *testing.T) {
+	w := newWorld(t, exits)
+	q := w.request(sign(t, outputJob(), "alice", "bob"), "early")
+	content := q.Content
+	q.Content = func(ctx context.Context, item Item) (io.ReadCloser, error) {
+		_, err := w.client().Cancel(ctx, "", Request{Ticket: "early"})
+		wantUnknown(t, err)
+		return content(ctx, item)
+	}
+	_, err := w.client().Submit(t.Context(), q)
+	if r, ok := errors.AsType[*Refusal](err); !ok || !strings.Contains(r.Message, "cancelled before it started") {
+		t.Errorf("got %v", err)
+	}
+	// The ticket can be used again, and a client that has gone before its request was read gets no job.
+	q.Content, q.Ticket = content, "early"
+	if _, err := w.client().Submit(t.Context(), q); err != nil {
+		t.Error(err)
+	}
+	w.running()
+	conn, err := net.Dial("unix", w.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := encode(kindRequest, request{Version: 1, Envelope: q.Envelope, Detach: true, Ticket: "late"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server.tasks.mu.Lock() // which each request needs
+	conn.Write(frame)
+	conn.Close()
+	w.server.tasks.mu.Unlock()
+	settle(w.server.connections)
+	w.running()
+	if n := w.started(); n != 1 {
+		t.Errorf("%d jobs ran, want the one that was not cancelled", n)
+	}
+}
+
 // TestTicketOutlivesBroker finds a job by its ticket after a restart.
 func TestTicketOutlivesBroker(t *testing.T) {
 	dir, alive := t.TempDir(), map[string]Survivor{}
@@ -169,7 +210,6 @@ func TestTicketOutlivesBroker(t *testing.T) {
 	}
 	w.stop()
 	close(release)
-	settle(w.server.jobs)
 	alive[name] = &survivor{wait: secondPart}
 	next := newWorldIn(t, dir, exits, survivors)
 	if again, err := next.client().Submit(t.Context(), next.request(envelope, "t")); err != nil || again != name {

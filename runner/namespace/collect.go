@@ -21,29 +21,37 @@ func (i *initProcess) sendOutputs() error {
 		return err
 	}
 	defer unix.Close(root)
-	for n, out := range i.order.Outputs {
-		err := enterParent(root, out.Path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			if err := writeJSON(i.report, frameAbsent, absence{n, err.Error()}); err != nil {
+	for n := range i.order.Outputs {
+		for again := true; again; {
+			if again, err = i.sendOutput(root, n); err != nil {
 				return err
 			}
-			continue
-		}
-		if err := writeJSON(i.report, frameOutput, n); err != nil {
-			return err
-		}
-		if err == nil {
-			err = nar.Dump(context.Background(), dataWriter{i.report}, lastOf(out.Path), nar.Options{})
-		}
-		text := ""
-		if err != nil {
-			text = err.Error()
-		}
-		if err := writeFrame(i.report, frameEOF, []byte(text)); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// sendOutput sends one output, and reports whether the driver wants it once more.
+func (i *initProcess) sendOutput(root, n int) (again bool, err error) {
+	out := i.order.Outputs[n]
+	err = enterParent(root, out.Path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return false, writeJSON(i.report, frameAbsent, absence{n, err.Error()})
+	}
+	if err := writeJSON(i.report, frameOutput, n); err != nil {
+		return false, err
+	}
+	if err == nil {
+		err = nar.Dump(context.Background(), dataWriter{i.report}, lastOf(out.Path), nar.Options{})
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if err := writeFrame(i.report, frameEOF, []byte(text)); err != nil {
+		return false, err
+	}
+	return <-i.verdicts == verdictAgain, nil
 }
 
 // enterParent makes the directory that holds the output the working directory. An output that does not exist, or that

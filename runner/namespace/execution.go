@@ -56,7 +56,7 @@ type execution struct {
 // run is the whole life of the execution. The error is a *hostError if the host refused the mode.
 func (e *execution) run(ctx context.Context) (runner.Result, error) {
 	if e.mode == modeLandlock {
-		release, err := prepareLandlock(e.spec)
+		release, err := prepareLandlock(e.spec, cure("/", e.refused))
 		if err != nil {
 			return runner.Result{}, err
 		}

@@ -19,7 +19,7 @@ import (
 
 // The descriptors of the first process. 0 is empty; 1 and 2 are the commands' stdout and stderr.
 const (
-	controlFD = 3 // an order, then nothing until the driver is gone
+	controlFD = 3 // an order, then a verdict on each output, until the driver is gone
 	reportFD  = 4 // frames to the driver; what follows is named by the order
 )
 
@@ -80,13 +80,20 @@ func (i *initProcess) watchDriver() error {
 	if err := unix.SetNonblock(controlFD, true); err != nil { // so that no thread is spent on it
 		return err
 	}
+	i.verdicts = make(chan byte, 1)
 	go i.dieWith(os.NewFile(controlFD, "control"))
 	return nil
 }
 
 // dieWith ends the process as soon as the driver has closed its end of the control pipe or is gone.
 func (i *initProcess) dieWith(control io.Reader) {
-	io.Copy(io.Discard, control)
+	var verdict [1]byte
+	for {
+		if _, err := control.Read(verdict[:]); err != nil {
+			break
+		}
+		i.verdicts <- verdict[0] // the driver sends one when one is waited for
+	}
 	if i.order.Mode == modeLandlock { // elsewhere the kernel does it
 		killDescendants()
 	}
@@ -143,6 +150,8 @@ type initProcess struct {
 	stdin  int
 	pids   *os.File // sets the process id that is given next; nil if the kernel cannot
 	watch  watchdog
+
+	verdicts chan byte // of the driver, on outputs
 
 	done restriction
 
@@ -363,9 +372,22 @@ func (i *initProcess) run() error {
 	if e.Reason != runner.ReasonExit || e.Exit != 0 {
 		return nil
 	}
+	if err := closeLogs(); err != nil {
+		return err
+	}
 	sent := make(chan error)
 	go func() { sent <- i.sendOutputs() }() // on another thread: this one may not read everything
 	return <-sent
+}
+
+// closeLogs lets the driver see the end of what the commands, all of whose processes are dead, have printed.
+func closeLogs() error {
+	for _, fd := range []int{1, 2} {
+		if err := unix.Dup3(controlFD, fd, unix.O_CLOEXEC); err != nil { // which nobody can write to
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	return nil
 }
 
 // commands runs the commands in turn, up to the first that fails.

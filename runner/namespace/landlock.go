@@ -20,8 +20,8 @@ import (
 // is a file that must not exist before either.
 
 // prepareLandlock checks that spec can be run in the degraded mode and makes its directories. The function that it
-// returns removes them.
-func prepareLandlock(spec runner.Spec) (release func(), err error) {
+// returns removes them. Allow tells how the host can be made to allow namespaces.
+func prepareLandlock(spec runner.Spec, allow string) (release func(), err error) {
 	if _, err := ll.LandlockGetABIVersion(); err != nil {
 		return nil, &runner.SetupError{
 			Act: "confine by Landlock", Err: err,
@@ -31,14 +31,21 @@ func prepareLandlock(spec runner.Spec) (release func(), err error) {
 	if !spec.Network.IsZero() {
 		return nil, &runner.SetupError{
 			Act: "open network", Err: errors.New("what leaves cannot be limited without a network namespace"),
-			Cure: "allow user namespaces to this process",
+			Cure: allow,
 		}
 	}
 	for _, d := range spec.Devices {
 		if d.Target != d.Source {
 			return nil, &runner.SetupError{
 				Act: "device " + d.Source, Err: fmt.Errorf("%q cannot appear at another path without namespaces", d.Source),
-				Cure: "allow user namespaces to this process",
+				Cure: allow,
+			}
+		}
+	}
+	for _, m := range spec.Mounts { // before anything is made
+		if m.Kind == runner.Bind && m.Source != m.Target {
+			return nil, &runner.SetupError{
+				Act: fmt.Sprintf("bind mount %s without namespaces", m.Target), Err: fmt.Errorf("%q cannot appear at another path", m.Source), Cure: allow,
 			}
 		}
 	}
@@ -54,7 +61,7 @@ func prepareLandlock(spec runner.Spec) (release func(), err error) {
 			release()
 			return nil, &runner.SetupError{
 				Act: fmt.Sprintf("%s mount %s without namespaces", m.Kind, m.Target), Err: err,
-				Cure: "allow user namespaces to this process",
+				Cure: allow,
 			}
 		}
 		if dir != "" {
@@ -67,8 +74,6 @@ func prepareLandlock(spec runner.Spec) (release func(), err error) {
 // prepareMount makes the directory of a tmpfs and returns it.
 func prepareMount(m runner.Mount) (made string, err error) {
 	switch {
-	case m.Kind == runner.Bind && m.Source != m.Target:
-		return "", fmt.Errorf("%q cannot appear at another path", m.Source)
 	case m.Kind == runner.Data:
 		return prepareData(m)
 	case m.Kind == runner.Tmpfs:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"arch.network/attest/digest"
 	"arch.network/runner"
@@ -37,6 +38,7 @@ func (e *execution) output(kind byte, body []byte) error {
 	if err := json.Unmarshal(body, &n); err != nil || n < 0 || n >= len(e.spec.Outputs) {
 		return fmt.Errorf("read report: output %q does not exist", body)
 	}
+	e.logs.wait() // the commands are dead: a log that is kept is whole before the first output is
 	out := e.spec.Outputs[n]
 	r := &outputReader{report: e.report, name: out.Name, limit: e.spec.Limits.Output, left: e.spec.Limits.Output}
 	err := e.spec.Collect(out, r)
@@ -44,13 +46,22 @@ func (e *execution) output(kind byte, body []byte) error {
 		e.kill(ending{Reason: runner.ReasonLimit, Detail: l.Error()}, nil)
 		return nil
 	}
+	verdict := byte(verdictNext)
+	if errors.Is(err, runner.ErrAgain) {
+		verdict, err = verdictAgain, nil
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+	}
 	if err != nil {
 		return fmt.Errorf("collect output %s: %w", out.Name, err)
 	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if verdict == verdictNext {
+		e.collected = append(e.collected, runner.Collected{Name: out.Name, NAR: r.hash.Sum(), Size: r.hash.Size()})
+	}
+	if _, err := e.control.Write([]byte{verdict}); err != nil && !errors.Is(err, syscall.EPIPE) { // of one that has ended, the report tells
 		return fmt.Errorf("collect output %s: %w", out.Name, err)
 	}
-	e.collected = append(e.collected, runner.Collected{Name: out.Name, NAR: r.hash.Sum(), Size: r.hash.Size()})
 	return nil
 }
 

@@ -49,6 +49,12 @@ type order struct {
 	MaxProcesses   int   // not zero: RLIMIT_NPROC for the commands, on top of the first process's own threads
 }
 
+// What the driver says of an output when it has read its end: one byte on the control pipe.
+const (
+	verdictNext  = 'n'
+	verdictAgain = 'a' // send it once more
+)
+
 // The frames of the report pipe, from the first process of a confinement to the driver: one byte of kind, four bytes
 // of big-endian length, then that many bytes. The driver bounds and checks them as input from a stranger.
 const (

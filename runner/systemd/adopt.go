@@ -24,7 +24,7 @@ type Running struct {
 const staleDraft = time.Minute
 
 // Adopt lists the executions that run, sorted by name: also those of drivers that are still there, which are not to be waited for.
-// What ended more than an hour ago without anybody to take its outcome is not among them.
+// What ended more than an hour ago without anybody to take its outcome is not among them. It ends what is left of pools of such drivers.
 func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
 	l, err := r.bus.get(ctx)
 	if err != nil {
@@ -42,8 +42,7 @@ func (r *Runner) Adopt(ctx context.Context) ([]*Running, error) {
 	}
 	slices.SortFunc(list, func(a, b *Running) int { return strings.Compare(a.Name, b.Name) })
 	sweep(sockets, list)
-	r.sweepPools()
-	return list, nil
+	return list, r.sweepPools(ctx, l)
 }
 
 // sockets returns what lies where control sockets do, by path.
@@ -71,22 +70,48 @@ func sweep(sockets map[string]os.FileInfo, running []*Running) {
 	}
 }
 
-// sweepPools removes the root directories of pools whose process has gone; their units went with it.
-func (r *Runner) sweepPools() {
+// sweepPools ends the units of pools whose process has gone, and removes their root directories. A worker that waits ends by itself, but one
+// that computes would go on for ever.
+func (r *Runner) sweepPools(ctx context.Context, l *link) error {
 	roots, _ := filepath.Glob(filepath.Join(r.options.State, poolPrefix+"*"))
 	for _, root := range roots {
-		if lock, err := lockRoot(root); err == nil {
+		lock, err := lockRoot(root)
+		if err != nil {
+			continue // it is in use
+		}
+		err = l.stopAll(ctx, filepath.Base(root)+"-*"+unitSuffix)
+		if err == nil {
 			os.RemoveAll(root)
-			lock.Close()
+		}
+		lock.Close()
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-// Wait does what Run would have done from now on, for the same Spec: it collects the outputs and returns the Result. What the
-// commands have written in the meantime, and write still, is lost. An execution with an Exchange is not found again: it ends with its driver.
+// stopAll ends the units that match a pattern.
+func (l *link) stopAll(ctx context.Context, pattern string) error {
+	units, err := l.ListUnitsByPatternsContext(ctx, nil, []string{pattern})
+	if err != nil {
+		return fmt.Errorf("list units: %w", err)
+	}
+	for _, u := range units {
+		if err := l.stop(ctx, u.Name); err != nil {
+			return err
+		}
+		l.ResetFailedUnitContext(ctx, u.Name)
+	}
+	return nil
+}
+
+// Wait does what Run would have done from now on, for the same Spec: it collects the outputs and returns the Result. Had says what of the
+// log and of the outputs the earlier driver has handed on: the Spec's writers get what follows, to the byte, also what was printed while
+// there was no driver (commands wait when that is more than 256 KiB), and Collect the outputs that are not in it. An execution with an Exchange is not found again: it ends with its driver.
 //
 // Cancelling ctx kills the execution. It is an error if the driver that started the unit is still connected to it.
-func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, error) {
+func (j *Running) Wait(ctx context.Context, spec runner.Spec, had runner.Kept) (runner.Result, error) {
 	spec.Name = j.Name
 	spec, err := complete(spec)
 	if err != nil {
@@ -100,19 +125,14 @@ func (j *Running) Wait(ctx context.Context, spec runner.Spec) (runner.Result, er
 	if err != nil {
 		return runner.Result{}, err
 	}
-	e := &execution{options: j.runner.options, bus: j.runner.bus, link: l, spec: spec, unit: j.Unit}
+	e := &execution{options: j.runner.options, bus: j.runner.bus, link: l, spec: spec, report: j.runner.report, missing: missing, unit: j.Unit, logs: newLogs(spec, had), collected: had.Outputs}
 	attaching, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
 	defer cancel()
-	if err := e.attach(attaching); err != nil {
+	if err := e.attach(attaching, had); err != nil {
 		return runner.Result{}, fmt.Errorf("adopt unit %s: %w", j.Unit, err)
 	}
 	defer e.clean()
-	result, err := e.conclude(ctx)
-	if err != nil {
-		return runner.Result{}, err
-	}
-	result.Confinement = e.confinement(result.Confinement, j.runner.report, missing)
-	return result, nil
+	return e.conclude(ctx)
 }
 
 // Kill ends the execution and returns when every process of it is gone.
@@ -130,7 +150,7 @@ func (j *Running) Kill(ctx context.Context) error {
 }
 
 // attach takes the place of the driver that has gone.
-func (e *execution) attach(ctx context.Context) error {
+func (e *execution) attach(ctx context.Context, had runner.Kept) error {
 	if err := e.link.keep(ctx, e.unit); err != nil {
 		return err
 	}
@@ -139,7 +159,7 @@ func (e *execution) attach(ctx context.Context) error {
 		e.watch, err = startWatch(e)
 	}
 	if err == nil {
-		if err = writeFrame(e.control, frameAttach, nil); err != nil {
+		if err = writeJSON(e.control, frameAttach, had); err != nil {
 			e.watch.end()
 		}
 	}

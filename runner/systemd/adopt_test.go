@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,8 +25,11 @@ import (
 // parentVariable makes the test binary run a Spec and be killed; its value is the program of units, and the directory of the pipe.
 const parentVariable = "ARCH_TEST_PARENT"
 
-// talksVariable makes the parent talk with the job.
-const talksVariable = "ARCH_TEST_PARENT_TALKS"
+// talksVariable makes the parent talk with the job, and stallsVariable makes it take no output to its end.
+const (
+	talksVariable  = "ARCH_TEST_PARENT_TALKS"
+	stallsVariable = "ARCH_TEST_PARENT_STALLS"
+)
 
 // parent runs the job of adoption in another process.
 func parent(value string) int {
@@ -38,6 +42,13 @@ func parent(value string) int {
 			spec.Exchange = func(conn *os.File) error {
 				_, err := io.Copy(io.Discard, conn)
 				return err
+			}
+		}
+		if os.Getenv(stallsVariable) != "" {
+			spec.Collect = func(_ runner.Output, nar io.Reader) error {
+				_, err := io.ReadFull(nar, make([]byte, 8))
+				fmt.Println("collecting", err)
+				select {}
 			}
 		}
 		_, err = r.Run(context.Background(), spec)
@@ -96,9 +107,18 @@ func orphan(t *testing.T, binary, gate string, env ...string) {
 	}
 	// The job says that it waits when its pipe is open, so when somebody has opened the other end as well.
 	pipe := openGate(t, gate)
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "waiting\n" {
-		t.Errorf("the parent says %q, %v", line, err)
+	lines := bufio.NewReader(out)
+	wantLine := func(want string) {
+		if line, err := lines.ReadString('\n'); err != nil || line != want {
+			t.Errorf("the parent says %q, %v; want %q", line, err, want)
+		}
+	}
+	wantLine("waiting\n")
+	if slices.Contains(env, stallsVariable+"=1") {
+		pipe.WriteString("text")
+		pipe.Close()
+		wantLine("go on\n")
+		wantLine("collecting <nil>\n")
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -139,9 +159,14 @@ func testAdoption(t *testing.T, options systemd.Options) {
 		got, err = io.ReadAll(nar)
 		return err
 	}
-	result, err := list[0].Wait(t.Context(), spec)
+	var printed bytes.Buffer
+	spec.Stdout = &printed
+	result, err := list[0].Wait(t.Context(), spec, runner.Kept{Stdout: int64(len("waiting\n"))})
 	if err != nil || !result.OK() || len(result.Outputs) != 1 {
 		t.Errorf("got %+v, %v", result, err)
+	}
+	if printed.String() != "go on\n" { // while there was no driver
+		t.Errorf("printed %q", printed.String())
 	}
 	if !bytes.Contains(got, []byte("text")) {
 		t.Errorf("output %q", got)
@@ -155,8 +180,15 @@ func testAdoption(t *testing.T, options systemd.Options) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if result, err = list[0].Wait(ctx, spec); err != nil || result.Reason != runner.ReasonCancelled {
+	if result, err = list[0].Wait(ctx, spec, runner.Kept{}); err != nil || result.Reason != runner.ReasonCancelled {
 		t.Errorf("got %+v, %v", result, err)
+	}
+	orphan(t, options.Executable, newGate(t), stallsVariable+"=1") // a pipe that nobody else has open
+	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	if result, err = list[0].Wait(t.Context(), spec, runner.Kept{Stdout: 14}); err != nil || !result.OK() || !bytes.Contains(got, []byte("text")) {
+		t.Errorf("after a driver that was killed within an output: got %+v, %v, %q", result, err, got)
 	}
 	orphan(t, options.Executable, gate)
 	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {

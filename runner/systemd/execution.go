@@ -31,9 +31,11 @@ type execution struct {
 	link    *link // on which the unit was started
 	spec    runner.Spec
 	layout  layout
+	report  Report   // of the host
+	missing []string // of what the Spec asks for
 	unit    string
 
-	logs    logs
+	logs    *logs
 	talk    talk
 	control *net.UnixConn
 	watch   *watch
@@ -76,13 +78,8 @@ func (r *Runner) Run(ctx context.Context, spec runner.Spec) (runner.Result, erro
 	if err != nil {
 		return runner.Result{}, err
 	}
-	e := &execution{options: r.options, bus: r.bus, link: link, spec: spec, layout: l, unit: unitName(spec.Name)}
-	result, err := e.run(ctx)
-	if err != nil {
-		return runner.Result{}, err
-	}
-	result.Confinement = e.confinement(result.Confinement, r.report, missing)
-	return result, nil
+	e := &execution{options: r.options, bus: r.bus, link: link, spec: spec, layout: l, report: r.report, missing: missing, unit: unitName(spec.Name), logs: newLogs(spec, runner.Kept{})}
+	return e.run(ctx)
 }
 
 // Properties returns the properties of the unit that Run makes for spec, but for descriptors, which differ each time.
@@ -130,19 +127,37 @@ func (e *execution) conclude(ctx context.Context) (runner.Result, error) {
 		e.kill(nil, err)
 	}
 	e.watch.end()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
+	defer cancel()
+	if e.outcome == nil || e.spec.Settle == nil || e.spec.Exchange != nil {
+		if err := e.stopUnit(end); err != nil {
+			return runner.Result{}, err
+		}
+		r, err := e.result(end)
+		e.bus.live(end, e.link).forget(end, e.unit)
+		return r, err
+	}
+	// The unit's first process lives, and has what came of it, until somebody else has it.
+	r, err := e.result(end)
+	if err == nil {
+		err = e.spec.Settle(r)
+	}
+	if serr := e.stopUnit(end); serr != nil {
+		return runner.Result{}, serr
+	}
+	e.bus.live(end, e.link).forget(end, e.unit)
+	return r, err
+}
+
+// stopUnit ends the unit and returns when its last process is gone.
+func (e *execution) stopUnit(ctx context.Context) error {
 	if e.outcome != nil {
 		writeFrame(e.control, frameTaken, nil)
 	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
-	defer cancel()
-	serr := e.bus.live(end, e.link).stop(end, e.unit) // returns when the last process is gone
+	err := e.bus.live(ctx, e.link).stop(ctx, e.unit)
 	e.control.Close()
-	e.logs.wait()
 	e.talk.end()
-	if serr != nil {
-		return runner.Result{}, serr
-	}
-	return e.result(end)
+	return err
 }
 
 // kill ends the execution for the reason, or for the error, that comes first.
@@ -156,13 +171,6 @@ func (e *execution) kill(why *ending, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
 	e.bus.live(ctx, e.link).kill(ctx, e.unit)
-}
-
-// overflow is called when a writer of the log has failed, or more is written than may be.
-func (e *execution) overflow(err error) {
-	if err != nil {
-		e.kill(nil, fmt.Errorf("write log: %w", err))
-	}
 }
 
 // follow reads what the unit says until its outcome, or its end.
@@ -196,13 +204,30 @@ func (e *execution) follow() error {
 	}
 }
 
-// frame returns the next frame; kind 0 when the unit has ended.
+// frame returns the next frame that is not one of the log; kind 0 when the unit has ended.
 func (e *execution) frame() (kind byte, body []byte, err error) {
-	kind, body, err = readFrame(e.control, maxOrder)
+	kind, body, err = e.next(maxOrder)
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, nil, nil
 	}
 	return kind, body, err
+}
+
+// next is readFrame, but that it hands on what the log brings.
+func (e *execution) next(limit int) (kind byte, body []byte, err error) {
+	for {
+		kind, body, err = readFrame(e.control, limit)
+		if err != nil || kind != frameLog {
+			return kind, body, err
+		}
+		kept, err := e.logs.take(body)
+		if err != nil {
+			e.kill(nil, err)
+		}
+		if kept != nil {
+			writeFrame(e.control, frameKept, kept) // if it does not arrive, the unit has ended
+		}
+	}
 }
 
 // clean removes what the execution has made outside of systemd.

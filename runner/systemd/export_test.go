@@ -31,3 +31,12 @@ func BreakConnection(ctx context.Context, r *Runner) error {
 
 // Burn is the probe of CPU quotas, for this process.
 func Burn() (holds bool, seen string) { return burn() }
+
+// Applied returns what systemd says of a unit, by the names of properties.
+func Applied(ctx context.Context, r *Runner, unit string) (map[string]any, error) {
+	l, err := r.bus.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.GetAllPropertiesContext(ctx, unit)
+}

@@ -164,7 +164,7 @@ func (s *session) run(ctx context.Context, inner func() (runner.Runner, error), 
 		Commands: o.Commands, Mounts: o.Mounts, Devices: o.Devices, Outputs: o.Outputs,
 		Hostname: o.Hostname, UID: o.UID, GID: o.GID, Umask: o.Umask, CPUs: o.CPUs,
 		ClockOffset: o.ClockOffset, Network: o.Network, Limits: o.Limits, Degraded: o.Degraded,
-		Stdout: lasting{o.stdout}, Stderr: lasting{o.stderr},
+		Stdout: printer{s, 0}, Stderr: printer{s, 1},
 	}
 	if o.OneLog {
 		spec.Stderr = spec.Stdout
@@ -209,14 +209,18 @@ func runWithin(ctx context.Context, wall time.Duration, r runner.Runner, spec ru
 	return result, err
 }
 
-// lasting is a log whose reader may go away while the commands go on.
-type lasting struct{ to *os.File }
+// printer is a stream of the log, whose reader may go away while the commands go on.
+type printer struct {
+	s      *session
+	stream int
+}
 
-func (l lasting) Write(p []byte) (int, error) {
-	if _, err := l.to.Write(p); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return 0, err
+func (p printer) Write(b []byte) (int, error) {
+	for n := 0; n < len(b); {
+		n += p.s.printed.add(p.stream, b[n:])
+		p.s.flush()
 	}
-	return len(p), nil
+	return len(b), nil
 }
 
 // collector returns a Collect that sends outputs to the driver.
@@ -226,22 +230,29 @@ func (s *session) collector(outputs []runner.Output) func(runner.Output, io.Read
 		index[o.Name] = n
 	}
 	return func(o runner.Output, nar io.Reader) error {
-		body, err := json.Marshal(index[o.Name])
+		conn, err := s.present(nil, time.After(keepOutcome))
 		if err != nil {
 			return err
 		}
-		if err := s.send(frameOutput, body); err != nil {
-			return err
+		to, broken := &sender{s: s, conn: conn}, error(nil)
+		body, err := json.Marshal(index[o.Name])
+		if err == nil {
+			err = writeFrame(to, frameOutput, body)
 		}
-		_, rerr := io.CopyBuffer(dataWriter{sender{s}}, onlyReader{nar}, make([]byte, maxFrame))
+		if err == nil {
+			_, broken = io.CopyBuffer(dataWriter{to}, onlyReader{nar}, make([]byte, maxFrame))
+		}
 		text := ""
-		if rerr != nil {
-			text = rerr.Error()
+		if broken != nil {
+			text = broken.Error()
 		}
-		if err := s.send(frameEOF, []byte(text)); err != nil {
-			return err
+		if err == nil && to.err == nil {
+			err = writeFrame(to, frameEOF, []byte(text))
 		}
-		return rerr
+		if broken != nil && to.err == nil { // the output cannot be read, and what that means is not the driver's to say
+			return broken
+		}
+		return s.collected(conn, index[o.Name], o.Name)
 	}
 }
 

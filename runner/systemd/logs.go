@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,48 +16,30 @@ import (
 // defaultLog is what a Limits.Log of zero stands for.
 const defaultLog = 64 << 20
 
-// logs carries stdout and stderr of a unit to the Spec's writers. The inner layer keeps Limits.Log to the byte; here more
+// logs carries what a unit says that its commands print to the Spec's writers. The inner layer keeps Limits.Log to the byte; here more
 // than that is thrown away, should that layer be broken.
 type logs struct {
-	pumps []*pump
-	done  sync.WaitGroup
-	fail  func(error) // called when a writer fails
-	left  atomic.Int64
+	to    [2]io.Writer
+	left  int64
+	kept  [2]int64     // bytes of each stream that the writers have
+	told  [2]int64     // of which the unit knows
 	bytes atomic.Int64 // that came
 }
 
-// pump is one pipe and where it leads.
-type pump struct {
-	from *os.File
-	near *os.File // our copy of the end that the unit writes to
-	to   io.Writer
-}
-
-// open makes the pipes and returns the unit's ends: one if both writers are the same, which keeps the order of what is written.
-func (l *logs) open(spec runner.Spec, fail func(error)) ([]*os.File, error) {
+// newLogs starts after what an earlier driver has kept.
+func newLogs(spec runner.Spec, had runner.Kept) *logs {
 	limit := spec.Limits.Log
 	if limit == 0 {
 		limit = defaultLog
 	}
-	l.left.Store(limit)
-	l.fail = fail
-	writers := []io.Writer{spec.Stdout, spec.Stderr}
-	if same(spec.Stdout, spec.Stderr) {
-		writers = writers[:1]
-	}
-	var files []*os.File
-	for _, to := range writers {
-		if to == nil {
-			to = io.Discard
+	l := &logs{to: [2]io.Writer{spec.Stdout, spec.Stderr}, left: limit - had.Stdout - had.Stderr, kept: [2]int64{had.Stdout, had.Stderr}}
+	l.told = l.kept
+	for n := range l.to {
+		if l.to[n] == nil {
+			l.to[n] = io.Discard
 		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		l.pumps = append(l.pumps, &pump{r, w, to})
-		files = append(files, w)
 	}
-	return files, nil
+	return l
 }
 
 // same reports whether a and b are the same writer; writers that cannot be compared are not.
@@ -65,44 +48,26 @@ func same(a, b io.Writer) (equal bool) {
 	return a == b
 }
 
-// start copies until the other ends are closed.
-func (l *logs) start() {
-	for _, p := range l.pumps {
-		p.near.Close()
-		l.done.Go(func() { l.copy(p) })
+// take writes what a frame brings. It returns what the unit is to be told: nil if not yet.
+func (l *logs) take(body []byte) (kept []byte, err error) {
+	if len(body) == 0 || body[0] > 1 {
+		return nil, errors.New("read control socket: a log of no stream")
 	}
-}
-
-func (l *logs) copy(p *pump) {
-	defer p.from.Close()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := p.from.Read(buf)
-		l.bytes.Add(int64(n))
-		if left := l.left.Add(int64(-n)); left < 0 {
-			n = max(0, n+int(max(left, int64(-n))))
-		}
-		if n > 0 {
-			if _, werr := p.to.Write(buf[:n]); werr != nil {
-				l.fail(werr)
-				p.to = io.Discard
-			}
-		}
-		if err != nil {
-			return
+	n, p := int(body[0]), body[1:]
+	l.bytes.Add(int64(len(p)))
+	l.kept[n] += int64(len(p))
+	if allowed := p[:min(int64(len(p)), max(l.left, 0))]; len(allowed) > 0 {
+		if _, err := l.to[n].Write(allowed); err != nil {
+			l.to[n] = io.Discard
+			return nil, fmt.Errorf("write log: %w", err)
 		}
 	}
-}
-
-// wait returns when everything written has been copied.
-func (l *logs) wait() { l.done.Wait() }
-
-// abandon closes the pipes of a unit that did not get them.
-func (l *logs) abandon() {
-	for _, p := range l.pumps {
-		p.from.Close()
-		p.near.Close()
+	l.left -= int64(len(p))
+	if l.kept[n]-l.told[n] < keptEvery {
+		return nil, nil
 	}
+	l.told[n] = l.kept[n]
+	return keptBody(n, l.kept[n]), nil
 }
 
 // talk is the driver's side of runner.Spec.Exchange. The zero value is that of a Spec without one.

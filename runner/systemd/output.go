@@ -12,9 +12,10 @@ import (
 
 // output takes one output and hands it to Collect.
 func (e *execution) output(body []byte) error {
-	collected, err := takeOutput(e.control, body, e.spec.Outputs, e.spec.Limits.Output, e.spec.Collect)
+	collected, err := takeOutput(e.next, body, e.spec.Outputs, e.spec.Limits.Output, e.spec.Collect)
 	if err == nil && collected != nil {
 		e.collected = append(e.collected, *collected)
+		writeFrame(e.control, frameHave, body) // if it does not arrive, the unit has ended
 	}
 	return err
 }
@@ -22,9 +23,12 @@ func (e *execution) output(body []byte) error {
 // defaultOutput is what a Limits.Output of zero stands for.
 const defaultOutput = 16 << 30
 
+// nextFrame reads a frame whose body has at most limit bytes. At the end of the stream the error is io.EOF.
+type nextFrame func(limit int) (kind byte, body []byte, err error)
+
 // takeOutput reads the frames of the output whose index body is. It returns nil, without an error, for one that the unit
 // says is not whole: the outcome will tell why.
-func takeOutput(from io.Reader, body []byte, outputs []runner.Output, limit int64, collect func(runner.Output, io.Reader) error) (*runner.Collected, error) {
+func takeOutput(next nextFrame, body []byte, outputs []runner.Output, limit int64, collect func(runner.Output, io.Reader) error) (*runner.Collected, error) {
 	var n int
 	if err := json.Unmarshal(body, &n); err != nil || n < 0 || n >= len(outputs) {
 		return nil, fmt.Errorf("read control socket: output %.100q does not exist", body)
@@ -33,7 +37,7 @@ func takeOutput(from io.Reader, body []byte, outputs []runner.Output, limit int6
 		limit = defaultOutput
 	}
 	out := outputs[n]
-	r := &outputReader{from: from, left: limit}
+	r := &outputReader{frame: next, left: limit}
 	err := collect(out, r)
 	if err == nil || r.broken != "" {
 		_, rerr := io.Copy(io.Discard, r)
@@ -50,7 +54,7 @@ func takeOutput(from io.Reader, body []byte, outputs []runner.Output, limit int6
 
 // outputReader reads the data frames of one output, which come from a stranger: it bounds them.
 type outputReader struct {
-	from   io.Reader
+	frame  nextFrame
 	left   int64 // bytes that may still come
 	body   []byte
 	hash   digest.Writer
@@ -72,7 +76,7 @@ func (r *outputReader) Read(p []byte) (int, error) {
 }
 
 func (r *outputReader) next() {
-	kind, body, err := readFrame(r.from, maxFrame)
+	kind, body, err := r.frame(maxFrame)
 	switch {
 	case errors.Is(err, io.EOF):
 		r.err = io.ErrUnexpectedEOF

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"time"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -180,22 +181,15 @@ func (o Options) unit(spec runner.Spec, l layout) []Property {
 }
 
 // Slack of the unit's own deadline over Limits.Wall, which the inner layer keeps to the millisecond: systemd's is for
-// where that fails, and must leave time to start, and to hand out the outputs.
-const (
-	slackStart  = 30e6   // microseconds
-	slackOutput = 3600e6 // microseconds
-)
+// where that fails, and must leave time to start, and for a driver to come back and take what there is.
+const slack = 30*time.Second + keepOutcome
 
 // runtimeMax returns RuntimeMaxUSec for spec.
 func runtimeMax(spec runner.Spec) uint64 {
 	if spec.Limits.Wall == 0 {
 		return infinity
 	}
-	t := uint64(spec.Limits.Wall.Microseconds()) + slackStart
-	if len(spec.Outputs) > 0 {
-		t += slackOutput
-	}
-	return t
+	return uint64((spec.Limits.Wall + slack).Microseconds())
 }
 
 // layout is how a Spec's mounts and devices become the unit's.

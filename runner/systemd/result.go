@@ -10,11 +10,9 @@ import (
 	"arch.network/runner"
 )
 
-// result makes the Result after the unit's last process is gone, and lets systemd forget the unit.
+// result makes the Result after the commands' last process is gone.
 func (e *execution) result(ctx context.Context) (runner.Result, error) {
-	link := e.bus.live(ctx, e.link)
-	service, _ := link.GetUnitTypePropertiesContext(ctx, e.unit, "Service") // of a unit that is gone there is nothing to know
-	link.forget(ctx, e.unit)
+	service, _ := e.bus.live(ctx, e.link).GetUnitTypePropertiesContext(ctx, e.unit, "Service") // of a unit that is gone there is nothing to know
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.failed != nil {
@@ -29,6 +27,7 @@ func (e *execution) result(ctx context.Context) (runner.Result, error) {
 	}
 	e.account(&r, service)
 	r.Outputs = e.collected
+	r.Confinement = e.confinement(r.Confinement)
 	return r, nil
 }
 
@@ -104,16 +103,16 @@ func join(own, inner []runner.Anomaly) []runner.Anomaly {
 }
 
 // confinement joins what the inner layer says with what the unit has.
-func (e *execution) confinement(inner runner.Confinement, report Report, missing []string) runner.Confinement {
+func (e *execution) confinement(inner runner.Confinement) runner.Confinement {
 	c := runner.Confinement{Driver: "systemd"}
-	c.Enforced = slices.Concat(inner.Enforced, e.watch.enforced, report.enforced(e.spec))
+	c.Enforced = slices.Concat(inner.Enforced, e.watch.enforced, e.report.enforced(e.spec))
 	if e.spec.Limits.Wall > 0 {
 		c.Enforced = append(c.Enforced, "wall-time")
 	}
 	if e.layout.uid == 0 {
 		c.Enforced = append(c.Enforced, "own-user")
 	}
-	c.Missing = slices.Concat(inner.Missing, e.watch.missing, missing)
+	c.Missing = slices.Concat(inner.Missing, e.watch.missing, e.missing)
 	if bounded(e.spec.Limits) {
 		c.Missing = append(c.Missing, "refused-syscalls: those that the unit's own filter refuses are not counted, only those of the inner layer's")
 	}

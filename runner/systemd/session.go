@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"arch.network/runner"
 )
 
 const (
@@ -29,18 +31,25 @@ type session struct {
 	orders   chan *received
 	taken    chan struct{}           // closed when the outcome has arrived
 	end      context.CancelCauseFunc // ends the commands
+	printed  *backlog
+
+	sending sync.Mutex // held while a frame is sent, so that frames stay whole and in order
 
 	mu     sync.Mutex // guards the rest
 	bound  bool       // the commands talk with the first driver, and end with him
 	driver *net.UnixConn
-	news   chan struct{} // closed, and made anew, whenever driver changes
-	over   bool          // nobody can come any more
+	news   chan struct{}   // closed, and made anew, whenever anything of this changes
+	over   bool            // nobody can come any more
+	have   map[string]bool // outputs that a driver has, by name
+	last   int             // the index of the one that the present driver has collected last; -1: none
+	given  int             // outputs that some driver has collected
+	lost   bool            // a later one does not have them
 }
 
 // received is an order with its descriptors.
 type received struct {
 	order
-	stdout, stderr, exchange *os.File
+	exchange *os.File
 }
 
 // listen takes the control socket, which is descriptor 0.
@@ -60,7 +69,7 @@ func listen() (*session, error) {
 	}
 	return &session{
 		listener: u, owner: uint32(os.Getuid()), hello: h,
-		orders: make(chan *received, 1), taken: make(chan struct{}), news: make(chan struct{}),
+		orders: make(chan *received, 1), taken: make(chan struct{}), news: make(chan struct{}), printed: newBacklog(), have: map[string]bool{}, last: -1,
 	}, nil
 }
 
@@ -143,7 +152,25 @@ func (s *session) listenTo(conn *net.UnixConn) {
 				return // a second order
 			}
 		case frameAttach:
-			s.change(conn, false)
+			var had runner.Kept
+			if json.Unmarshal(body, &had) != nil {
+				return
+			}
+			s.takeOver(conn, had)
+		case frameKept:
+			stream, n, err := parseKept(body)
+			if err != nil || s.printed.keep(stream, n) != nil {
+				return
+			}
+		case frameHave:
+			var n int
+			if json.Unmarshal(body, &n) != nil {
+				return
+			}
+			s.mu.Lock()
+			s.last = n
+			s.wake()
+			s.mu.Unlock()
 		case frameTaken:
 			close(s.taken)
 			return
@@ -155,7 +182,7 @@ func (s *session) listenTo(conn *net.UnixConn) {
 
 // readHead reads the head of a frame with the descriptors that came along.
 func readHead(conn *net.UnixConn, head []byte) ([]*os.File, error) {
-	oob := make([]byte, unix.CmsgSpace(3*4))
+	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(head, oob)
 	if err != nil {
 		return nil, err
@@ -188,23 +215,11 @@ func receive(body []byte, files []*os.File) (*received, error) {
 	if err := json.Unmarshal(body, &o.order); err != nil {
 		return nil, err
 	}
-	next := func() *os.File {
-		if len(files) == 0 {
-			return nil
-		}
-		f := files[0]
-		files = files[1:]
-		return f
-	}
-	o.stdout = next()
-	if !o.OneLog {
-		o.stderr = next()
-	}
-	if o.Exchange {
-		o.exchange = next()
-	}
-	if o.stdout == nil || !o.OneLog && o.stderr == nil || o.Exchange && o.exchange == nil || len(files) > 0 {
+	switch {
+	case o.Exchange != (len(files) > 0) || len(files) > 1:
 		return nil, errors.New("take order: the descriptors do not fit")
+	case o.Exchange:
+		o.exchange = files[0]
 	}
 	return o, nil
 }
@@ -229,6 +244,14 @@ func (s *session) change(conn *net.UnixConn, over bool) {
 		s.over = true
 		s.end(errDriverGone)
 	}
+	if s.over {
+		s.printed.end()
+	}
+	s.wake()
+}
+
+// wake tells those who wait that something has changed; the caller holds mu.
+func (s *session) wake() {
 	close(s.news)
 	s.news = make(chan struct{})
 }
@@ -253,32 +276,103 @@ func (s *session) present(not *net.UnixConn, deadline <-chan time.Time) (*net.Un
 	}
 }
 
+// takeOver makes conn the driver, one that has that much of the log already, and sends it the rest of what there is.
+func (s *session) takeOver(conn *net.UnixConn, had runner.Kept) {
+	s.sending.Lock()
+	s.printed.resume(had)
+	s.mu.Lock()
+	for _, o := range had.Outputs {
+		s.have[o.Name] = true
+	}
+	s.last, s.lost = -1, s.lost || s.given > len(had.Outputs)
+	s.mu.Unlock()
+	s.change(conn, false)
+	s.sending.Unlock()
+	s.flush()
+}
+
+// flush sends what has been printed to the driver, if there is one.
+func (s *session) flush() {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	s.mu.Lock()
+	conn := s.driver
+	s.mu.Unlock()
+	if conn != nil {
+		s.sendLog(conn)
+	}
+}
+
+// sendLog sends the log up to now; the caller holds sending. What does not arrive is sent to the next driver, unless this one had it.
+func (s *session) sendLog(conn *net.UnixConn) error {
+	for {
+		stream, p := s.printed.next()
+		if p == nil {
+			return nil
+		}
+		if err := writeFrame(conn, frameLog, append([]byte{byte(stream)}, p...)); err != nil {
+			return err
+		}
+	}
+}
+
 // send sends one frame to the driver, for whom it waits if there is none.
 func (s *session) send(kind byte, body []byte) error {
 	conn, err := s.present(nil, time.After(keepOutcome))
 	if err != nil {
 		return err
 	}
+	s.sending.Lock()
+	defer s.sending.Unlock()
 	return writeFrame(conn, kind, body)
 }
 
-// sender sends whole frames.
-type sender struct{ s *session }
+// sender sends whole frames to one driver.
+type sender struct {
+	s    *session
+	conn *net.UnixConn
+	err  error // of sending
+}
 
-func (w sender) Write(frame []byte) (int, error) {
-	conn, err := w.s.present(nil, time.After(keepOutcome))
+func (w *sender) Write(frame []byte) (int, error) {
+	w.s.sending.Lock()
+	defer w.s.sending.Unlock()
+	n, err := w.conn.Write(frame)
 	if err != nil {
-		return 0, err
+		w.err = err
 	}
-	return conn.Write(frame)
+	return n, err
+}
+
+// collected returns nil when the driver that was sent an output has it, or, if that one has gone, the next one says that it had it; if
+// that one says that it had not, runner.ErrAgain.
+func (s *session) collected(conn *net.UnixConn, index int, name string) error {
+	deadline := time.After(keepOutcome)
+	for {
+		s.mu.Lock()
+		driver, news, has, had, over := s.driver, s.news, s.last == index, s.have[name], s.over
+		s.mu.Unlock()
+		switch {
+		case driver == conn && has || driver != nil && driver != conn && had:
+			s.mu.Lock()
+			s.given++
+			s.mu.Unlock()
+			return nil
+		case driver != nil && driver != conn:
+			return runner.ErrAgain
+		case over:
+			return errors.New("wait for driver: the control socket is gone")
+		}
+		select {
+		case <-news:
+		case <-deadline:
+			return errors.New("wait for driver: none has come back")
+		}
+	}
 }
 
 // deliver sends the outcome until a driver says that he has it.
 func (s *session) deliver(out outcome) error {
-	body, err := json.Marshal(out)
-	if err != nil {
-		return err
-	}
 	deadline := time.After(keepOutcome)
 	var last *net.UnixConn
 	for {
@@ -287,14 +381,29 @@ func (s *session) deliver(out outcome) error {
 			return err
 		}
 		last = conn
-		if writeFrame(conn, frameOutcome, body) != nil {
-			continue
-		}
-		if s.arrived(conn) {
+		if s.sendLast(conn, out) == nil && s.arrived(conn) {
 			return nil
 		}
 	}
 }
+
+// sendLast sends what is left of the log, and the outcome.
+func (s *session) sendLast(conn *net.UnixConn, out outcome) error {
+	s.mu.Lock()
+	if s.lost {
+		out.setError(errOutputsGone)
+	}
+	s.mu.Unlock()
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if err := s.sendLog(conn); err != nil {
+		return err
+	}
+	return writeJSON(conn, frameOutcome, out)
+}
+
+// errOutputsGone is the end of an execution of which nobody has all outputs.
+var errOutputsGone = errors.New("outputs went to a driver that is gone")
 
 // arrived waits until the outcome is taken, or the driver has gone.
 func (s *session) arrived(conn *net.UnixConn) bool {

@@ -110,7 +110,6 @@ func (e *execution) greet() error {
 	}
 	e.dismiss()
 	os.Remove(e.options.socket(e.spec.Name))
-	e.logs.abandon()
 	e.talk.abandon()
 	if e.watch != nil {
 		e.watch.end()
@@ -161,30 +160,21 @@ func dialUnit(path string) (*net.UnixConn, hello, error) {
 	return conn, h, nil
 }
 
-// sendOrder sends the order with the descriptors.
+// sendOrder sends the order.
 func (e *execution) sendOrder() error {
-	files, err := e.logs.open(e.spec, e.overflow)
-	if err != nil {
-		return err
-	}
-	oneLog := len(files) == 1
 	far, err := e.talk.open(e.spec)
 	if err != nil {
 		return err
 	}
-	if far != nil {
-		files = append(files, far)
-	}
-	if err := writeOrder(e.control, e.order(oneLog), files); err != nil {
+	if err := writeOrder(e.control, e.order(), far); err != nil {
 		return err
 	}
-	e.logs.start()
 	e.talk.started()
 	return nil
 }
 
 // order is what the inner layer is told: everything but what the unit itself limits.
-func (e *execution) order(oneLog bool) order {
+func (e *execution) order() order {
 	s := e.spec
 	return order{
 		Name: s.Name, Commands: s.Commands, Mounts: e.layout.mounts, Devices: e.layout.nodes, Outputs: s.Outputs,
@@ -192,12 +182,12 @@ func (e *execution) order(oneLog bool) order {
 		// A limit of time would have the inner layer watch refused calls, of which it sees but a part here, and to commands that
 		// would make a difference.
 		Limits: runner.Limits{Scratch: s.Limits.Scratch, Log: s.Limits.Log, Output: s.Limits.Output}, Wall: s.Limits.Wall,
-		Degraded: s.Degraded, HostUID: e.layout.uid, HostGID: e.layout.gid, Exchange: s.Exchange != nil, OneLog: oneLog,
+		Degraded: s.Degraded, HostUID: e.layout.uid, HostGID: e.layout.gid, Exchange: s.Exchange != nil, OneLog: same(s.Stdout, s.Stderr),
 	}
 }
 
-// writeOrder sends o; files go along with its first bytes.
-func writeOrder(conn *net.UnixConn, o order, files []*os.File) error {
+// writeOrder sends o; the exchange, if there is one, goes along with its first bytes.
+func writeOrder(conn *net.UnixConn, o order, exchange *os.File) error {
 	body, err := json.Marshal(o)
 	if err != nil {
 		return err
@@ -205,21 +195,21 @@ func writeOrder(conn *net.UnixConn, o order, files []*os.File) error {
 	if len(body) > maxOrder {
 		return fmt.Errorf("send order: %d bytes are more than %d", len(body), maxOrder)
 	}
-	var fds []int
-	for _, f := range files {
-		fd, err := duplicate(f)
+	var rights []byte
+	if exchange != nil {
+		fd, err := duplicate(exchange)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		fds = append(fds, fd)
+		rights = unix.UnixRights(fd)
 	}
 	var head strings.Builder
 	if err := writeFrame(&head, frameOrder, body); err != nil {
 		return err
 	}
 	frame := []byte(head.String())
-	n, _, err := conn.WriteMsgUnix(frame, unix.UnixRights(fds...), nil)
+	n, _, err := conn.WriteMsgUnix(frame, rights, nil)
 	if err != nil {
 		return err
 	}

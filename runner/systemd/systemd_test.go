@@ -61,6 +61,7 @@ const (
 func suite(t *testing.T) {
 	options := systemd.Options{Executable: unitBinary(t), Private: os.Getenv(privateVariable) != ""}
 	t.Run("probes", func(t *testing.T) { testProbes(t, options) })
+	t.Run("as listed", func(t *testing.T) { testApplied(t, options) })
 	t.Run("pool", func(t *testing.T) { testPool(t, options) })
 	t.Run("broken pool", func(t *testing.T) { testBrokenPool(t, options) })
 	t.Run("adoption", func(t *testing.T) { testAdoption(t, options) })

@@ -16,12 +16,15 @@ import (
 const (
 	// From the driver to the unit.
 	frameOrder  = 'O' // JSON of order; the descriptors that it counts come along
-	frameAttach = 'A' // a later driver takes over
+	frameAttach = 'A' // JSON of runner.Kept: a later driver takes over, and has that much already
+	frameHave   = 'G' // JSON of an int: the index of the output that came last, and is collected
+	frameKept   = 'R' // a stream, as in frameLog, and eight bytes of big-endian count: so much of it is kept
 	frameTaken  = 'K' // the outcome has arrived, and the counters are read: the unit may end
 
 	// From the unit to the driver.
 	frameHello   = 'H' // JSON of hello: what the unit finds in force
 	frameBegin   = 'B' // the first command starts
+	frameLog     = 'L' // one byte, 0 for stdout and 1 for stderr, and what was printed; also between the frames of an output
 	frameOutput  = 'F' // JSON of an int: the index of the output whose bytes follow
 	frameData    = 'D' // bytes of the current output
 	frameEOF     = 'Z' // end of the current output; a text that is not empty says why it is incomplete
@@ -51,8 +54,8 @@ type order struct {
 	Degraded    bool
 	HostUID     int // to become; zero: a user id that no other unit has
 	HostGID     int
-	Exchange    bool // a third descriptor is the driver's end of the exchange
-	OneLog      bool // stdout and stderr are the same
+	Exchange    bool // a descriptor comes along, the driver's end of the exchange
+	OneLog      bool // stdout and stderr are the same: all is stdout
 }
 
 // hello tells what the first process finds in force, before it looks at the order.
