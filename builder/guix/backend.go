@@ -22,9 +22,9 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder"
 	"arch.network/builder/derivation"
-	"arch.network/builder/nix/daemon"
 	"arch.network/builder/nix/drv"
 	"arch.network/runner"
+	"arch.network/runner/closure/daemon"
 )
 
 // Options says how Guix is used. The zero value is as configured for machine and user.
