@@ -61,8 +61,8 @@ const importRules = `
 	runner, builder/artifact, builder/diff, builder/source < builder;
 	attest/digest/storepath < builder/nix/drv;
 	attest/canonical, attest/digest/storepath < builder/nix/realisation;
-	builder, builder/nix/drv < builder/derivation < builder/nix;
-	builder/derivation, runner/closure/daemon < builder/guix;
+	builder, builder/nix/drv, runner/closure/daemon < builder/derivation < builder/nix;
+	builder/derivation < builder/guix;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
 	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
