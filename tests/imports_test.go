@@ -60,14 +60,14 @@ const importRules = `
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
 	attest/digest/storepath < builder/nix/drv;
-	attest/canonical, attest/digest/storepath < builder/nix/realisation;
 	builder, builder/nix/drv, runner/closure/daemon < builder/derivation < builder/nix;
 	builder/derivation < builder/guix;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
 	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
 	attest, builder/binarycache < builder/binarycache/cacheclient;
-	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
+	builder/binarycache < builder/nix/realisation;
+	builder/nix/realisation, builder/store, runner/closure < builder/binarycache/cacheserver;
 	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;
 	builder/binarycache, builder/guix/signature < builder/vouch;
 	builder/binarycache/cacheclient, builder/diff, builder/store, builder/vouch < builder/challenge;

@@ -58,17 +58,17 @@ func (b Backend) File(path string) string { return b.At.file(path) }
 
 // Hashes implements derivation.Backend.
 func (b Backend) Hashes(ctx context.Context, paths []string) (map[string]digest.SHA256, error) {
-	return b.Nix.database(b.At).Hashes(ctx, paths)
+	return b.Nix.Database(b.At).Hashes(ctx, paths)
 }
 
 // References implements derivation.Backend.
 func (b Backend) References(ctx context.Context, path string) ([]string, error) {
-	return b.Nix.database(b.At).References(ctx, path)
+	return b.Nix.Database(b.At).References(ctx, path)
 }
 
 // Missing implements derivation.Backend.
 func (b Backend) Missing(ctx context.Context, paths []string) (map[string]bool, error) {
-	return b.Nix.database(b.At).Missing(ctx, paths)
+	return b.Nix.Database(b.At).Missing(ctx, paths)
 }
 
 // Realise implements derivation.Backend.
@@ -179,7 +179,7 @@ func (n *Nix) build(ctx context.Context, s Store, path string, outputs []string,
 
 // outputs returns the paths of the outputs of a derivation, of which some may be named by their content.
 func (n *Nix) outputs(ctx context.Context, s Store, path string) (map[string]string, error) {
-	c, err := n.database(s)(ctx)
+	c, err := n.Database(s)(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -48,10 +48,11 @@ func (s Store) file(path string) string { return filepath.Join("/", s.Dir, path)
 // allows less than that for all.
 const maxArgs = 1000
 
-// database is what Nix's database says of a store: the machine's own daemon is asked, or else Nix itself, which is started for it.
-func (n *Nix) database(s Store) derivation.Database {
+// Database is what Nix's database says of a store: the machine's own daemon is asked, or else Nix itself, which is started for it. That Nix is not installed is
+// a *MissingProgramError.
+func (n *Nix) Database(s Store) derivation.Database {
 	return func(ctx context.Context) (*daemon.Client, error) {
-		cmd, err := n.command(ctx, s, call{program: "nix-daemon", args: []string{"--stdio"}})
+		cmd, err := n.command(context.WithoutCancel(ctx), s, call{program: "nix-daemon", args: []string{"--stdio"}})
 		if err != nil {
 			return nil, err
 		}
@@ -61,6 +62,6 @@ func (n *Nix) database(s Store) derivation.Database {
 
 // isValid reports whether a store has an object.
 func (n *Nix) isValid(ctx context.Context, s Store, path string) (bool, error) {
-	missing, err := n.database(s).Missing(ctx, []string{path})
+	missing, err := n.Database(s).Missing(ctx, []string{path})
 	return err == nil && !missing[path], err
 }

@@ -70,12 +70,14 @@ func TestDaemonProofs(t *testing.T) {
 	}{
 		{
 			"Nix", storePath(1), slices.Concat(nix, number(last), number(1), text(""), text(hash.Hex()), number(1), text(storePath(1)), number(0), number(120), number(0), number(0), text("")),
-			Proof{NAR: hash, References: []string{storePath(1)}, Source: "nix daemon"}, "",
+			Proof{NAR: hash, References: []string{storePath(1)}, Source: "nix daemon"},
+			"",
 		},
 		{"unknown to Nix", storePath(1), slices.Concat(nix, number(last), number(0)), Proof{}, "not known"},
 		{
 			"Guix", guixPath, slices.Concat(guix, number(last), text(guixPath+".drv"), text(hash.Hex()), number(0), number(1), number(120)),
-			Proof{NAR: hash, References: []string{}, Source: "guix daemon"}, "",
+			Proof{NAR: hash, References: []string{}, Source: "guix daemon"},
+			"",
 		},
 		{"unknown to Guix", guixPath, slices.Concat(guix, number(failed), text("path is not valid"), number(1), number(last), number(0)), Proof{}, "not known"},
 		{"another store", guixPath, slices.Concat(nix, number(last)), Proof{}, "is not in /nix/store"},

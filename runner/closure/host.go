@@ -19,7 +19,7 @@ type Host struct {
 	Nix        Nix    // the program
 	NoProgram  bool   // never start the program
 
-	mu      sync.Mutex // guards everything below, and the daemons' connections
+	mu      sync.Mutex         // guards everything below, and the daemons' connections
 	daemons map[string]*Daemon // by socket; the program has none
 }
 
