@@ -38,7 +38,9 @@ const importRules = `
 	attest, attest/digest/nar < runner < runner/meter < runner/namespace < runner/runnertest;
 	attest/digest < runner/wasm/binary < runner/gas;
 	runner, runner/gas, runner/program < runner/wasm/wasi < runner/wasm < runner/checkpoint;
+	attest/digest/nar, attest/digest/storepath < runner/closure/daemon;
 	runner < runner/cdi, runner/egress, runner/closure, runner/program;
+	runner/closure/daemon < runner/closure;
 	builder/guix/sexp < builder/guix/signature;
 	attest/digest/nar, builder/guix/signature < builder/guix/archive;
 	runner/egress < runner/namespace, runner/systemd;
@@ -57,16 +59,15 @@ const importRules = `
 	builder/source/imagespec < builder/source;
 	attest, builder/store < builder/source;
 	runner, builder/artifact, builder/diff, builder/source < builder;
-	attest/digest/nar, attest/digest/storepath < builder/nix/daemon;
 	attest/digest/storepath < builder/nix/drv;
-	attest/canonical, attest/digest/storepath < builder/nix/realisation;
-	builder, builder/nix/drv < builder/derivation < builder/nix;
-	builder/derivation, builder/nix/daemon < builder/guix;
+	builder, builder/nix/drv, runner/closure/daemon < builder/derivation < builder/nix;
+	builder/derivation < builder/guix;
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
 	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
 	attest, builder/binarycache < builder/binarycache/cacheclient;
-	builder/binarycache, builder/store, runner/closure < builder/binarycache/cacheserver;
+	builder/binarycache < builder/nix/realisation;
+	builder/nix/realisation, builder/store, runner/closure < builder/binarycache/cacheserver;
 	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;
 	builder/binarycache, builder/guix/signature < builder/vouch;
 	builder/binarycache/cacheclient, builder/diff, builder/store, builder/vouch < builder/challenge;
@@ -115,7 +116,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-systemd/v22":                  {"runner/systemd", "runner/broker", "cmd/arch-node-agent"},
 	"github.com/godbus/dbus/v5":                         {"runner/systemd"},
 	"github.com/google/go-containerregistry":            {"builder/source", "builder/publish"},
-	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath", "builder/nix/daemon"},
+	"github.com/nix-community/go-nix":                   {"attest/digest", "attest/digest/storepath", "runner/closure/daemon"},
 	"github.com/in-toto/in-toto-golang":                 {"attest"},
 	"github.com/secure-systems-lab/go-securesystemslib": {"attest"},
 	"github.com/ProtonMail/go-crypto":                   {"attest/identity"},

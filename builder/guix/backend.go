@@ -22,9 +22,9 @@ import (
 	"arch.network/attest/manifest"
 	"arch.network/builder"
 	"arch.network/builder/derivation"
-	"arch.network/builder/nix/daemon"
 	"arch.network/builder/nix/drv"
 	"arch.network/runner"
+	"arch.network/runner/closure/daemon"
 )
 
 // Options says how Guix is used. The zero value is as configured for machine and user.
@@ -136,61 +136,19 @@ func (b *Backend) Confinement() runner.Confinement {
 // File implements derivation.Backend.
 func (b *Backend) File(path string) string { return path }
 
-// infos returns what the daemon says of objects, all of which must be there.
-func (b *Backend) infos(ctx context.Context, paths []string) ([]daemon.PathInfo, error) {
-	c, err := b.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	var list []daemon.PathInfo
-	for _, path := range paths {
-		info, err := c.PathInfo(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, info)
-	}
-	return list, nil
-}
-
 // Hashes implements derivation.Backend.
 func (b *Backend) Hashes(ctx context.Context, paths []string) (map[string]digest.SHA256, error) {
-	infos, err := b.infos(ctx, paths)
-	sums := map[string]digest.SHA256{}
-	for _, info := range infos {
-		sums[info.Path] = info.NAR
-	}
-	return sums, err
+	return derivation.Database(b.connect).Hashes(ctx, paths)
 }
 
 // References implements derivation.Backend.
 func (b *Backend) References(ctx context.Context, path string) ([]string, error) {
-	infos, err := b.infos(ctx, []string{path})
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(infos[0].References, func(ref string) bool { return ref == path }), nil
+	return derivation.Database(b.connect).References(ctx, path)
 }
 
 // Missing implements derivation.Backend.
 func (b *Backend) Missing(ctx context.Context, paths []string) (map[string]bool, error) {
-	c, err := b.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	missing := map[string]bool{}
-	for _, path := range paths {
-		valid, err := c.IsValid(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		if !valid {
-			missing[path] = true
-		}
-	}
-	return missing, nil
+	return derivation.Database(b.connect).Missing(ctx, paths)
 }
 
 // Realise implements derivation.Backend. The daemon builds all outputs of a derivation together.

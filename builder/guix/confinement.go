@@ -12,8 +12,8 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/digest/storepath"
-	"arch.network/builder/nix/daemon"
 	"arch.network/builder/nix/drv"
+	"arch.network/runner/closure/daemon"
 )
 
 // UnconfinedError says that a daemon's builders are not in a sandbox.

@@ -58,17 +58,17 @@ func (b Backend) File(path string) string { return b.At.file(path) }
 
 // Hashes implements derivation.Backend.
 func (b Backend) Hashes(ctx context.Context, paths []string) (map[string]digest.SHA256, error) {
-	return b.Nix.registered(ctx, b.At, paths)
+	return b.Nix.Database(b.At).Hashes(ctx, paths)
 }
 
 // References implements derivation.Backend.
 func (b Backend) References(ctx context.Context, path string) ([]string, error) {
-	return b.Nix.references(ctx, b.At, path)
+	return b.Nix.Database(b.At).References(ctx, path)
 }
 
 // Missing implements derivation.Backend.
 func (b Backend) Missing(ctx context.Context, paths []string) (map[string]bool, error) {
-	return b.Nix.invalid(ctx, b.At, paths)
+	return b.Nix.Database(b.At).Missing(ctx, paths)
 }
 
 // Realise implements derivation.Backend.
@@ -128,15 +128,6 @@ func (e *DaemonError) Hint() string {
 	return "build in a store of your own with --nix-store DIR; or allow it with --degraded, and the receipt names another builder"
 }
 
-// references returns what Nix's database says that an object refers to, besides itself.
-func (n *Nix) references(ctx context.Context, s Store, path string) ([]string, error) {
-	text, err := n.run(ctx, s, call{act: "look up references of " + path, program: "nix-store", args: []string{"--query", "--references", path}})
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(strings.Fields(string(text)), func(ref string) bool { return ref == path }), nil
-}
-
 func asBuildError(path string, err error) error {
 	if c, ok := err.(*CommandError); ok && isBuildFailure(c.Status) {
 		c.Act = "build " + path
@@ -164,6 +155,7 @@ func (n *Nix) build(ctx context.Context, s Store, path string, outputs []string,
 	if _, err := n.run(ctx, s, all); err != nil {
 		return nil, asBuildError(path, err)
 	}
+	var made map[string]string
 	paths := map[string]string{}
 	for _, name := range outputs {
 		o, ok := d.Output(name)
@@ -173,15 +165,24 @@ func (n *Nix) build(ctx context.Context, s Store, path string, outputs []string,
 		if paths[name] = o.Path; o.Path != "" {
 			continue
 		}
-		// One by one: what is printed is then the path of this one.
-		text, err := n.run(ctx, s, call{act: "find output " + name + " of " + path, program: "nix-store", args: []string{"--realise", path + "!" + name}})
-		if err != nil {
-			return nil, asBuildError(path, err)
+		if made == nil {
+			if made, err = n.outputs(ctx, s, path); err != nil {
+				return nil, err
+			}
 		}
-		paths[name] = strings.TrimSpace(string(text))
-		if _, err := storepath.Parse(paths[name]); err != nil {
-			return nil, fmt.Errorf("find output %s of %s: %w", name, path, err)
+		if paths[name] = made[name]; paths[name] == "" {
+			return nil, fmt.Errorf("build %s: Nix does not say where output %q is", path, name)
 		}
 	}
 	return paths, nil
+}
+
+// outputs returns the paths of the outputs of a derivation, of which some may be named by their content.
+func (n *Nix) outputs(ctx context.Context, s Store, path string) (map[string]string, error) {
+	c, err := n.Database(s)(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Outputs(ctx, path)
 }

@@ -138,15 +138,9 @@ type call struct {
 
 // run runs a program against a store and returns what it printed.
 func (n *Nix) run(ctx context.Context, s Store, c call) ([]byte, error) {
-	path, err := n.find(c.program)
+	cmd, err := n.command(ctx, s, c)
 	if err != nil {
 		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, path, slices.Concat(c.verb, n.settings(s, c), c.args)...)
-	cmd.Dir, cmd.Stdin = c.dir, c.in
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "NO_COLOR=1")
-	if n.Conf != "" {
-		cmd.Env = append(cmd.Env, "NIX_CONF_DIR="+n.Conf, "NIX_USER_CONF_FILES=", "NIX_CONFIG=")
 	}
 	if c.out != nil {
 		cmd.Stdout = c.out
@@ -160,6 +154,21 @@ func (n *Nix) run(ctx context.Context, s Store, c call) ([]byte, error) {
 		return nil, &CommandError{Act: exit.Act, Status: exit.Status, Output: exit.Output}
 	}
 	return out, err
+}
+
+// command is a program to run against a store.
+func (n *Nix) command(ctx context.Context, s Store, c call) (*exec.Cmd, error) {
+	path, err := n.find(c.program)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, slices.Concat(c.verb, n.settings(s, c), c.args)...)
+	cmd.Dir, cmd.Stdin = c.dir, c.in
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "NO_COLOR=1")
+	if n.Conf != "" {
+		cmd.Env = append(cmd.Env, "NIX_CONF_DIR="+n.Conf, "NIX_USER_CONF_FILES=", "NIX_CONFIG=")
+	}
+	return cmd, nil
 }
 
 func (n *Nix) find(program string) (string, error) {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,6 +14,7 @@ import (
 	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/cacheserver"
+	"arch.network/builder/nix"
 )
 
 const serveStoreHelp = `Serve-store publishes a store over HTTP as a binary cache, which Nix substitutes from: narinfos, NARs packed with zstd, and listings. It opens
@@ -21,7 +25,9 @@ and the name "source", which is where Nix looks for the inputs of flakes and wha
 name. Such paths prove themselves, and need no signature.
 
 With --nix-store it is the store of a Nix: / or the root of a chroot store. Its paths are read and hashed as they are asked for, and no
-database is; references are found as Nix finds them. Realisations of content-addressed derivations are in the database alone, so there are none.
+database is; references are found as Nix finds them. Realisations, which say what came out of content-addressed derivations, are in the database
+alone: nix-daemon is asked for them, of an installed Nix with the experimental feature ca-derivations. They are published in the layout that Nix until 2.34
+reads, and signed; but a Nix that substitutes does not look at signatures of realisations: who may say them is decided by which caches it is given.
 
 --key names a key of Nix, as arch key cache makes them. --receipts publishes what arch receipts publish has put beside a cache.
 
@@ -87,6 +93,14 @@ func (a *app) serveNixStore(c *cobra.Command, o serveStoreOptions, opts cacheser
 		return hinted(err, "--nix-store names the directory that has nix/store in it")
 	}
 	defer s.Close()
+	at, err := nix.OpenStore(cmp.Or(strings.TrimSuffix(o.nixStore, "/"), nix.Machine))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(o.nixStore, "nix/var/nix/db/db.sqlite")); err == nil { // or else Nix would make one
+		opts.Realisations = &cacheserver.Realisations{Open: (&nix.Nix{Offline: true}).Database(at)}
+		defer opts.Realisations.Close()
+	}
 	return a.serveCache(c, o, cacheserver.New(s, opts), opts)
 }
 

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Host asks for the stores of this machine: the Nix or Guix daemon where one listens, and otherwise, for Nix, the program nix-store. The
+// Host asks for the stores of this machine: the Nix or Guix daemon where one listens, and otherwise, for Nix, the program nix-daemon. The
 // zero value is ready; its fields must not change while it is in use. It is safe for concurrent use. The caller closes it.
 type Host struct {
 	NixSocket  string // empty: the constant
@@ -19,9 +19,8 @@ type Host struct {
 	Nix        Nix    // the program
 	NoProgram  bool   // never start the program
 
-	mu      sync.Mutex // guards everything below, and the daemons' connections
-	daemons map[string]*Daemon
-	known   map[string]Proof // what the program said
+	mu      sync.Mutex         // guards everything below, and the daemons' connections
+	daemons map[string]*Daemon // by socket; the program has none
 }
 
 // Verify is for Options.Verify. Where there is neither a daemon nor a program, every path is ErrUnknown.
@@ -34,11 +33,11 @@ func (h *Host) Verify(ctx context.Context, path string) (Proof, error) {
 	defer h.mu.Unlock()
 	switch store {
 	case "/gnu/store":
-		return h.ask(ctx, cmp.Or(h.GuixSocket, GuixSocket), path)
+		return h.ask(ctx, cmp.Or(h.GuixSocket, GuixSocket), path, dial)
 	case "/nix/store":
-		p, err := h.ask(ctx, cmp.Or(h.NixSocket, NixSocket), path)
+		p, err := h.ask(ctx, cmp.Or(h.NixSocket, NixSocket), path, dial)
 		if errors.Is(err, errNoDaemon) && !h.NoProgram {
-			return h.run(ctx, path)
+			return h.ask(ctx, "", path, h.start)
 		}
 		return p, err
 	}
@@ -60,15 +59,30 @@ func (h *Host) Close() error {
 // errNoDaemon is ErrUnknown because nobody listens.
 var errNoDaemon = fmt.Errorf("no daemon listens: %w", ErrUnknown)
 
+// dial connects to a daemon, if one listens.
+func dial(ctx context.Context, socket string) (*Daemon, error) {
+	d, err := OpenDaemon(ctx, socket)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrPermission) {
+		err = errNoDaemon
+	}
+	return d, err
+}
+
+// start starts the program, if there is one.
+func (h *Host) start(ctx context.Context, _ string) (*Daemon, error) {
+	d, err := h.Nix.Open(ctx)
+	if errors.Is(err, exec.ErrNotFound) {
+		err = errNoDaemon
+	}
+	return d, err
+}
+
 // ask asks a daemon, with one connection for all questions until one fails.
-func (h *Host) ask(ctx context.Context, socket, path string) (Proof, error) {
+func (h *Host) ask(ctx context.Context, socket, path string, open func(context.Context, string) (*Daemon, error)) (Proof, error) {
 	d := h.daemons[socket]
 	if d == nil {
 		var err error
-		if d, err = OpenDaemon(ctx, socket); err != nil {
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrPermission) {
-				err = errNoDaemon
-			}
+		if d, err = open(ctx, socket); err != nil {
 			return Proof{}, err
 		}
 		if h.daemons == nil {
@@ -82,24 +96,4 @@ func (h *Host) ask(ctx context.Context, socket, path string) (Proof, error) {
 		delete(h.daemons, socket)
 	}
 	return p, err
-}
-
-// run asks the program once for a path and all that it refers to.
-func (h *Host) run(ctx context.Context, path string) (Proof, error) {
-	if p, ok := h.known[path]; ok {
-		return p, nil
-	}
-	known, err := h.Nix.Closure(ctx, path)
-	if errors.Is(err, exec.ErrNotFound) {
-		return Proof{}, ErrUnknown
-	}
-	if err != nil {
-		return Proof{}, err
-	}
-	h.known = known // the paths of another closure are asked for again
-	p, ok := known[path]
-	if !ok {
-		return Proof{}, ErrUnknown
-	}
-	return p, nil
 }

@@ -82,7 +82,7 @@ type chroot struct {
 
 func newChroot(t testing.TB) *chroot {
 	t.Helper()
-	for _, program := range []string{"nix-build", "nix-store", "/bin/busybox"} {
+	for _, program := range []string{"nix-build", "nix-daemon", "nix-store", "/bin/busybox"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("cannot run here: %s is not installed (packages nix-bin and busybox-static)", program)
 		}
@@ -101,6 +101,17 @@ func newChroot(t testing.TB) *chroot {
 	}
 	t.Cleanup(func() { nar.RemoveAll(c.dir) }) // its directories are read-only
 	return c
+}
+
+// database asks the store's database, through the program.
+func (c *chroot) database() *closure.Daemon {
+	c.t.Helper()
+	d, err := c.nix.Open(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { d.Close() })
+	return d
 }
 
 // build makes the store that all tests copy.
@@ -216,14 +227,10 @@ func names(paths []closure.Path) []string {
 func TestNixClosure(t *testing.T) {
 	c := newChroot(t)
 	pin := c.hash(c.top)
-	database, err := c.nix.Closure(t.Context(), c.top)
-	if err != nil {
-		t.Fatal(err)
-	}
 	scanned := c.options()
 	scanned.Known = c.pins()
 	known := c.options()
-	known.Verify = closure.Lookup(database)
+	known.Verify = c.database().Verify
 	both := known
 	both.Known = scanned.Known
 	for name, o := range map[string]closure.Options{"found by searching": scanned, "as the database says": known, "both": both} {
@@ -294,12 +301,8 @@ func TestNixDamage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newChroot(t)
 			pin, pins := c.hash(c.top), c.pins()
-			database, err := c.nix.Closure(t.Context(), c.top)
-			if err != nil {
-				t.Fatal(err)
-			}
 			c.damage(c.find(tt.victim), tt.change)
-			for how, o := range map[string]closure.Options{"searched": {Known: pins}, "database": {Verify: closure.Lookup(database)}} {
+			for how, o := range map[string]closure.Options{"searched": {Known: pins}, "database": {Verify: c.database().Verify}} {
 				o.Dir, o.Locate = c.options().Dir, c.locate
 				_, err := closure.Compute(t.Context(), c.top, pin, o)
 				if tt.err == nil {
@@ -329,16 +332,6 @@ func TestNixDangling(t *testing.T) {
 	missing, ok := errors.AsType[*closure.MissingError](err)
 	if !ok || missing.Path != lib || missing.ReferredBy != c.find("self") {
 		t.Errorf("error is %v", err)
-	}
-}
-
-func TestNixUnknown(t *testing.T) {
-	c := newChroot(t)
-	if _, err := c.nix.Closure(t.Context(), nowhere); !errors.Is(err, closure.ErrUnknown) {
-		t.Errorf("error is %v", err)
-	}
-	if _, err := c.nix.Closure(t.Context(), "--help"); err == nil {
-		t.Error("an option passes for a path")
 	}
 }
 
@@ -430,7 +423,7 @@ func (c *chroot) startDaemon() string {
 	return socket
 }
 
-// The daemon says the same as the program.
+// The daemon that listens, and the program, say what nix-store says.
 func TestNixDaemon(t *testing.T) {
 	c := newChroot(t)
 	daemon, err := closure.OpenDaemon(t.Context(), c.startDaemon())
@@ -438,21 +431,34 @@ func TestNixDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer daemon.Close()
-	want, err := c.nix.Closure(t.Context(), c.top)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, proof := range want {
-		got, err := daemon.Verify(t.Context(), path)
-		proof.Source = "nix daemon"
-		slices.Sort(proof.References)
-		slices.Sort(got.References)
-		if diff := cmp.Diff(proof, got); err != nil || diff != "" {
-			t.Errorf("%s: %v (-program +daemon):\n%s", path, err, diff)
+	for who, d := range map[string]*closure.Daemon{"nix daemon": daemon, "nix database": c.database()} {
+		for _, path := range c.query("requisites", c.top) {
+			want := closure.Proof{NAR: c.hash(path), References: c.query("references", path), Source: who}
+			got, err := d.Verify(t.Context(), path)
+			slices.Sort(got.References)
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); err != nil || got.References == nil || diff != "" {
+				t.Errorf("%s: %v (-nix-store +ours):\n%s", path, err, diff)
+			}
+		}
+		if _, err := d.Verify(t.Context(), nowhere); !errors.Is(err, closure.ErrUnknown) {
+			t.Errorf("%s: error is %v", who, err)
+		}
+		if _, err := d.Verify(t.Context(), "--help"); err == nil || errors.Is(err, closure.ErrUnknown) {
+			t.Errorf("%s: what is no path: error is %v", who, err)
 		}
 	}
-	if _, err := daemon.Verify(t.Context(), nowhere); !errors.Is(err, closure.ErrUnknown) {
-		t.Errorf("error is %v", err)
+}
+
+// A program that is none of a store says why.
+func TestNixProgramFails(t *testing.T) {
+	for program, want := range map[string]string{
+		"arch-no-such-program": "executable file not found",
+		"/bin/false":           "greet the store's daemon: ",
+		"/bin/ls":              "unrecognized option '--stdio'",
+	} {
+		if _, err := (closure.Nix{Program: program}).Open(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error is %v, want %q", program, err, want)
+		}
 	}
 }
 

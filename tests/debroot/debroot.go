@@ -21,9 +21,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -219,4 +221,34 @@ func mirror() string {
 func lastLine(out []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return lines[len(lines)-1]
+}
+
+// Listen listens on the loopback of the system, at a free port, for a server of the test. The caller closes it.
+func (m *Machine) Listen(t testing.TB) net.Listener {
+	t.Helper()
+	type result struct {
+		net.Listener
+		error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: the thread is of no use to anybody else, and ends with this goroutine
+		there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", m.pid))
+		if err != nil {
+			done <- result{nil, err}
+			return
+		}
+		defer there.Close()
+		if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- result{nil, err}
+			return
+		}
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		done <- result{l, err}
+	}()
+	r := <-done
+	if r.error != nil {
+		t.Fatalf("listen in the Debian system: %v", r.error)
+	}
+	return r.Listener
 }

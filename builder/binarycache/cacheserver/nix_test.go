@@ -44,6 +44,8 @@ type world struct {
 	root string // of the store
 	top  string
 	key  binarycache.SecretKey
+	// command starts a program where Nix is: on this machine, or on one that sees dir at the same place.
+	command func(program string, args ...string) *exec.Cmd
 }
 
 func newWorld(t *testing.T) *world {
@@ -53,12 +55,29 @@ func newWorld(t *testing.T) *world {
 			t.Skipf("cannot run here: %s is not installed (packages nix-bin and busybox-static)", program)
 		}
 	}
+	w := newWorldAt(t, t.TempDir(), func(program string, args ...string) *exec.Cmd {
+		return exec.CommandContext(t.Context(), program, args...)
+	})
+	w.top = w.build(expression)
+	return w
+}
+
+// newWorldAt is a world without a store.
+func newWorldAt(t *testing.T, dir string, command func(string, ...string) *exec.Cmd) *world {
+	t.Helper()
 	key, err := binarycache.GenerateKey("test-1", strings.NewReader(strings.Repeat("k", 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: t.TempDir(), key: key}
+	w := &world{t: t, dir: dir, key: key, command: command}
 	w.root = w.newStore("built")
+	return w
+}
+
+// build builds an expression in the store.
+func (w *world) build(expression string) string {
+	t := w.t
+	t.Helper()
 	bb := filepath.Join(w.dir, "bb")
 	data, err := os.ReadFile("/bin/busybox")
 	if err := errors.Join(err, os.Mkdir(bb, 0o755), os.WriteFile(bb+"/busybox", data, 0o755), os.WriteFile(filepath.Join(w.dir, "default.nix"), []byte(expression), 0o644)); err != nil {
@@ -72,8 +91,17 @@ func newWorld(t *testing.T) *world {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	w.top = lines[len(lines)-1]
-	return w
+	return lines[len(lines)-1]
+}
+
+// secret returns a file with the secret key.
+func (w *world) secret() string {
+	w.t.Helper()
+	file := filepath.Join(w.dir, "secret")
+	if err := os.WriteFile(file, []byte(w.key.Reveal()), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return file
 }
 
 // newStore returns a place for a chroot store.
@@ -85,12 +113,19 @@ func (w *world) newStore(name string) string {
 
 // run returns what a program writes, stdout last.
 func (w *world) run(program string, args ...string) (string, error) {
-	c := exec.CommandContext(w.t.Context(), program, args...)
-	c.Env = append(os.Environ(), "HOME="+w.dir, "XDG_CACHE_HOME="+w.t.TempDir(), // Nix remembers what a cache said
+	c := w.command(program, args...)
+	if c.Env == nil {
+		c.Env = os.Environ()
+	}
+	cache, err := os.MkdirTemp(w.dir, "cache-") // Nix remembers what a cache said
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c.Env = append(c.Env, "HOME="+w.dir, "XDG_CACHE_HOME="+cache,
 		"NIX_CONFIG=experimental-features = nix-command ca-derivations\nsubstituters =\nbuild-users-group =\nsandbox = true\nsandbox-fallback = false\nconnect-timeout = 5\ndownload-attempts = 1\n")
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
-	err := c.Run()
+	err = c.Run()
 	return stderr.String() + stdout.String(), err
 }
 
@@ -260,10 +295,7 @@ func (w *world) trees(t *testing.T) {
 
 // caches reads what the real Nix writes, in each packing that it knows and we do.
 func (w *world) caches(t *testing.T) {
-	secret := filepath.Join(w.dir, "secret")
-	if err := os.WriteFile(secret, []byte(w.key.Reveal()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	secret := w.secret()
 	top, err := storepath.Parse(w.top)
 	if err != nil {
 		t.Fatal(err)

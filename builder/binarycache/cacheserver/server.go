@@ -22,6 +22,7 @@ import (
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
+	"arch.network/builder/nix/realisation"
 )
 
 // Store is what is published.
@@ -50,7 +51,9 @@ type Options struct {
 	Priority int                     // see binarycache.Info; zero: 50
 	// Receipts is a directory whose subdirectory receipts is published, too. Empty: none.
 	Receipts string
-	Parallel int // requests that are worked on at a time, the others wait; zero: 8
+	// Realisations says what realisations are published. Nil: none.
+	Realisations *Realisations
+	Parallel     int // requests that are worked on at a time, the others wait; zero: 8
 }
 
 const (
@@ -128,6 +131,9 @@ func (s *server) file(w http.ResponseWriter, r *http.Request, name string) {
 		s.answer(w, r, data, err, "application/json")
 	case strings.HasPrefix(name, "nar/"):
 		s.nar(w, r, name)
+	case strings.HasPrefix(name, realisation.Dir+"/"):
+		data, err := s.realisation(r.Context(), name)
+		s.answer(w, r, data, err, "application/json")
 	case strings.HasPrefix(name, binarycache.ReceiptDir+"/"):
 		data, err := s.receipts(name)
 		s.answer(w, r, data, err, "application/jsonl")

@@ -1,4 +1,4 @@
-// Package realisation reads what Nix's binary caches say of outputs that are named by their content: which derivation gave which store path.
+// Package realisation reads and writes what Nix's binary caches say of outputs that are named by their content: which derivation gave which store path.
 //
 // There are two layouts. Until Nix 2.34 an entry is realisations/sha256:HEX!OUTPUT.doi, a flat object that repeats its id; HEX is the hash of the
 // derivation modulo its fixed outputs, see drv.Graph.RealisationID. From Nix 2.35 on it is build-trace-v2/NAME.drv/OUTPUT.doi, which holds only the
@@ -8,15 +8,22 @@
 package realisation
 
 import (
-	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"arch.network/attest/canonical"
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/storepath"
+	"arch.network/builder/binarycache"
 )
+
+// Dir is where caches have entries of the older layout.
+const Dir = "realisations"
+
+const suffix = ".doi"
 
 // Limits of an entry.
 const (
@@ -26,18 +33,12 @@ const (
 
 // Realisation says that an output of a derivation came out at a store path.
 type Realisation struct {
-	Drv        string        // base name of the derivation; empty in the older layout
-	DrvHash    digest.SHA256 // of the derivation, in the older layout; zero in the newer
-	Output     string        // such as "out"
-	Path       string        // of the store object, absolute
-	Signatures []Signature
-	Needs      map[string]string // older layout: ids of the realisations that it was made with, and their base names
-}
-
-// Signature is one signature of an entry, which is not verified.
-type Signature struct {
-	Key string // name of the key
-	Sig []byte
+	Drv        string                  // base name of the derivation; empty in the older layout
+	DrvHash    digest.SHA256           // of the derivation, in the older layout; zero in the newer
+	Output     string                  // such as "out"
+	Path       string                  // of the store object, absolute
+	Signatures []binarycache.Signature // not verified
+	Needs      map[string]string       // older layout: ids of the realisations that it was made with, and their base names
 }
 
 // SyntaxError says why an entry cannot be read.
@@ -75,7 +76,7 @@ func parse(name string, data []byte) (*Realisation, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := parseName(name)
+	r, err := ParseName(name)
 	if err != nil {
 		return nil, err
 	}
@@ -94,14 +95,14 @@ func parse(name string, data []byte) (*Realisation, error) {
 	return r, nil
 }
 
-// parseName reads the key, which the name is.
-func parseName(name string) (*Realisation, error) {
-	rest, ok := strings.CutSuffix(name, ".doi")
+// ParseName reads the name of an entry, relative to the cache: of what is returned, only Drv or DrvHash, and Output are set.
+func ParseName(name string) (*Realisation, error) {
+	rest, ok := strings.CutSuffix(name, suffix)
 	if !ok {
 		return nil, fmt.Errorf("the name does not end in .doi")
 	}
 	r := &Realisation{}
-	if id, ok := strings.CutPrefix(rest, "realisations/"); ok {
+	if id, ok := strings.CutPrefix(rest, Dir+"/"); ok {
 		sum, output, ok := strings.Cut(id, "!")
 		var err error
 		if hex, isSHA := strings.CutPrefix(sum, "sha256:"); !ok || !isSHA {
@@ -146,7 +147,7 @@ func (r *Realisation) value(form []byte) ([]byte, error) {
 
 func (r *Realisation) fill(e entry) error {
 	if r.Drv == "" {
-		if want := "sha256:" + r.DrvHash.Hex() + "!" + r.Output; e.ID != want {
+		if e.ID != r.ID() {
 			return fmt.Errorf("its id is %q", e.ID)
 		}
 		r.Needs = e.DependentRealisations
@@ -157,8 +158,8 @@ func (r *Realisation) fill(e entry) error {
 	if _, err := storepath.Parse(r.Path); err != nil {
 		return err
 	}
-	for id, path := range r.Needs {
-		if _, err := storepath.Parse(storepath.Nix + "/" + path); err != nil {
+	for id, base := range r.Needs {
+		if _, err := storepath.Parse(storepath.Nix + "/" + base); err != nil {
 			return fmt.Errorf("dependent realisation %q: %w", id, err)
 		}
 	}
@@ -176,22 +177,74 @@ func (r *Realisation) fill(e entry) error {
 }
 
 // parseSignature reads "NAME:BASE64", or {"keyName","sig"}.
-func parseSignature(raw []byte) (Signature, error) {
+func parseSignature(raw []byte) (binarycache.Signature, error) {
 	var text string
-	var parts struct {
-		KeyName string `json:"keyName"`
-		Sig     string `json:"sig"`
+	if json.Unmarshal(raw, &text) != nil {
+		var parts struct {
+			KeyName string `json:"keyName"`
+			Sig     string `json:"sig"`
+		}
+		if err := strict(raw, &parts); err != nil {
+			return binarycache.Signature{}, fmt.Errorf("signature: %w", err)
+		}
+		text = parts.KeyName + ":" + parts.Sig
 	}
-	if json.Unmarshal(raw, &text) == nil {
-		parts.KeyName, parts.Sig, _ = strings.Cut(text, ":")
-	} else if err := strict(raw, &parts); err != nil {
-		return Signature{}, fmt.Errorf("signature: %w", err)
+	return binarycache.ParseSignature(text)
+}
+
+// older is an entry of the older layout as Nix writes it: its members are in this order, which is that of the alphabet.
+type older struct {
+	Needs   map[string]string `json:"dependentRealisations"`
+	ID      string            `json:"id"`
+	OutPath string            `json:"outPath"`
+}
+
+// ID returns "sha256:HEX!OUTPUT", which names an entry of the older layout.
+func (r *Realisation) ID() string { return "sha256:" + r.DrvHash.Hex() + "!" + r.Output }
+
+// Name returns where a cache has an entry of the older layout.
+func (r *Realisation) Name() string { return Dir + "/" + r.ID() + suffix }
+
+// older returns the entry without signatures.
+func (r *Realisation) older() (older, error) {
+	p, err := storepath.Parse(r.Path)
+	if err == nil && (r.Drv != "" || r.DrvHash.IsZero() || storepath.CheckName(r.Output) != nil || p.Dir != storepath.Nix) {
+		err = errors.New("it is none of the older layout")
 	}
-	sig, err := base64.StdEncoding.Strict().DecodeString(parts.Sig)
-	if err != nil || parts.KeyName == "" || len(sig) == 0 {
-		return Signature{}, fmt.Errorf("signature %.100q is not NAME:BASE64", raw)
+	if err != nil {
+		return older{}, fmt.Errorf("write realisation %s: %w", r.ID(), err)
 	}
-	return Signature{parts.KeyName, sig}, nil
+	e := older{Needs: r.Needs, ID: r.ID(), OutPath: path.Base(r.Path)}
+	if e.Needs == nil {
+		e.Needs = map[string]string{}
+	}
+	return e, nil
+}
+
+// Fingerprint returns what is signed of an entry of the older layout: its JSON without the signatures (Nix: Realisation::fingerprint).
+func (r *Realisation) Fingerprint() (string, error) {
+	e, err := r.older()
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(e)
+	return string(text), err
+}
+
+// Encode returns an entry of the older layout as Nix writes it.
+func (r *Realisation) Encode() ([]byte, error) {
+	e, err := r.older()
+	if err != nil {
+		return nil, err
+	}
+	signed := struct {
+		older
+		Signatures []string `json:"signatures"`
+	}{e, []string{}}
+	for _, s := range r.Signatures {
+		signed.Signatures = append(signed.Signatures, s.String())
+	}
+	return json.Marshal(signed)
 }
 
 // strict decodes one JSON value without members that v does not have.

@@ -4,9 +4,11 @@ import (
 	"testing"
 
 	"arch.network/attest/digest"
+	"arch.network/builder/binarycache"
 	"arch.network/builder/nix/realisation"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 const (
@@ -25,7 +27,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	const path = "/nix/store/v9fjbhpd30b9p2hg6z39v2c63g1nbwm3-self"
-	sigs := []realisation.Signature{{Key: "cache.example.com-1", Sig: []byte{0, 1, 2}}}
+	sigs := []binarycache.Signature{{Name: "cache.example.com-1", Value: []byte{0, 1, 2}}}
 	for _, tt := range []struct {
 		name, file, text string
 		want             *realisation.Realisation
@@ -56,7 +58,7 @@ func TestRefused(t *testing.T) {
 		{"path elsewhere", newName, `{"outPath":"../../etc/passwd"}`, `"/nix/store/../../etc/passwd" is no store path: its last element is not HASH-NAME`},
 		{"unknown member", newName, `{"outPath":"v9fjbhpd30b9p2hg6z39v2c63g1nbwm3-self","x":1}`, `json: unknown field "x"`},
 		{"older in newer", newName, oldText, "it has members of the older layout"},
-		{"signature without a name", newName, `{"outPath":"v9fjbhpd30b9p2hg6z39v2c63g1nbwm3-self","signatures":["AAEC"]}`, "signature \"\\\"AAEC\\\"\" is not NAME:BASE64"},
+		{"signature without a name", newName, `{"outPath":"v9fjbhpd30b9p2hg6z39v2c63g1nbwm3-self","signatures":["AAEC"]}`, `read signature "AAEC": it is not NAME:BASE64`},
 		{"no layout", "nar/x.doi", newText, "the name is of no known layout"},
 		{"no derivation", "build-trace-v2/x/out.doi", newText, `"x" is no derivation`},
 		{"output", "build-trace-v2/" + drv + "/../out.doi", newText, `"../out" is no name of an output`},
@@ -87,6 +89,16 @@ func FuzzParse(f *testing.F) {
 		}
 		if (r.Drv == "") == r.DrvHash.IsZero() || r.Output == "" || r.Path == "" || len(r.Signatures) > realisation.MaxSignatures {
 			t.Errorf("half an entry: %+v", r)
+		}
+		if r.Drv != "" {
+			return
+		}
+		text, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := realisation.Parse(r.Name(), text); err != nil || !cmp.Equal(r, again, cmpopts.EquateEmpty()) {
+			t.Errorf("written and read again: %v, %v", again, err)
 		}
 	})
 }

@@ -17,8 +17,8 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/digest/storepath"
-	"arch.network/builder/nix/daemon"
 	"arch.network/builder/nix/drv"
+	"arch.network/runner/closure/daemon"
 	"arch.network/tests/debroot"
 
 	"github.com/google/go-cmp/cmp"

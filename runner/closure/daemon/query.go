@@ -24,6 +24,7 @@ const (
 	opNarFromPath                = 38
 	opAddToStoreNar              = 39
 	opQueryDerivationOutputMap   = 41
+	opQueryRealisation           = 43
 )
 
 // PathInfo is what a store's database says of an object.
@@ -223,4 +224,35 @@ func (c *Client) outputsByName(ctx context.Context, drv string) (map[string]stri
 		return nil, fmt.Errorf("look up outputs of %s: there are %d names and %d paths", drv, len(outputs), len(paths))
 	}
 	return outputs, nil
+}
+
+// Realisation returns what the store knows of an output that is named by its content: the JSON that Nix until 2.34 has at realisations/ID.doi in binary
+// caches (see package realisation), of at most 1 MiB. The id is "sha256:HEX!OUTPUT". If there is none, or if the daemon does not have
+// experimental-features = ca-derivations, the error is a *NotFoundError. Guix has no such outputs: it is an *UnsupportedError, as with Nix before 2.5.
+func (c *Client) Realisation(ctx context.Context, id string) ([]byte, error) {
+	act := "look up realisation " + plain(id)
+	if c.kind != Nix || c.version < 1<<8|31 {
+		return nil, &UnsupportedError{act, c.kind}
+	}
+	var found []string
+	err := c.do(ctx, request{
+		act: act, op: opQueryRealisation,
+		args: func(e encoder) { e.text(id) },
+		reply: func() (err error) {
+			n, err := c.in.count(1)
+			if err == nil && n == 1 {
+				var text string
+				text, err = c.in.text(maxText)
+				found = append(found, text)
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, &NotFoundError{id}
+	}
+	return []byte(found[0]), nil
 }

@@ -53,6 +53,7 @@ type Client struct {
 	kind    Kind
 	version uint64 // the daemon's
 	release string
+	end     func() // waits for the program that Start started; nil: there is none
 
 	mu  sync.Mutex // guards err
 	err error      // why the connection is closed
@@ -78,9 +79,12 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	return c, nil
 }
 
-// Close closes the connection. The daemon ends what it does for it.
+// Close closes the connection. The daemon ends what it does for it, and itself if Start started it.
 func (c *Client) Close() error {
 	c.fail(net.ErrClosed)
+	if c.end != nil {
+		c.end()
+	}
 	return nil
 }
 
