@@ -160,7 +160,7 @@ func sortedKeys[T any](m map[string]T) []string {
 
 // content is what a power cut leaves of a file's content.
 func (n *inode) content(m moment, r *rand.Rand) []byte {
-	data := bytes.Clone(n.first)
+	data, stuck := bytes.Clone(n.first), false
 	for _, c := range n.changes {
 		if c.enter > m.at {
 			break
@@ -176,10 +176,8 @@ func (n *inode) content(m moment, r *rand.Rand) []byte {
 				}
 				continue
 			case scattered:
-				if r.IntN(3) == 0 {
-					if c.cut { // what comes after belongs to the file as it was cut
-						return data
-					}
+				if stuck || r.IntN(3) == 0 {
+					stuck = stuck || c.cut // what comes after belongs to the file as it was cut
 					continue
 				}
 				if len(write) > sector && r.IntN(2) == 0 {

@@ -2,8 +2,8 @@
 // so that no library can write past it; what it saw, played back whole, must be the directory as it is, or Record fails.
 //
 // A power cut leaves what was synced, and any part of what was not: writes in any order and torn at sectors, names in the order in which
-// they were given, each directory as far as it was synced or further. A file that was synced has its name only if the directory was synced, too. What was
-// not on the disk when a sync failed is not made durable by a later sync: the kernel has dropped it.
+// they were given, each directory as far as it was synced or further. A file that was synced has its name only if the directory was synced, too. Content that was
+// not on the disk when a sync failed is not made durable by a later sync: the kernel has dropped it. Names it keeps, or no sync works any more.
 //
 // It does not know processes that fork, writable shared mappings, and copies that the kernel makes; Record fails on them.
 package powercut
@@ -261,7 +261,8 @@ func (t *Trace) settle() {
 				switch {
 				case l.exit >= s.enter:
 				case s.failed && l.durable > s.enter:
-					l.doubtful = true
+					l.doubtful = !n.dir
+				case s.failed:
 				case !s.failed && !l.doubtful:
 					l.durable = min(l.durable, s.exit)
 				}
