@@ -27,7 +27,7 @@ const importRules = `
 	attest/digest < attest/canonical < attest/identity < attest/dsse < attest/manifest < attest/quorum, attest/docfile < attest;
 	attest/digest < attest/digest/storepath < attest;
 	attest/digest, attest/identity < attest/ledger;
-	NONE < attest/ledger/durable;
+	NONE < attest/ledger/durable < attest/identity;
 	attest/ledger, attest/ledger/durable < attest/ledger/notekey;
 	attest, attest/ledger/notekey < attest/ledger/sequencer;
 	attest/ledger/sequencer < attest/ledger/hammer;
@@ -83,7 +83,7 @@ const importRules = `
 	agent/admission, builder/binarycache, builder/source, builder/store < agent/evidence;
 	builder/source, runner/job < agent/content;
 	agent, agent/content, builder/diff < agent/archive;
-	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker < agent/executor;
+	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker, attest/ledger/durable < agent/executor;
 	agent < agent/control/wire < agent/control/client;
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/attest/digest"
+	"arch.network/attest/ledger/durable"
 )
 
 // The buckets of the state file. A job's key is its number in eight bytes, big endian, counted from 1 in the order of submission.
@@ -38,6 +40,7 @@ var (
 	keyFormat = []byte("format")
 	keyCounts = []byte("counts")
 	keyEvent  = []byte("event")
+	keyCommit = []byte("commit") // counts the committer's transactions
 )
 
 // format is what this program writes; it opens nothing else.
@@ -52,11 +55,13 @@ type database struct {
 	queue chan *change
 	ended chan struct{} // closed when the committer has gone
 	stop  chan struct{} // closed to end it
+	lost  error         // why the committer has gone before its time; read it when ended is closed
 
 	published func([]agent.Event)       // called by the committer, in order, after the events are durable
 	unused    func([]digest.SHA256)     // called after a commit with objects that no job needs any more
 	counts    map[agent.State]int       // the committer's own
 	event     int64                     // the committer's own: number of the last one
+	commits   uint64                    // the committer's own: transactions
 	countNow  func(map[agent.State]int) // called with a copy of counts after each commit
 }
 
@@ -91,8 +96,10 @@ func (e *FormatError) Hint() string {
 // openDatabase opens or makes the state file in dir. Only one process can have it open.
 func openDatabase(dir string) (*database, error) {
 	path := filepath.Join(dir, "state.db")
-	const patience = 2 * time.Second
-	b, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: patience, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true})
+	if err := createDatabase(path); err != nil {
+		return nil, fmt.Errorf("make state %s: %w", path, err)
+	}
+	b, err := openBolt(path)
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
 	}
@@ -100,11 +107,42 @@ func openDatabase(dir string) (*database, error) {
 		bolt: b, queue: make(chan *change, maxGroup), ended: make(chan struct{}), stop: make(chan struct{}), counts: map[agent.State]int{},
 		published: func([]agent.Event) {}, unused: func([]digest.SHA256) {}, countNow: func(map[agent.State]int) {},
 	}
-	if err := d.prepare(path); err != nil {
-		b.Close()
-		return nil, err
+	err = d.prepare(path)
+	if err == nil {
+		err = durable.Sync(dir) // the file's name, which bolt leaves to others
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
 	}
 	return d, nil
+}
+
+// createDatabase makes an empty state file if there is none. It gets its name when it is whole on the disk: bolt opens none of which the power
+// has left a part.
+func createDatabase(path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	temp := path + ".new"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	b, err := openBolt(temp)
+	if err != nil {
+		return err
+	}
+	if err := b.Close(); err != nil {
+		return err
+	}
+	if err := os.Link(temp, path); err != nil && !errors.Is(err, os.ErrExist) { // another process may have been faster
+		return err
+	}
+	return os.Remove(temp)
+}
+
+func openBolt(path string) (*bolt.DB, error) {
+	const patience = 2 * time.Second
+	return bolt.Open(path, 0o600, &bolt.Options{Timeout: patience, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true})
 }
 
 // prepare makes the buckets of a new file, and reads what the committer keeps in memory.
@@ -128,6 +166,7 @@ func (d *database) prepare(path string) error {
 		if data := meta.Get(keyEvent); len(data) == 8 {
 			d.event = int64(binary.BigEndian.Uint64(data))
 		}
+		d.commits = committed(meta)
 		return meta.Put(keyFormat, []byte(format))
 	})
 }
@@ -135,12 +174,12 @@ func (d *database) prepare(path string) error {
 // run is the committer: it takes what is queued and writes it in one transaction, whose end is one wait for the disk.
 func (d *database) run() {
 	defer close(d.ended)
-	for {
+	for d.lost == nil {
 		select {
 		case c := <-d.queue:
 			d.group(c)
 		case <-d.stop:
-			for {
+			for d.lost == nil {
 				select {
 				case c := <-d.queue:
 					d.group(c)
@@ -167,7 +206,8 @@ func (d *database) group(c *change) {
 	counts, event := cloneCounts(d.counts), d.event
 	var events []agent.Event
 	var unused []digest.SHA256
-	err := d.bolt.Update(func(tx *bolt.Tx) error {
+	d.commits++
+	err := d.update(func(tx *bolt.Tx) error {
 		counts, event, events, unused = cloneCounts(d.counts), d.event, nil, nil
 		for _, c := range list {
 			free, err := c.write(tx)
@@ -202,6 +242,56 @@ func (d *database) group(c *change) {
 	for _, c := range list {
 		c.done <- err
 	}
+}
+
+// update is one transaction, whose number is d.commits. If the sync of its last page fails, nobody can know whether it is on the disk, readers see it,
+// and bolt takes its pages for free, so that one transaction more would destroy them. So there is none: the committer goes, and the next process starts
+// from what is there.
+func (d *database) update(write func(*bolt.Tx) error) error {
+	err := d.bolt.Update(func(tx *bolt.Tx) error {
+		if err := write(tx); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(keyCommit, binary.BigEndian.AppendUint64(nil, d.commits))
+	})
+	if err == nil {
+		return nil
+	}
+	seen := false
+	_ = d.bolt.View(func(tx *bolt.Tx) error { // it reads memory
+		seen = committed(tx.Bucket(bucketMeta)) == d.commits
+		return nil
+	})
+	if seen {
+		d.lost = &unknownError{err}
+		return d.lost
+	}
+	return err
+}
+
+// committed is the number of the last transaction.
+func committed(meta *bolt.Bucket) uint64 {
+	if data := meta.Get(keyCommit); len(data) == 8 {
+		return binary.BigEndian.Uint64(data)
+	}
+	return 0
+}
+
+// unknownError says that nobody knows what of the state is on the disk.
+type unknownError struct{ err error }
+
+func (e *unknownError) Error() string {
+	return fmt.Sprintf("the disk did not take the state: %v", e.err)
+}
+
+func (e *unknownError) Unwrap() error { return e.err }
+
+// Is says that the state is closed, too.
+func (e *unknownError) Is(target error) bool { return target == errClosed }
+
+// Hint tells the way out.
+func (e *unknownError) Hint() string {
+	return "check the disk under the state directory, and start the node again: it goes on from what is there"
 }
 
 func cloneCounts(m map[agent.State]int) map[agent.State]int {

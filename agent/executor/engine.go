@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"arch.network/agent/scheduler"
 	"arch.network/attest/digest"
 	"arch.network/attest/identity"
+	"arch.network/attest/ledger/durable"
 	"arch.network/builder/store"
 )
 
@@ -133,7 +133,7 @@ func Open(o Options) (*Engine, error) {
 		return nil, err
 	}
 	for _, dir := range []string{o.Dir, filepath.Join(o.Dir, logsDir)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := durable.MakeDir(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make state directory: %w", err)
 		}
 	}
@@ -186,6 +186,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return e.drain()
+		case <-e.db.ended:
+			return fmt.Errorf("run node: %w", e.db.lost)
 		case <-e.wake:
 		case <-tick.C:
 			if now := e.o.Now(); now.Sub(swept) >= time.Minute {

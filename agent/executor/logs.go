@@ -13,6 +13,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/attest/digest"
+	"arch.network/attest/ledger/durable"
 	"arch.network/runner/job"
 )
 
@@ -155,7 +156,7 @@ func (s *stream) end() (job.Printed, []put, error) {
 		return out, nil, fmt.Errorf("keep what job prints: %w", s.failed)
 	}
 	if s.file != nil {
-		if err := s.file.Sync(); err != nil {
+		if err := errors.Join(s.file.Sync(), durable.Sync(s.logs.dir)); err != nil {
 			return out, nil, fmt.Errorf("keep what job prints: %w", err)
 		}
 		return out, nil, nil

@@ -139,7 +139,7 @@ func newPolicy() *manifest.Policy {
 	}
 }
 
-// journal is a Recorder: a file of JSON lines that is synced before Record returns.
+// journal is a Recorder: a file of JSON lines, written before Record returns.
 type journal struct {
 	mu   sync.Mutex // guards the rest
 	file *os.File
@@ -147,8 +147,8 @@ type journal struct {
 	fail error
 }
 
-func openJournal(path string) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+func openJournal(path string, flag int) (*journal, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func openJournal(path string) (*journal, error) {
 	for {
 		var d agent.Decision
 		if err := dec.Decode(&d); err != nil {
-			return j, nil // the last line may be torn
+			return j, f.Truncate(dec.InputOffset()) // the last line may be torn
 		}
 		j.list = append(j.list, d)
 	}
@@ -225,11 +225,13 @@ type node struct {
 
 // setup says what is not as usual.
 type setup struct {
-	dir    string           // of an earlier node
-	driver executor.Driver  // nil: the namespace driver with a wasm worker
-	policy *manifest.Policy // nil: newPolicy
-	change func(*executor.Options)
-	idle   bool // Run is not called
+	dir     string           // of an earlier node
+	driver  executor.Driver  // nil: the namespace driver with a wasm worker
+	policy  *manifest.Policy // nil: newPolicy
+	change  func(*executor.Options)
+	idle    bool        // Run is not called
+	journal int         // flags of the journal's file, such as os.O_SYNC
+	died    func(error) // called when Run returns before it is told to; nil: not
 }
 
 // newNode starts a node. At the end it must stop.
@@ -254,7 +256,7 @@ func startNode(t testing.TB, s setup) (*node, error) {
 	if n.store, err = store.Open(filepath.Join(s.dir, "store")); err != nil {
 		return nil, err
 	}
-	if n.journal, err = openJournal(filepath.Join(s.dir, "ledger")); err != nil {
+	if n.journal, err = openJournal(filepath.Join(s.dir, "ledger"), s.journal); err != nil {
 		return nil, err
 	}
 	n.gather = &content.Gatherer{Store: n.store, Fetch: &source.Fetcher{Store: n.store, Offline: true}, Images: filepath.Join(s.dir, "images")}
@@ -286,7 +288,13 @@ func startNode(t testing.TB, s setup) (*node, error) {
 	if s.idle {
 		done <- nil
 	} else {
-		go func() { done <- n.Run(ctx) }()
+		go func() {
+			err := n.Run(ctx)
+			if s.died != nil && ctx.Err() == nil {
+				s.died(err)
+			}
+			done <- err
+		}()
 	}
 	n.stop = sync.OnceFunc(func() {
 		cancel()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
 	"arch.network/attest/ledger"
+	"arch.network/attest/ledger/durable"
 	"arch.network/attest/ledger/notekey"
 	"arch.network/attest/ledger/sequencer"
 	"arch.network/attest/ledger/witness"
@@ -105,7 +105,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		}
 	}()
 	for _, dir := range []string{".", "signed", "policy"} {
-		if err := os.MkdirAll(filepath.Join(o.State, dir), 0o700); err != nil {
+		if err := durable.MakeDir(filepath.Join(o.State, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("make state directory: %w", err)
 		}
 	}

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
+	"arch.network/attest/ledger/durable"
 )
 
 // The key file, version 1, is UTF-8 text. Empty lines and lines that begin with "#" are remarks. Exactly one line is left:
@@ -183,35 +184,10 @@ func parseKeyLine(line []byte) (*Key, error) {
 
 // writeNew creates path with the content, atomically and durably.
 func writeNew(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MakeDir(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(path); err == nil { // os.Link below is what decides; this keeps secrets off the disk
-		return fs.ErrExist
-	}
-	tmp, err := os.CreateTemp(dir, ".key-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Link(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.CreateFile(path, content, 0o600)
 }
 
 // readBounded reads all of r, which must not be longer than most bytes.

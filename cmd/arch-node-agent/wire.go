@@ -54,7 +54,7 @@ type wiring func(ctx context.Context, o options, log *slog.Logger) (*node, error
 
 // connect is the one place where the parts of a real node meet what is different on each machine.
 func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
-	if err := os.MkdirAll(o.state, 0o700); err != nil {
+	if err := durable.MakeDir(o.state, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	signer, made, err := nodeKey(ctx, o, os.Stderr)

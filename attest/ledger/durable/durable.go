@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeDir makes a directory with the parents that it lacks, and syncs each into the one above it.
-func MakeDir(path string) error {
+// MakeDir makes a directory with the parents that it lacks, all with this mode, and syncs each into the one above it.
+func MakeDir(path string, mode fs.FileMode) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -29,10 +29,10 @@ func MakeDir(path string) error {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	above := filepath.Dir(path)
-	if err := MakeDir(above); err != nil {
+	if err := MakeDir(above, mode); err != nil {
 		return err
 	}
-	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	return Sync(above)
@@ -44,7 +44,31 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 }
 
 // WriteFrom is WriteFile with what r holds. If reading fails, the file stays as it was.
-func WriteFrom(path string, r io.Reader, mode fs.FileMode) (err error) {
+func WriteFrom(path string, r io.Reader, mode fs.FileMode) error {
+	return write(path, r, mode, os.Rename)
+}
+
+// CreateFile is WriteFile for a file that must not be there yet: if it is, it stays as it was, and the error is fs.ErrExist.
+func CreateFile(path string, data []byte, mode fs.FileMode) error {
+	if _, err := os.Lstat(path); err == nil { // os.Link is what decides; this keeps secrets off the disk
+		return fs.ErrExist
+	}
+	linked := false
+	err := write(path, bytes.NewReader(data), mode, func(temp, path string) error {
+		if err := os.Link(temp, path); err != nil {
+			return err
+		}
+		linked = true
+		return os.Remove(temp)
+	})
+	if err != nil && linked {
+		return errors.Join(err, os.Remove(path)) // it may not be there after a power cut
+	}
+	return err
+}
+
+// write writes a file under another name, and gives it its own with name.
+func write(path string, r io.Reader, mode fs.FileMode, name func(temp, path string) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -68,7 +92,7 @@ func WriteFrom(path string, r io.Reader, mode fs.FileMode) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := name(f.Name(), path); err != nil {
 		return err
 	}
 	return Sync(filepath.Dir(path))

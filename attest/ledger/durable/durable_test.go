@@ -11,7 +11,7 @@ import (
 
 func TestWriteFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	if err := durable.MakeDir(dir); err != nil {
+	if err := durable.MakeDir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "file")
@@ -30,7 +30,7 @@ func TestWriteFile(t *testing.T) {
 	if _, err := durable.ReadFile(path, 3); err == nil {
 		t.Error("a file over the limit was read")
 	}
-	if err := durable.MakeDir(filepath.Join(path, "below")); err == nil {
+	if err := durable.MakeDir(filepath.Join(path, "below"), 0o755); err == nil {
 		t.Error("a directory was made below a file")
 	}
 	if err := durable.WriteFile(dir, []byte("x"), 0o600); err == nil {

@@ -16,7 +16,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"unicode"
 
@@ -229,24 +228,15 @@ func Load(path string) (*Keys, error) {
 // WriteFile writes the keys to a new file with mode 0600. A file that exists is never replaced: the error then is fs.ErrExist.
 func (k *Keys) WriteFile(path string) error {
 	text := fmt.Sprintf("# These are private keys: whoever has them can sign as %s.\n%s\n%s\n", k.name, k.secret(typeEd25519), k.secret(typeMLDSA44))
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		e := &FileError{Path: path, Err: err}
-		if errors.Is(err, fs.ErrExist) {
-			e.hint = "a key file is never overwritten; choose another path, or move the old one away"
-		}
-		return e
-	}
-	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err := durable.CreateFile(path, []byte(text), 0o600)
 	if err == nil {
-		err = durable.Sync(filepath.Dir(path))
+		return nil
 	}
-	if err != nil {
-		os.Remove(path)
-		return &FileError{Path: path, Err: err}
+	e := &FileError{Path: path, Err: err}
+	if errors.Is(err, fs.ErrExist) {
+		e.hint = "a key file is never overwritten; choose another path, or move the old one away"
 	}
-	return nil
+	return e
 }
 
 // String names the keys.

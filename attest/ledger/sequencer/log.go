@@ -158,7 +158,7 @@ var silence = sync.OnceFunc(func() { klog.SetSlogLogger(slog.New(slog.DiscardHan
 // lock keeps other processes out, of the log and of the record.
 func (l *Log) lock(opts Options) error {
 	for _, file := range []string{opts.Signed + ".lock", filepath.Join(opts.Dir, ".state", "writer.lock")} {
-		if err := durable.MakeDir(filepath.Dir(file)); err != nil {
+		if err := durable.MakeDir(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
 		unlock, err := durable.Lock(file)

@@ -170,10 +170,20 @@ func parseAck(line string) (e sequencer.Entry, err error) {
 // verifyAcks checks that each acknowledged decision stands where it was said to.
 func verifyAcks(t *testing.T, opts sequencer.Options, acks []sequencer.Entry) (lost int) {
 	t.Helper()
+	errs := lostAcks(t, opts, acks)
+	for _, err := range errs[:min(len(errs), 10)] {
+		t.Error(err)
+	}
+	return len(errs)
+}
+
+// lostAcks says which acknowledged decisions do not stand where they were said to.
+func lostAcks(t *testing.T, opts sequencer.Options, acks []sequencer.Entry) (errs []error) {
+	t.Helper()
 	dir := ledger.Dir(opts.Dir)
 	tree, err := dir.ReadTree(origin)
 	if err != nil {
-		t.Fatal(err)
+		return []error{err}
 	}
 	prover := ledger.NewProver(tree, dir, 0)
 	for _, e := range acks {
@@ -191,10 +201,8 @@ func verifyAcks(t *testing.T, opts sequencer.Options, acks []sequencer.Entry) (l
 			}
 		}
 		if err != nil {
-			if lost++; lost < 10 {
-				t.Errorf("acknowledged decision %d at %d, %s: %v", e.Sequence, e.Index, e.ID, err)
-			}
+			errs = append(errs, fmt.Errorf("acknowledged decision %d at %d, %s: %w", e.Sequence, e.Index, e.ID, err))
 		}
 	}
-	return lost
+	return errs
 }

@@ -60,7 +60,7 @@ func NewServer(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open witness: %w", err)
 	}
-	if err := durable.MakeDir(opts.Dir); err != nil {
+	if err := durable.MakeDir(opts.Dir, 0o755); err != nil {
 		return nil, err
 	}
 	unlock, err := durable.Lock(filepath.Join(opts.Dir, "lock"))
