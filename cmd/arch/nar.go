@@ -76,13 +76,18 @@ func (a *app) restoreNAR(ctx context.Context, path string) error {
 	if err := nar.Restore(ctx, in, path, nar.RestoreOptions{Writable: true}); err != nil {
 		return err
 	}
-	res := struct {
-		Path    string `json:"path"`
-		NAR     string `json:"nar"` // SRI
-		NARSize int64  `json:"narSize"`
-	}{path, sum.Sum().SRI(), sum.Size()}
+	res := narRestored{path, sum.Sum().SRI(), sum.Size()}
 	return a.print(res, func(s *screen) { fmt.Fprintf(s, "%s\n  nar %s\n", res.Path, res.NAR) })
 }
+
+// narRestored is what was unpacked.
+type narRestored struct {
+	Path    string `json:"path"`
+	NAR     string `json:"nar"`     // SRI
+	NARSize int64  `json:"narSize"` // bytes
+}
+
+func (narRestored) kind() string { return "NarRestored" }
 
 // narEntry is one entry of a listing.
 type narEntry struct {
@@ -93,6 +98,17 @@ type narEntry struct {
 	Offset     int64  `json:"offset,omitempty"` // bytes from the start of the NAR to a file's content
 	Target     string `json:"target,omitempty"` // of a symbolic link
 }
+
+func (narEntry) kind() string { return "NarEntry" }
+
+// narListing is what a NAR holds.
+type narListing struct {
+	Entries []narEntry `json:"entries"`
+}
+
+func (narListing) kind() string { return "NarListing" }
+
+func (l narListing) items() []result { return itemsOf(l.Entries) }
 
 // listNAR lists all entries once the whole archive has proven to be well-formed.
 func (a *app) listNAR(in io.Reader) error {
@@ -108,7 +124,7 @@ func (a *app) listNAR(in io.Reader) error {
 		}
 		entries = append(entries, narEntry{e.Path, string(e.Type), e.Executable, e.Size, e.Offset, e.Target})
 	}
-	return a.print(entries, func(w *screen) {
+	return a.print(narListing{entries}, func(w *screen) {
 		for _, e := range entries {
 			mark := map[string]string{"directory": "d", "symlink": "l", "regular": "-"}[e.Type]
 			if e.Executable {
