@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -39,29 +41,42 @@ func newNarCommand(a *app) *cobra.Command {
 		},
 	}
 	restore := &cobra.Command{
-		Use:     "restore PATH",
-		Short:   "Unpack the NAR on stdin to the new PATH",
-		Example: "  arch nar restore ./src < src.nar",
-		Args:    cobra.ExactArgs(1),
+		Use:     "restore [FILE] PATH",
+		Short:   "Unpack a NAR, a file or stdin, to the new PATH",
+		Long:    `Restore unpacks the NAR in FILE, or on stdin without FILE or with -, to PATH, where nothing may be yet.`,
+		Example: "  arch nar restore src.nar ./src\n  arch nar dump ./src | arch nar restore ./copy",
+		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.restoreNAR(c.Context(), args[0])
+			to := args[len(args)-1]
+			if len(args) == 1 {
+				if _, err := os.Lstat(to); err == nil { // most likely the archive
+					return hinted(fmt.Errorf("restore %q: %w", to, fs.ErrExist), fmt.Sprintf("name a path where nothing is yet; to unpack %s: arch nar restore %[1]s PATH", to))
+				}
+			}
+			in, err := a.openNAR(args[:len(args)-1], "arch nar restore FILE PATH")
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			return a.restoreNAR(c.Context(), in, to)
 		},
 	}
 	list := &cobra.Command{
 		Use:     "ls [FILE]",
-		Short:   "List the entries of a NAR: a file, or stdin",
+		Short:   "List the entries of a NAR: a file, or stdin without FILE or with -",
 		Example: "  arch nar ls src.nar\n  arch nar dump ./src | arch nar ls",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			in := a.in
 			if len(args) == 1 {
-				f, err := openRegular(args[0])
-				if err != nil {
-					return err
+				if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+					return hinted(fmt.Errorf("open %s: it is a directory, not a NAR", args[0]), fmt.Sprintf("arch nar dump %s | arch nar ls lists what its NAR holds", args[0]))
 				}
-				defer f.Close()
-				in = f
 			}
+			in, err := a.openNAR(args, "arch nar ls FILE")
+			if err != nil {
+				return err
+			}
+			defer in.Close()
 			return a.listNAR(in)
 		},
 	}
@@ -69,10 +84,21 @@ func newNarCommand(a *app) *cobra.Command {
 	return c
 }
 
-// restoreNAR unpacks stdin, and says what it was.
-func (a *app) restoreNAR(ctx context.Context, path string) error {
+// openNAR opens the file that args name, or stdin; nobody types a NAR.
+func (a *app) openNAR(args []string, instead string) (io.ReadCloser, error) {
+	if len(args) == 1 && args[0] != "-" {
+		return openRegular(args[0])
+	}
+	if f, ok := a.in.(*os.File); ok && isTerminal(f) {
+		return nil, hinted(usage("a NAR is expected on stdin, and stdin is a terminal"), instead)
+	}
+	return io.NopCloser(a.in), nil
+}
+
+// restoreNAR unpacks an archive, and says what it was.
+func (a *app) restoreNAR(ctx context.Context, archive io.Reader, path string) error {
 	var sum digest.Writer
-	in := io.TeeReader(bufio.NewReaderSize(a.in, 256<<10), &sum)
+	in := io.TeeReader(bufio.NewReaderSize(archive, 256<<10), &sum)
 	if err := nar.Restore(ctx, in, path, nar.RestoreOptions{Writable: true}); err != nil {
 		return err
 	}
