@@ -185,7 +185,7 @@ func refuses(t *testing.T, in io.Reader, args ...string) {
 	}
 	status2, _, errout := arch(t, rewound(t, in), append(args, "--json")...)
 	lines := strings.Split(strings.TrimSpace(errout), "\n")
-	if last := lines[len(lines)-1]; status2 == exitOK || !strings.HasPrefix(last, `{"error":{"code":"`) {
+	if last := lines[len(lines)-1]; status2 == exitOK || !strings.HasPrefix(last, `{"apiVersion":"arch.network/v1","kind":"Error","error":{"code":"`) {
 		t.Errorf("with --json: exit status %d, last line %q", status2, last)
 	}
 }

@@ -90,18 +90,23 @@ func runPolicyPropose(a *app, path, current, trustPath, out string) error {
 	if err != nil {
 		return err
 	}
-	res := struct {
-		File    string          `json:"file"`
-		Name    string          `json:"name"`
-		Version int64           `json:"version"`
-		ID      digest.SHA256   `json:"id"`
-		Changes []policy.Change `json:"changes"`
-	}{out, next.Metadata.Name, next.Spec.Version, id, append([]policy.Change{}, changes...)}
+	res := policyProposal{out, next.Metadata.Name, next.Spec.Version, id, append([]policy.Change{}, changes...)}
 	return a.print(res, func(s *screen) {
 		fmt.Fprintf(s, "%s: %s version %d\n  id %s\n", res.File, res.Name, res.Version, res.ID)
 		showChanges(s, res.Changes)
 	})
 }
+
+// policyProposal is a policy that was made the next version of another.
+type policyProposal struct {
+	File    string          `json:"file"`
+	Name    string          `json:"name"`
+	Version int64           `json:"version"`
+	ID      digest.SHA256   `json:"id"`
+	Changes []policy.Change `json:"changes"`
+}
+
+func (policyProposal) kind() string { return "PolicyProposal" }
 
 // renumber writes next in the layout of src, which says what old does. Where that cannot be done by changing two lines, such as in
 // a document that carries signatures, it is written anew.

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){
-		"arch":     func() { os.Exit(mainStatus()) },
+		"arch":     func() { os.Exit(scriptMain()) },
 		"refusing": func() { os.Exit(refusing(os.Args[1:])) },
 	})
 }
@@ -64,7 +64,7 @@ func refusing(args []string) int {
 const noRaceSleep = "atexit_sleep_ms=0"
 
 // raced are the scripts whose arch is this binary, which has the race detector where the tests have: things go on beside each other in them. The arch
-// of all others is the plain program, which takes a fraction of the time to start and to hash: they show documents, keys, settings, mistakes and attacks,
+// of all others is a binary of the tests without it, which takes a fraction of the time to start and to hash: they show documents, keys, settings, mistakes and attacks,
 // or repeat what a raced one does with other input.
 var raced = []string{
 	"build", "build_inputs", "challenge", "interrupt", "nix_build", "nix_job", "rebuild", "run", "run_checkpoint", "run_native", "run_policy", "serve_store", "submit",
@@ -96,7 +96,7 @@ var raced = []string{
 //	forge FILE OUT            writes another archive file, whose node claims more gas and has signed that
 //	nar PATH NAME             sets the environment variable NAME to the NAR hash of PATH, as SRI
 func TestScripts(t *testing.T) {
-	tool, worker := buildTool(t), buildWorker(t)
+	tool, worker, plain := buildTool(t), buildWorker(t), buildPlain(t)
 	for _, name := range raced {
 		if _, err := os.Stat(filepath.Join("testdata/script", name+".txtar")); err != nil {
 			t.Fatal(err)
@@ -110,6 +110,8 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	record := t.TempDir()
+	t.Cleanup(func() { checkRecord(t, record) })
 	clock := sync.OnceValues(func() (bool, error) { return shiftsClock(t.TempDir(), tool) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -119,13 +121,13 @@ func TestScripts(t *testing.T) {
 			for name, value := range map[string]string{
 				"TOOL": tool, "HOME": "$WORK/home", "XDG_CONFIG_HOME": "$WORK/config", "XDG_STATE_HOME": "$WORK/state",
 				"XDG_DATA_HOME": "$WORK/data", "XDG_CACHE_HOME": "$WORK/cache", "ARCH_WORKER": worker, "JOBS": jobs, "GRAPH": graph, "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
-				"GOMAXPROCS": "2", "GORACE": noRaceSleep,
+				"GOMAXPROCS": "2", "GORACE": noRaceSleep, recordVariable: record,
 			} {
 				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
 			}
 			name := strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")
 			if !slices.Contains(raced, name) {
-				env.Setenv("PATH", filepath.Dir(worker)+string(filepath.ListSeparator)+env.Getenv("PATH"))
+				env.Setenv("PATH", filepath.Dir(plain)+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			}
 			for _, dir := range []string{"data", "data2"} { // Nix stores are read-only
 				env.Defer(func() { nar.RemoveAll(filepath.Join(env.WorkDir, dir)) })
@@ -161,6 +163,18 @@ func buildTool(t *testing.T) string {
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("compile the scripts' tool: %v\n%s", err, out)
+	}
+	return path
+}
+
+// buildPlain compiles this binary without the race detector, under the name of its command.
+func buildPlain(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "arch")
+	c := exec.Command("go", "test", "-c", "-trimpath", "-o", path, ".")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("compile the tests: %v\n%s", err, out)
 	}
 	return path
 }

@@ -146,7 +146,7 @@ func newTrustShowCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(root, func(w *screen) { showTrust(w, root) })
+			return a.print(shown{root}, func(w *screen) { showTrust(w, root) })
 		},
 	}
 }
@@ -192,7 +192,7 @@ for several operators counts them once.`,
 			if err != nil {
 				return err
 			}
-			return a.print(root, func(s *screen) { showTrust(s, root) })
+			return a.print(shown{root}, func(s *screen) { showTrust(s, root) })
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the principal")
