@@ -63,7 +63,9 @@ type Entry struct {
 	ID       digest.SHA256 `json:"id"`       // of the signed statement
 }
 
-// Recorder writes decisions into a ledger. It may be used by several goroutines at once.
+// Recorder writes decisions into a ledger. It may be used by several goroutines at once. One that also has
+// RecordAll(ctx, []Decision) ([]Entry, error) takes several in order; decisions about the same document, without reasons, of which others
+// follow at once may then share an entry (attest.Decision.Before).
 type Recorder interface {
 	// Record returns when the decision is durable and part of the log. Nothing may be acted upon before that. After an error it is
 	// unknown whether the decision is in the log; recording it again is harmless.

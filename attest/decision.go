@@ -19,6 +19,9 @@ import (
 // Decision is the predicate of one thing that a node decided or did, as an entry of its ledger. Each node counts its own
 // decisions from 1, without a gap, and each names the one before it, so that a log whose batches reorder still has one order.
 // Nothing private is in it: evidence is named by digest, and what must not be public by a commitment.
+//
+// Decisions about the same document that follow each other at once are one entry: Before has the earlier ones, to which everything else here
+// applies as well.
 type Decision struct {
 	Node     string        `json:"node"`              // who decided: dsse.KeyID of the key that signs
 	Sequence int64         `json:"sequence"`          // the node's own count, from 1
@@ -33,6 +36,26 @@ type Decision struct {
 	Policy      digest.SHA256            `json:"policy,omitzero"`       // document id of the policy it follows; zero: of none
 	Evidence    []ResourceDescriptor     `json:"evidence,omitempty"`    // what it rests on, by sha256, without content
 	Commitments map[string]digest.SHA256 `json:"commitments,omitempty"` // name to Commitment.Sum of what is private
+	// Before is what was decided about the same subjects at the same time, and led here: in order, at most MaxBefore.
+	Before []EarlierDecision `json:"before,omitempty"`
+}
+
+// EarlierDecision is a decision without reasons against anything, of which another one followed at once.
+type EarlierDecision struct {
+	Kind     string               `json:"kind"`
+	Verdict  string               `json:"verdict"`
+	By       string               `json:"by"`
+	Summary  string               `json:"summary"`
+	Evidence []ResourceDescriptor `json:"evidence,omitempty"` // at most MaxBeforeEvidence
+}
+
+// Kinds lists what the entry is about, in the order of the decisions in it.
+func (d *Decision) Kinds() []string {
+	var kinds []string
+	for _, b := range d.Before {
+		kinds = append(kinds, b.Kind)
+	}
+	return append(kinds, d.Kind)
 }
 
 // DecisionReason is one of the causes of a decision.
@@ -50,16 +73,18 @@ const (
 	MaxEvidence         = 64
 	MaxCommitments      = 64
 	MaxDecisionSubjects = 64
+	MaxBefore           = 4
+	MaxBeforeEvidence   = 8
 	maxField            = 256 // bytes of a reason's field, and of the name of a commitment
 	maxVerdict          = 32  // bytes
 )
 
 // DecisionKinds lists what decisions are about, sorted.
-func DecisionKinds() []string {
-	return []string{
-		"admission", "archive", "cancellation", "directive", "drain", "failure", "node", "placement", "policy", "proposal", "quarantine",
-		"replay", "result", "review", "start",
-	}
+func DecisionKinds() []string { return slices.Clone(decisionKinds[:]) }
+
+var decisionKinds = [...]string{
+	"admission", "archive", "cancellation", "directive", "drain", "failure", "node", "placement", "policy", "proposal", "quarantine",
+	"replay", "result", "review", "start",
 }
 
 // NewDecision makes the statement of a decision about subjects: the document it is about, and whatever else it changes. Texts over the limits
@@ -80,6 +105,10 @@ func EncodeDecision(d Decision, subjects ...ResourceDescriptor) ([]byte, error) 
 
 func encodeDecision(d Decision, subjects []ResourceDescriptor) (predicate, payload []byte, err error) {
 	d.Summary = shorten(d.Summary, MaxText)
+	d.Before = slices.Clone(d.Before)
+	for i := range d.Before {
+		d.Before[i].Summary = shorten(d.Before[i].Summary, MaxText)
+	}
 	all := d.Reasons
 	d.Reasons = make([]DecisionReason, min(len(all), MaxReasons))
 	for i := range d.Reasons {
@@ -162,19 +191,47 @@ func (d *Decision) Validate() error {
 		return fmt.Errorf("decision has the sequence %d, which is not from 1 to 2^53-1", d.Sequence)
 	case d.Previous.IsZero() != (d.Sequence == 1):
 		return fmt.Errorf("decision %d: only the first has no previous one", d.Sequence)
-	case !slices.Contains(DecisionKinds(), d.Kind):
-		return fmt.Errorf("decision has the unknown kind %q", shorten(d.Kind, 100))
-	case !validVerdict(d.Verdict):
-		return fmt.Errorf("decision's verdict %q is not one lower-case word of at most %d letters", shorten(d.Verdict, 100), maxVerdict)
-	case !validName(d.By) && !validUID(d.By) && !validAddress(d.By):
-		return fmt.Errorf("decision is by %q, which is neither the name of a key nor uid:N nor ip:ADDRESS", shorten(d.By, 100))
-	case d.Summary == "" || len(d.Summary) > MaxText || strings.ContainsAny(d.Summary, "\r\n"):
-		return fmt.Errorf("decision needs a summary of one line, of 1 to %d bytes", MaxText)
+	}
+	if err := validateSaid(d.Kind, d.Verdict, d.By, d.Summary); err != nil {
+		return err
 	}
 	if at, err := time.Parse(decisionTime, d.At); err != nil || at.Format(decisionTime) != d.At {
 		return fmt.Errorf("decision's time %q is not RFC 3339 in UTC with microseconds", shorten(d.At, 100))
 	}
-	return errors.Join(d.validateReasons(), d.validateEvidence())
+	return errors.Join(d.validateReasons(), d.validateEvidence(), d.validateBefore())
+}
+
+// validateSaid checks what each decision says, of several in one entry, too.
+func validateSaid(kind, verdict, by, summary string) error {
+	switch {
+	case !slices.Contains(decisionKinds[:], kind):
+		return fmt.Errorf("decision has the unknown kind %q", shorten(kind, 100))
+	case !validVerdict(verdict):
+		return fmt.Errorf("decision's verdict %q is not one lower-case word of at most %d letters", shorten(verdict, 100), maxVerdict)
+	case !validName(by) && !validUID(by) && !validAddress(by):
+		return fmt.Errorf("decision is by %q, which is neither the name of a key nor uid:N nor ip:ADDRESS", shorten(by, 100))
+	case summary == "" || len(summary) > MaxText || strings.ContainsAny(summary, "\r\n"):
+		return fmt.Errorf("decision needs a summary of one line, of 1 to %d bytes", MaxText)
+	}
+	return nil
+}
+
+func (d *Decision) validateBefore() error {
+	if len(d.Before) > MaxBefore {
+		return fmt.Errorf("decision has %d before it in one entry, over the limit of %d", len(d.Before), MaxBefore)
+	}
+	for i, b := range d.Before {
+		if err := validateSaid(b.Kind, b.Verdict, b.By, b.Summary); err != nil {
+			return fmt.Errorf("before[%d]: %w", i, err)
+		}
+		if len(b.Evidence) > MaxBeforeEvidence {
+			return fmt.Errorf("before[%d] has over %d pieces of evidence", i, MaxBeforeEvidence)
+		}
+		if err := validateNamed(fmt.Sprintf("before[%d].evidence", i), b.Evidence); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Decision) validateReasons() error {

@@ -38,6 +38,10 @@ func decision() attest.Decision {
 		Policy:      digest.Of([]byte("policy")),
 		Evidence:    []attest.ResourceDescriptor{{Name: "policy.yaml", Digest: map[string]string{"sha256": digest.Of([]byte("policy.yaml")).Hex()}}},
 		Commitments: map[string]digest.SHA256{"address": digest.Of([]byte("a salt and an address"))},
+		Before: []attest.EarlierDecision{{
+			Kind: "proposal", Verdict: "received", By: "uid:1000", Summary: "Job wordcount was handed in.",
+			Evidence: []attest.ResourceDescriptor{attest.Document("wordcount", digest.Of([]byte("job")))},
+		}},
 	}
 }
 
@@ -146,6 +150,13 @@ func TestDecisionRefuses(t *testing.T) {
 		{"evidence without a digest", func(d *attest.Decision) { d.Evidence[0].Digest = nil }, "sha256"},
 		{"evidence carried along", func(d *attest.Decision) { d.Evidence[0].Content = []byte("x") }, "carried along"},
 		{"an empty commitment", func(d *attest.Decision) { d.Commitments["x"] = digest.SHA256{} }, "commitment"},
+		{"an unknown kind before it", func(d *attest.Decision) { d.Before[0].Kind = "guess" }, "before[0]: decision has the unknown kind"},
+		{"one before it by somebody", func(d *attest.Decision) { d.Before[0].By = "root" }, "before[0]"},
+		{"too many before it", func(d *attest.Decision) { d.Before = slices.Repeat(d.Before, attest.MaxBefore+1) }, "5 before it"},
+		{"too much evidence before it", func(d *attest.Decision) {
+			d.Before[0].Evidence = slices.Repeat(d.Before[0].Evidence, attest.MaxBeforeEvidence+1)
+		}, "before[0] has over 8"},
+		{"evidence before it without a digest", func(d *attest.Decision) { d.Before[0].Evidence[0].Digest = nil }, "sha256"},
 		{"evidence without end", func(d *attest.Decision) {
 			d.Evidence = slices.Repeat([]attest.ResourceDescriptor{{
 				URI: strings.Repeat("x", 4096), Digest: map[string]string{"sha256": digest.Of(nil).Hex()},

@@ -37,9 +37,8 @@ type Entry struct {
 	Objects []Object `json:"objects"`        // of the store, sorted by digest: what went in and what came out
 	Pins    []string `json:"pins,omitempty"` // references whose content is not kept, sorted
 
-	Ledger agent.Entry `json:"ledger"` // of the result
-	Node   string      `json:"node"`   // identity of the node
-	Made   string      `json:"made"`   // RFC 3339, UTC
+	Node string `json:"node"` // identity of the node
+	Made string `json:"made"` // RFC 3339, UTC
 }
 
 // Object is one object of a store.
@@ -48,7 +47,7 @@ type Object struct {
 	Digest digest.SHA256 `json:"digest"`
 }
 
-// Encode returns the canonical form, whose SHA-256 names the entry.
+// Encode returns the canonical form, whose SHA-256 names the entry: the ledger has it, beside the result if both were decided at once.
 func (e *Entry) Encode() ([]byte, error) {
 	if err := e.validate(); err != nil {
 		return nil, err

@@ -27,8 +27,9 @@
 //  5. Only now can anybody see the new state, does an event tell of it, and is anything done because of it: nothing is
 //     fetched before "placed" is on disk, nothing is started before "running" is, with the name that the execution will have.
 //
-// Steps between which nothing happens are one commit: proposed and verified; placed and running, where everything that the job pins is in the
-// store already; validating, anchored and archived, where everything that the archive keeps is.
+// Steps between which nothing happens are one commit, and their decisions one entry of the ledger: proposed and verified; placed and running,
+// where everything that the job pins is in the store already; all four, where besides no job waits and there is room for it; validating,
+// anchored and archived, where everything that the archive keeps is.
 //
 // After a crash, Open puts what waited back into the queue, and Run goes on with the rest:
 //

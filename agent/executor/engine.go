@@ -116,6 +116,7 @@ type Engine struct {
 	queue    *scheduler.Queue
 	policy   Policy // of which queue has the limits
 	number   uint64 // of the last job
+	serving  bool   // Run starts jobs
 	draining bool
 	stopping bool
 	active   map[digest.SHA256]*active
@@ -179,6 +180,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	e.decide(agent.Decision{Kind: agent.KindNode, Verdict: "started", Summary: "the node started"})
+	e.mu.Lock()
+	e.serving = true
+	e.mu.Unlock()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for swept := e.o.Now(); ; {

@@ -37,18 +37,22 @@ func (a *active) execute(placed func()) (agent.State, error) {
 		return "", err
 	}
 	placed()
+	return x.perform()
+}
+
+// perform has the driver execute what was started, and takes the job to the state after that.
+func (x *execution) perform() (agent.State, error) {
 	work, err := x.prepare()
 	if err != nil {
 		return x.finish(Outcome{}, err)
 	}
-	outcome, err := a.o.Driver.Run(a.ctx, work)
+	outcome, err := x.o.Driver.Run(x.ctx, work)
 	return x.finish(outcome, err)
 }
 
 // start makes the decision to start durable. False: the job does not go on.
 func (x *execution) start() (ok bool, err error) {
-	now := x.o.Now().UTC()
-	x.attempt = agent.Attempt{Name: x.o.Driver.Name(x.id, newInstance()), Started: now}
+	x.name()
 	err = x.insist(func() error {
 		ok = false
 		if err := x.jobs.lock(x.h); err != nil {
@@ -59,7 +63,7 @@ func (x *execution) start() (ok bool, err error) {
 			return err
 		}
 		x.attempt.Number = len(x.h.rec.Job.Attempts) + 1
-		starting := []move{{to: agent.Running, verdict: "started", summary: fmt.Sprintf("execution %d was started", x.attempt.Number)}}
+		starting := []move{x.starting()}
 		change := func(*record) {}
 		if x.h.rec.Job.State == agent.Verified {
 			var refused *move
@@ -75,11 +79,26 @@ func (x *execution) start() (ok bool, err error) {
 		ok = true
 		return x.Engine.pass(x.h, nil, func(r *record) {
 			change(r)
-			r.Job.Attempts = append(r.Job.Attempts, x.attempt)
-			r.Content, r.Sources, r.Resolved = join(r.Content, x.content.All()), x.content.Objects, x.content.Resolved
+			x.note(r)
 		}, starting...)
 	})
 	return ok && err == nil, err
+}
+
+// name gives the execution the name by which the driver finds it.
+func (x *execution) name() {
+	x.attempt = agent.Attempt{Name: x.o.Driver.Name(x.id, newInstance()), Started: x.o.Now().UTC()}
+}
+
+// starting is the step that says of its start.
+func (x *execution) starting() move {
+	return move{to: agent.Running, verdict: "started", summary: fmt.Sprintf("execution %d was started", x.attempt.Number)}
+}
+
+// note notes its start, and what it needs.
+func (x *execution) note(r *record) {
+	r.Job.Attempts = append(r.Job.Attempts, x.attempt)
+	r.Content, r.Sources, r.Resolved = join(r.Content, x.content.All()), x.content.Objects, x.content.Resolved
 }
 
 // join is a with what of b is not in it.
@@ -229,7 +248,7 @@ func (x *execution) describe(o Outcome, cause error) *ended {
 func (x *execution) ranToItsEnd(end *ended, o Outcome, printed [2]job.Printed) error {
 	fill(&end.attempt, o.Result)
 	end.outcome = job.Outcome{
-		Result: o.Result, Inputs: x.content.Resolved, Stdout: printed[0], Stderr: printed[1], Started: end.attempt.Started,
+		ID: x.id, Result: o.Result, Inputs: x.content.Resolved, Stdout: printed[0], Stderr: printed[1], Started: end.attempt.Started,
 		Finished: end.attempt.Finished, Versions: map[string]string{"arch": x.o.Version},
 	}
 	if x.proposal.Doc.Spec.Runtime == manifest.RuntimeWasm {

@@ -63,19 +63,13 @@ func (a *active) anchor(c *change, list []executed, summary string, change func(
 	if err != nil {
 		return err
 	}
-	now := a.o.Now().UTC()
-	next, from := a.h.next()
-	if err := a.advance(next, r.note, now, r.moves...); err != nil {
-		return err
+	note, draft := r.note, a.h.rec.copy()
+	note(draft)
+	if kept, err := a.archiving(draft, a.o.Now().UTC()); err == nil { // else archive says it, and tries again
+		r.note = func(rec *record) { note(rec); kept.note(rec) }
+		r.change, r.moves = with(r.change, kept.change.puts...), append(r.moves, kept.moves...)
 	}
-	kept, err := a.archiving(next, now)
-	if err != nil { // archive says it, and tries again
-		return a.write(a.h, r.change, next, from, now)
-	}
-	if err := a.advance(next, kept.note, now, kept.moves...); err != nil {
-		return err
-	}
-	return a.write(a.h, with(r.change, kept.change.puts...), next, from, now)
+	return a.Engine.pass(a.h, r.change, r.note, r.moves...)
 }
 
 // anchoring is a result that is to count.
@@ -184,7 +178,7 @@ func (a *active) archive() error {
 	})
 }
 
-// archiving is a result that is to be kept. rec says where it is in the ledger.
+// archiving is a result that is to be kept.
 func (a *active) archiving(rec *record, now time.Time) (*result, error) {
 	entry, keep, err := a.entry(rec, a.envelope, a.policy)
 	if err != nil {
@@ -233,9 +227,6 @@ func (e *Engine) entry(rec *record, envelope []byte, policy *manifest.Policy) (*
 		if !a.Run.IsZero() {
 			x.Runs = append(x.Runs, a.Run)
 		}
-	}
-	if rec.Entry != nil {
-		x.Ledger = *rec.Entry
 	}
 	return x, keep, nil
 }

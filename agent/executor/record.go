@@ -30,8 +30,6 @@ type record struct {
 	Executions []executed `json:"executions,omitempty"`
 	// Cancel is the wish to end it, once that is in the ledger; it is obeyed as soon as nothing of the job runs.
 	Cancel *cancellation `json:"cancel,omitempty"`
-	// Entry is where its result is in the ledger.
-	Entry *agent.Entry `json:"entry,omitempty"`
 	// Kept is until when its archive entry is kept. Zero: for ever, or there is none.
 	Kept time.Time `json:"kept,omitzero"`
 	// Gone says what was removed when its time was over.

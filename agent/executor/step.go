@@ -98,9 +98,6 @@ func (r *record) step(m move, kind agent.Kind, now time.Time, entry *agent.Entry
 	r.Job.State, r.Job.Since, r.Job.Summary = m.to, now, m.summary
 	r.Job.Reasons = m.reasons
 	r.Job.Steps = append(r.Job.Steps, agent.Passed{State: m.to, At: now, Entry: entry})
-	if m.to == agent.Anchored {
-		r.Entry = entry
-	}
 	r.find(agent.Finding{At: now, Kind: kind, Verdict: m.verdict, Summary: m.summary, Reasons: m.reasons, Entry: entry})
 }
 

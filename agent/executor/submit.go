@@ -45,12 +45,14 @@ func (e *Engine) Submit(ctx context.Context, envelope []byte, by string) (agent.
 	if err != nil {
 		return agent.Job{}, err
 	}
-	rec, err := e.propose(ctx, p, number, envelope, by)
+	rec, claimed, err := e.propose(ctx, p, number, envelope, by)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil || rec.Job.State != agent.Verified {
+	switch {
+	case claimed: // its place was taken
+	case err != nil || rec.Job.State != agent.Verified:
 		e.queue.Unreserve(owner)
-	} else {
+	default:
 		e.fresh.keep(p, envelope)
 		e.queue.Push(rec.waiting(), e.o.Now())
 		e.poke()
@@ -118,16 +120,16 @@ func (e *Engine) enter(ctx context.Context, id digest.SHA256) (leave func(), err
 	}
 }
 
-// propose judges a job and writes it.
-func (e *Engine) propose(ctx context.Context, p Proposal, number uint64, envelope []byte, by string) (*record, error) {
+// propose judges a job and writes it. Claimed: a place was taken for it at once, and if there is no error it has started.
+func (e *Engine) propose(ctx context.Context, p Proposal, number uint64, envelope []byte, by string) (_ *record, claimed bool, err error) {
 	p.At = e.o.Now().UTC()
 	v, err := e.o.Judge.Judge(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("judge job: %w", err)
+		return nil, false, fmt.Errorf("judge job: %w", err)
 	}
 	rec := newRecord(p, number, by)
 	if err := e.admit(rec, p, &v); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	h := e.jobs.hold(number)
 	defer e.jobs.drop(h)
@@ -141,13 +143,24 @@ func (e *Engine) propose(ctx context.Context, p Proposal, number uint64, envelop
 		{bucketForgotten, p.ID[:], nil}, // it is told of again
 	}}
 	proposed := move{to: agent.Proposed, verdict: "received", by: by, summary: fmt.Sprintf("job %s was handed in by %s", rec.Job.Name, by)}
-	if err := e.pass(h, c, nil, proposed, verdictMove(v)); err != nil {
+	moves, note := []move{proposed, verdictMove(v)}, func(*record) {}
+	var started *claim
+	if v.Accepted {
+		if started = e.claim(rec, p, envelope); started != nil {
+			moves, note = append(moves, placing, started.first.starting()), started.first.note
+		}
+	}
+	err = e.pass(h, c, note, moves...)
+	if started != nil {
+		started.begin(err == nil)
+	}
+	if err != nil {
 		if j, ok := e.o.Judge.(Forgiving); ok && v.Accepted {
 			j.TakeBack(p)
 		}
-		return nil, err
+		return nil, started != nil, err
 	}
-	return h.rec, nil
+	return h.rec, started != nil, nil
 }
 
 func newRecord(p Proposal, number uint64, by string) *record {

@@ -38,8 +38,7 @@ var errCancelled = errors.New("somebody who may ended it")
 func (e *Engine) schedule() {
 	for {
 		e.mu.Lock()
-		e.limits()
-		if e.draining || e.stopping || e.policy.Doc == nil {
+		if !e.starts() {
 			e.mu.Unlock()
 			return
 		}
@@ -55,25 +54,36 @@ func (e *Engine) schedule() {
 
 // begin works at a job, which holds its place already. e.mu is held.
 func (e *Engine) begin(j scheduler.Job) {
-	ctx, cancel := context.WithCancelCause(e.life)
-	a := &active{Engine: e, ctx: ctx, cancel: cancel, id: j.ID}
-	e.active[j.ID] = a
+	a := e.activate(j.ID)
 	e.running.Go(func() {
 		again, err := a.work()
-		if err != nil && !errors.Is(err, errClosed) && !errors.Is(err, ErrLeave) {
-			e.o.Log.ErrorContext(e.life, "job left as it is", "job", j.ID.String(), "error", err)
-		}
-		cancel(nil)
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.active, j.ID)
-		now := e.o.Now()
-		e.queue.Done(j.ID, scheduler.Usage{Gas: a.gas}, now)
-		if again {
-			e.queue.Push(j, now)
-		}
-		e.poke()
+		a.leave(j, again, err)
 	})
+}
+
+// activate notes that a job is worked at. e.mu is held.
+func (e *Engine) activate(id digest.SHA256) *active {
+	ctx, cancel := context.WithCancelCause(e.life)
+	a := &active{Engine: e, ctx: ctx, cancel: cancel, id: id}
+	e.active[id] = a
+	return a
+}
+
+// leave gives the place back. Again: the job waits once more.
+func (a *active) leave(j scheduler.Job, again bool, err error) {
+	if err != nil && !errors.Is(err, errClosed) && !errors.Is(err, ErrLeave) {
+		a.o.Log.ErrorContext(a.life, "job left as it is", "job", j.ID.String(), "error", err)
+	}
+	a.cancel(nil)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.active, j.ID)
+	now := a.o.Now()
+	a.queue.Done(j.ID, scheduler.Usage{Gas: a.gas}, now)
+	if again {
+		a.queue.Push(j, now)
+	}
+	a.poke()
 }
 
 // work takes a job on from where it is. Again: it waits once more.
@@ -232,14 +242,18 @@ func (a *active) run(lease *store.Lease) (again bool, err error) {
 	if err != nil {
 		return a.notFetched(err)
 	}
-	for {
-		next, err := a.execute(func() {
-			lease.Release() // its content has roots now
-		})
-		if err != nil || next != agent.Validating {
-			return next == agent.Verified && err == nil, err
-		}
+	next, err := a.execute(func() {
+		lease.Release() // its content has roots now
+	})
+	return a.repeat(next, err)
+}
+
+// repeat executes the job once more as long as another execution is needed.
+func (a *active) repeat(next agent.State, err error) (again bool, _ error) {
+	for err == nil && next == agent.Validating {
+		next, err = a.execute(func() {})
 	}
+	return next == agent.Verified && err == nil, err
 }
 
 // judgeContent asks a judge that looks at content, unless the verdict still stands and the policy demands no proof of content. False: it

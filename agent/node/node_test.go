@@ -80,11 +80,14 @@ func TestLife(t *testing.T) {
 
 	var kinds []string
 	for _, d := range w.decisions(t, n) {
+		for _, b := range d.Before {
+			kinds = append(kinds, b.Kind+" "+b.Verdict)
+		}
 		kinds = append(kinds, d.Kind+" "+d.Verdict)
 	}
 	want := []string{
 		"node started", "policy accepted",
-		"proposal received", "admission accepted", "placement here", "start attempt", "result anchored", "archive kept",
+		"proposal received", "admission accepted", "placement here", "start started", "result holds", "archive kept",
 		"proposal received", "admission refused",
 		"proposal received", "admission refused",
 	}
@@ -92,8 +95,12 @@ func TestLife(t *testing.T) {
 	if len(kinds) > 1 && kinds[0] == want[1] {
 		kinds[0], kinds[1] = kinds[1], kinds[0]
 	}
-	if diff := cmp.Diff(len(want), len(kinds)); diff != "" {
-		t.Errorf("decisions (-want +got):\n%s", cmp.Diff(want, kinds))
+	if diff := cmp.Diff(want, kinds); diff != "" {
+		t.Errorf("decisions (-want +got):\n%s", diff)
+	}
+	// What follows at once is one entry: both steps of the end name it.
+	if s := done.Steps; *s[0].Entry != *s[1].Entry || *s[len(s)-2].Entry != *s[len(s)-1].Entry {
+		t.Errorf("decisions that follow each other at once are in entries of their own: %+v", s)
 	}
 	proof, err := n.Ledger.Proof(t.Context(), done.Steps[len(done.Steps)-1].Entry.Index)
 	if err != nil {

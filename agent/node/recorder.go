@@ -28,25 +28,49 @@ func (r recorder) Record(ctx context.Context, d agent.Decision) (agent.Entry, er
 	return agent.Entry{Index: entry.Index, Sequence: entry.Sequence, ID: entry.ID}, nil
 }
 
-// RecordAll records decisions that follow each other, which wait for the disk together. After an error it is unknown which of them are in
-// the log.
+// RecordAll records decisions that follow each other, which wait for the disk together; those about the same document share an entry. After
+// an error it is unknown which of them are in the log.
 func (r recorder) RecordAll(ctx context.Context, list []agent.Decision) ([]agent.Entry, error) {
-	items := make([]sequencer.Item, len(list))
+	var items []sequencer.Item
+	at := make([]int, len(list)) // of items
 	for i, d := range list {
-		var err error
-		if items[i].Decision, items[i].Subjects, err = statementOf(d); err != nil {
+		statement, subjects, err := statementOf(d)
+		if err != nil {
 			return nil, err
 		}
+		if i > 0 && follows(list[i-1], d) && join(items[len(items)-1].Decision, &statement, r.to.Node()) {
+			items[len(items)-1].Decision = statement
+		} else {
+			items = append(items, sequencer.Item{Decision: statement, Subjects: subjects})
+		}
+		at[i] = len(items) - 1
 	}
 	entries, err := r.to.RecordAll(ctx, items)
 	if err != nil {
 		return nil, fmt.Errorf("record decisions: %w", err)
 	}
-	out := make([]agent.Entry, len(entries))
-	for i, e := range entries {
+	out := make([]agent.Entry, len(list))
+	for i := range list {
+		e := entries[at[i]]
 		out[i] = agent.Entry{Index: e.Index, Sequence: e.Sequence, ID: e.ID}
 	}
 	return out, nil
+}
+
+// follows reports whether what is said of a holds for b, but for its words.
+func follows(a, b agent.Decision) bool {
+	return a.Subject == b.Subject && !a.Subject.IsZero() && a.Name == b.Name && a.Policy == b.Policy && a.At.Equal(b.At)
+}
+
+// join puts an earlier decision, and those before it, into a later one. False: they must be entries of their own.
+func join(earlier attest.Decision, later *attest.Decision, node string) bool {
+	if len(earlier.Reasons) > 0 || len(earlier.Before) == attest.MaxBefore || len(earlier.Evidence) > attest.MaxBeforeEvidence {
+		return false
+	}
+	later.Before = append(earlier.Before, attest.EarlierDecision{
+		Kind: earlier.Kind, Verdict: earlier.Verdict, By: cmp.Or(earlier.By, node), Summary: earlier.Summary, Evidence: earlier.Evidence,
+	})
+	return true
 }
 
 // statementOf returns a decision as the ledger keeps it. What is private becomes a commitment, and is forgotten with its salt: a

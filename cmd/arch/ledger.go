@@ -140,6 +140,11 @@ func newLedgerEntry(index int64, r *attest.Record) ledgerEntry {
 }
 
 func (e ledgerEntry) text(s *screen) {
+	for _, b := range e.Before {
+		fmt.Fprintf(s, "%6d  %s  %-12s ", e.Sequence, e.At, printableLine(b.Kind))
+		s.paint("32", fmt.Sprintf("%-11s", b.Verdict))
+		fmt.Fprintf(s, " %s\n", printableLine(b.Summary))
+	}
 	color := "32"
 	switch e.Verdict {
 	case "refused", "failed", "discarded", "quarantined":

@@ -57,7 +57,7 @@ EXIT STATUS: 0 shown, and nothing is wrong with the ledger; 1 error; 2 usage; 3 
 				return err // what cannot be believed is not shown
 			}
 			shown := slices.DeleteFunc(entries, func(e ledgerEntry) bool {
-				return id != "" && !e.about(id) || len(kinds) > 0 && !slices.Contains(kinds, e.Kind)
+				return id != "" && !e.about(id) || len(kinds) > 0 && !slices.ContainsFunc(e.Kinds(), func(k string) bool { return slices.Contains(kinds, k) })
 			})
 			if last > 0 && len(shown) > last {
 				shown = shown[len(shown)-last:]

@@ -15,6 +15,7 @@ const RunnerID = "https://arch.network/runners/arch/v1"
 
 // Outcome is everything that the statements of one execution hold beside the document.
 type Outcome struct {
+	ID       digest.SHA256 // of the document, where it is known; zero: it is computed
 	Result   runner.Result
 	Inputs   []attest.ResourceDescriptor // everything that went in
 	Outputs  []attest.JobOutput          // what was collected, if the job ended with 0
@@ -57,9 +58,12 @@ func Statements(doc *manifest.Job, o Outcome) (result, run *attest.Statement, er
 
 // account is the run's predicate.
 func (o Outcome) account(doc *manifest.Job) (attest.JobRun, error) {
-	id, err := manifest.ID(doc)
-	if err != nil {
-		return attest.JobRun{}, err
+	id := o.ID
+	if id.IsZero() {
+		var err error
+		if id, err = manifest.ID(doc); err != nil {
+			return attest.JobRun{}, err
+		}
 	}
 	r := o.Result
 	run := attest.JobRun{

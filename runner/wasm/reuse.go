@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"arch.network/attest/digest"
@@ -43,7 +44,8 @@ type waiter struct {
 }
 
 // patience is how long a run waits for one of the workers that are at work for its owner, before another is made. Making one takes
-// some 20 ms of processor time, and what is made is in the way of those that are at work.
+// some 20 ms of processor time, and what is made is in the way of those that are at work: so no more are made at a time than there are
+// processors.
 const patience = time.Second
 
 const (
@@ -74,14 +76,15 @@ func (r *Runner) runReused(ctx context.Context, spec runner.Spec, h *handover) (
 	if w != nil {
 		return r.runKept(ctx, spec, w, h)
 	}
+	made := sync.OnceFunc(func() { r.made(key) })
+	defer made()
 	if module == nil {
 		if module, err = readModule(spec); err != nil {
 			return runner.Result{}, err
 		}
 	}
-	r.busy(key, 1)
 	w, refused, err := r.prepareKept(ctx, spec, module, key)
-	r.busy(key, -1)
+	made()
 	switch {
 	case err != nil:
 		return runner.Result{}, err
@@ -147,17 +150,54 @@ func (r *Runner) runKept(ctx context.Context, spec runner.Spec, w *keptWorker, h
 	return r.conclude(ctx, s, c, res, nil)
 }
 
-// takeKept returns a worker that is ready for the next job; nil if there is none, and none became free in time.
+// takeKept returns a worker that is ready for the next job; nil if there is none, and none became free in time: then one is to be made,
+// and made is called when it is, or cannot be.
 func (r *Runner) takeKept(ctx context.Context, key keptKey) *keptWorker {
 	for {
 		w, wait := r.takeIdle(key)
 		if wait != nil {
 			w = r.await(ctx, wait)
 		}
-		if w == nil || w.settle() {
+		switch {
+		case w == nil && (wait == nil || r.mayMake(ctx, key)):
+			return nil
+		case w == nil: // as many as may be are being made
+		case w.settle():
 			return w
+		default:
+			w.end() // it died while it waited
 		}
-		w.end() // it died while it waited
+	}
+}
+
+// mayMake counts one more that is being made, unless as many are as there are processors. Whoever was cancelled makes none, and learns why when
+// it tries.
+func (r *Runner) mayMake(ctx context.Context, key keptKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.making[key] >= runtime.NumCPU() && ctx.Err() == nil {
+		return false
+	}
+	r.make(key, 1)
+	return true
+}
+
+// made says that one that was counted is not being made any more.
+func (r *Runner) made(key keptKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.make(key, -1)
+}
+
+// make counts those that are being made. r.mu is held.
+func (r *Runner) make(key keptKey, n int) {
+	add(r.making, key, n)
+	add(r.working, key, n)
+}
+
+func add(counts map[keptKey]int, key keptKey, n int) {
+	if counts[key] += n; counts[key] == 0 {
+		delete(counts, key)
 	}
 }
 
@@ -182,17 +222,15 @@ func (r *Runner) await(ctx context.Context, wait *waiter) *keptWorker {
 	}
 }
 
-// busy counts the workers that are at work, or being made, for a key.
+// busy counts the workers that are at work for a key.
 func (r *Runner) busy(key keptKey, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.working[key] += n; r.working[key] == 0 {
-		delete(r.working, key)
-	}
+	add(r.working, key, n)
 }
 
 // takeIdle returns the idle worker that was used last. If there is none, but as many are at work as there are processors, it returns a place
-// in the queue for them.
+// in the queue for them; else it counts one that is being made.
 func (r *Runner) takeIdle(key keptKey) (*keptWorker, *waiter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,6 +241,7 @@ func (r *Runner) takeIdle(key keptKey) (*keptWorker, *waiter) {
 		}
 	}
 	if r.shut || r.working[key] < runtime.NumCPU() {
+		r.make(key, 1)
 		return nil, nil
 	}
 	wait := &waiter{key, make(chan *keptWorker, 1)}

@@ -41,6 +41,7 @@ type Runner struct {
 	warm    map[warmKey][]*readyWorker
 	kept    []*keptWorker   // idle, the one that was used last at the end
 	working map[keptKey]int // at work, or being made
+	making  map[keptKey]int // of those, being made
 	waiting []*waiter       // for one of those, who came first at the beginning
 	shut    bool
 }
@@ -57,7 +58,7 @@ func New(o Options) (*Runner, error) {
 			return nil, err
 		}
 	}
-	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}, working: map[keptKey]int{}}
+	r := &Runner{options: o, worker: worker, warm: map[warmKey][]*readyWorker{}, working: map[keptKey]int{}, making: map[keptKey]int{}}
 	if o.Cache != "" {
 		var err error
 		if r.cache, err = openCache(o.Cache, o.CacheSize); err != nil {

@@ -106,7 +106,10 @@ func describe(index int64, entry []byte) entryView {
 			v.Signers = append(v.Signers, s.KeyID)
 		}
 	}
-	type decision struct{ Kind, Verdict, Summary, Name string }
+	type decision struct {
+		Kind, Verdict, Summary, Name string
+		Before                       []struct{ Kind string }
+	}
 	var statement struct {
 		decision
 		Predicate decision
@@ -120,6 +123,9 @@ func describe(index int64, entry []byte) entryView {
 		said = statement.Predicate
 	}
 	v.Kind, v.Verdict, v.Summary, v.Name = said.Kind, said.Verdict, said.Summary, said.Name
+	for i := range said.Before { // decisions that led to it share its entry
+		v.Kind = said.Before[len(said.Before)-1-i].Kind + ", " + v.Kind
+	}
 	if v.Name == "" {
 		var subjects []struct{ Name string }
 		if json.Unmarshal(statement.Subject, &subjects) == nil && len(subjects) > 0 {

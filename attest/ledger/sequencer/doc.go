@@ -10,7 +10,7 @@
 //     acknowledged, because the process was killed or a write failed, is either in the log whole, or not at all; then no later one is either.
 //   - A checkpoint is signed only after the state it shows was put on record, in a file that does not lie with the log, and only if it
 //     continues what is on record. A log that was restored from an old copy, lost entries or was forked is refused, when it is opened and
-//     when it would be signed. What was acknowledged after the last checkpoint, in about a tenth of a second, is not on that record.
+//     when it would be signed. What was acknowledged after the last checkpoint, in about a tenth of a second, or three where the disk is slow, is not on that record.
 //   - One process at a time writes.
 //
 // A Recorder keeps the decisions of a node in such a log: it gives them their sequence, names the one before, and signs. After a crash it

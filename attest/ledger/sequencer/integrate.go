@@ -10,9 +10,18 @@ import (
 	"github.com/transparency-dev/tessera"
 )
 
-// integrateAfter is how long an entry waits in the journal for others before all of them are put into the tiles: less than a checkpoint takes,
-// and long enough that the tiles, of which each round writes several files, cost little.
-const integrateAfter = 50 * time.Millisecond
+// How long an entry waits in the journal for others before all of them are put into the tiles, of which each round writes several files: eight times as
+// long as the last round took, so that the tiles take a small part of the disk's and the processors' time however slow those are.
+const (
+	integrateAfter  = 50 * time.Millisecond // at least: less than a checkpoint takes
+	integrateAtMost = 200 * time.Millisecond
+	lingerPerRound  = 8
+)
+
+// pause is how long to wait after a round that took so long.
+func pause(round time.Duration) time.Duration {
+	return min(max(lingerPerRound*round, integrateAfter), integrateAtMost)
+}
 
 // tiles is what of the journal is on its way into the tiles.
 type tiles struct {
@@ -129,11 +138,14 @@ func (l *Log) tile(stop <-chan struct{}) {
 	restAfter := orElse(l.opts.RestAfter, DefaultRestAfter)
 	idle := time.NewTimer(restAfter)
 	defer idle.Stop()
+	var took time.Duration // of the last round
 	for {
 		select {
 		case <-l.tiles.wake:
-			l.linger(stop)
+			l.linger(stop, pause(took))
+			began := time.Now()
 			l.round()
+			took = time.Since(began)
 			idle.Reset(restAfter)
 		case <-idle.C:
 			if l.rest() {
@@ -148,8 +160,8 @@ func (l *Log) tile(stop <-chan struct{}) {
 }
 
 // linger waits for more, unless somebody waits for what there is.
-func (l *Log) linger(stop <-chan struct{}) {
-	timer := time.NewTimer(integrateAfter)
+func (l *Log) linger(stop <-chan struct{}, most time.Duration) {
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	for {
 		if any, now := l.tiles.due(); !any || now {

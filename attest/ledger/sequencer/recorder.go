@@ -117,6 +117,9 @@ func (r *Recorder) Next() int64 {
 	return r.next
 }
 
+// Node returns the name of the node's key, as its decisions have it.
+func (r *Recorder) Node() string { return r.node }
+
 // Log returns the log.
 func (r *Recorder) Log() *Log { return r.log }
 
