@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -97,7 +98,8 @@ type Status struct {
 	Node     string        `json:"node"`    // its identity
 	Version  string        `json:"version"` // of the program
 	Started  time.Time     `json:"started"`
-	Draining bool          `json:"draining"`
+	Draining bool          `json:"draining"`        // nothing new is started
+	Drain    *Drain        `json:"drain,omitempty"` // who wanted that; nil: nobody, it does not drain or is about to end
 	Policy   PolicyStatus  `json:"policy"`
 	Ledger   LedgerStatus  `json:"ledger"`
 	Jobs     map[State]int `json:"jobs"`  // how many are in each state
@@ -105,7 +107,16 @@ type Status struct {
 
 	Capacity  Resources `json:"capacity"`  // what jobs may use together
 	Committed Resources `json:"committed"` // what active jobs were promised
-	Problems  []Problem `json:"problems,omitempty"`
+	// Facts are the measured ones that placement constraints are compared with: see package agent/inventory.
+	Facts    map[string]json.RawMessage `json:"facts,omitempty"`
+	Problems []Problem                  `json:"problems,omitempty"`
+}
+
+// Drain is why a node starts nothing new. It lasts until somebody has the node resume, also when the process ends in between.
+type Drain struct {
+	By     string    `json:"by"` // as Act.By
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
 }
 
 // PolicyStatus tells of the policy in force.

@@ -24,7 +24,7 @@ func (e *Engine) Act(_ context.Context, act agent.Act) error {
 	return fmt.Errorf("act: there is no act %q", act.Verb)
 }
 
-// setDraining is recorded first. It does not outlive the process.
+// setDraining is recorded first, and outlives the process: who drains a node may be about to start its machine again.
 func (e *Engine) setDraining(act agent.Act) error {
 	d := agent.Decision{
 		Kind: agent.KindNode, Verdict: string(act.Verb), At: e.o.Now().UTC(), By: act.By, Policy: e.o.Judge.Policy().ID,
@@ -33,8 +33,15 @@ func (e *Engine) setDraining(act agent.Act) error {
 	if _, err := e.record([]agent.Decision{d}); err != nil {
 		return err
 	}
+	var drained *agent.Drain
+	if act.Verb == agent.VerbDrain {
+		drained = &agent.Drain{By: act.By, Reason: act.Reason, At: d.At}
+	}
+	if err := e.db.setDrained(drained); err != nil {
+		return err
+	}
 	e.mu.Lock()
-	e.draining = act.Verb == agent.VerbDrain
+	e.drained = drained
 	e.mu.Unlock()
 	e.poke()
 	return nil

@@ -520,6 +520,35 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestDrainLasts drains a node, which starts nothing after it was started again, either, until it is told to.
+func TestDrainLasts(t *testing.T) {
+	n := newNode(t, setup{driver: direct(exits)})
+	if err := n.Act(t.Context(), agent.Act{Verb: agent.VerbDrain, By: "uid:7", Reason: "the kernel is replaced"}); err != nil {
+		t.Fatal(err)
+	}
+	j := n.submit(n.example("c-hello-wasm", nonce(1)))
+	n.stop()
+	n = newNode(t, setup{dir: n.dir, driver: direct(exits)})
+	status, err := n.Status(t.Context())
+	if err != nil || !status.Draining || status.Drain == nil || status.Drain.By != "uid:7" || status.Drain.Reason != "the kernel is replaced" || status.Drain.At.IsZero() {
+		t.Errorf("after a restart: %+v, %v", status.Drain, err)
+	}
+	if j, err := n.Job(t.Context(), j.ID.Hex()); err != nil || j.State != agent.Verified || j.Position != 1 {
+		t.Errorf("the job is %s, at place %d: %v", j.State, j.Position, err)
+	}
+	if err := n.Act(t.Context(), agent.Act{Verb: agent.VerbResume, By: "uid:7", Reason: "it was replaced"}); err != nil {
+		t.Fatal(err)
+	}
+	if j := n.await(j.ID); j.State != agent.Archived {
+		t.Errorf("it ended as %s", j.State)
+	}
+	n.stop()
+	n = newNode(t, setup{dir: n.dir, driver: direct(exits)})
+	if status, err := n.Status(t.Context()); err != nil || status.Draining || status.Drain != nil {
+		t.Errorf("it drains again: %+v, %v", status.Drain, err)
+	}
+}
+
 // TestFind finds jobs by id, prefix and name.
 func TestFind(t *testing.T) {
 	n := newNode(t, setup{driver: direct(exits), idle: true})

@@ -70,7 +70,7 @@ func (e *Engine) take(c *claim) bool {
 // starts reports whether jobs are started. e.mu is held.
 func (e *Engine) starts() bool {
 	e.limits()
-	return e.serving && !e.draining && !e.stopping && e.policy.Doc != nil
+	return e.serving && e.drained == nil && !e.stopping && e.policy.Doc != nil
 }
 
 // begin executes the job if its start is on disk, and gives the place back.

@@ -19,7 +19,7 @@ import (
 
 // The buckets of the state file. A job's key is its number in eight bytes, big endian, counted from 1 in the order of submission.
 var (
-	bucketMeta       = []byte("meta")       // format, counts, event
+	bucketMeta       = []byte("meta")       // format, counts, event, drain
 	bucketJobs       = []byte("jobs")       // number → record
 	bucketEnvelopes  = []byte("envelopes")  // number → DSSE envelope, as it was handed in
 	bucketIDs        = []byte("ids")        // document id → number
@@ -40,6 +40,7 @@ var (
 	keyFormat = []byte("format")
 	keyCounts = []byte("counts")
 	keyEvent  = []byte("event")
+	keyDrain  = []byte("drain")
 	keyCommit = []byte("commit") // counts the committer's transactions
 )
 
@@ -400,6 +401,31 @@ func (d *database) commit(c *change) error {
 			return errClosed
 		}
 	}
+}
+
+// setDrained writes why nothing new is started; nil: something is.
+func (d *database) setDrained(why *agent.Drain) error {
+	var data []byte
+	if why != nil {
+		var err error
+		if data, err = json.Marshal(why); err != nil {
+			return err
+		}
+	}
+	return d.commit(&change{puts: []put{{bucketMeta, keyDrain, data}}})
+}
+
+// drained returns what setDrained wrote last.
+func (d *database) drained() (*agent.Drain, error) {
+	data, err := d.get(bucketMeta, keyDrain)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	why := new(agent.Drain)
+	if err := json.Unmarshal(data, why); err != nil {
+		return nil, fmt.Errorf("why it drains: %w", err)
+	}
+	return why, nil
 }
 
 // close ends the committer when everything queued is written, and closes the file.

@@ -3,6 +3,7 @@ package executor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,6 +48,8 @@ type Options struct {
 	Drain  time.Duration // how long Run waits for executions when it is told to end; zero: 90 s
 	// Ledger tells of the ledger, for Status. Nil: nothing is told.
 	Ledger func() agent.LedgerStatus
+	// Facts are told of in Status. Nil: there are none.
+	Facts func() map[string]json.RawMessage
 	// Directive does what a signed Directive says. Nil: directives are refused.
 	Directive func(ctx context.Context, envelope []byte, by string) error
 	// Wait pauses before something that failed is tried again. Nil: really.
@@ -114,10 +117,10 @@ type Engine struct {
 
 	mu       sync.Mutex // guards the rest
 	queue    *scheduler.Queue
-	policy   Policy // of which queue has the limits
-	number   uint64 // of the last job
-	serving  bool   // Run starts jobs
-	draining bool
+	policy   Policy       // of which queue has the limits
+	number   uint64       // of the last job
+	serving  bool         // Run starts jobs
+	drained  *agent.Drain // nil: jobs are started
 	stopping bool
 	active   map[digest.SHA256]*active
 	counts   map[agent.State]int

@@ -283,11 +283,14 @@ func (e *Engine) Status(context.Context) (agent.Status, error) {
 	e.limits()
 	_, used := e.queue.Running()
 	s := agent.Status{
-		Node: e.o.Signer.Public().String(), Version: e.o.Version, Started: e.started.UTC(), Draining: e.draining || e.stopping,
+		Node: e.o.Signer.Public().String(), Version: e.o.Version, Started: e.started.UTC(), Draining: e.drained != nil || e.stopping, Drain: e.drained,
 		Policy: policy.Status, Jobs: cloneCounts(e.counts), Slots: e.o.Slots, Capacity: e.queue.Limits().Node, Committed: used,
 	}
 	if e.o.Ledger != nil {
 		s.Ledger = e.o.Ledger()
+	}
+	if e.o.Facts != nil {
+		s.Facts = e.o.Facts()
 	}
 	if e.problem != nil {
 		s.Problems = append(s.Problems, *e.problem)

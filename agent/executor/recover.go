@@ -16,6 +16,9 @@ func (e *Engine) recover() error {
 		return fmt.Errorf("read state: %w", err)
 	}
 	e.number = number
+	if e.drained, err = e.db.drained(); err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
 	numbers, err := e.db.opened()
 	if err != nil {
 		return fmt.Errorf("read state: %w", err)

@@ -178,7 +178,7 @@ func (n *Node) openEngine(context.Context) error {
 	}
 	n.Engine, err = executor.Open(executor.Options{
 		Dir: n.in("executor"), Store: n.Store, Recorder: recorder{n.Ledger}, Judge: n.judge, Source: fetcher{n.gatherer, n.o}, Driver: driver, Signer: n.o.Signer,
-		Now: n.o.Now, Log: n.o.Log, Version: n.o.Version, Slots: n.o.Slots, Capacity: n.o.Capacity, Drain: n.o.Drain, Ledger: n.ledgerStatus,
+		Now: n.o.Now, Log: n.o.Log, Version: n.o.Version, Slots: n.o.Slots, Capacity: n.o.Capacity, Drain: n.o.Drain, Ledger: n.ledgerStatus, Facts: n.o.Facts,
 		Directive: n.direct,
 	})
 	if err == nil {

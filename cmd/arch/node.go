@@ -18,9 +18,10 @@ func newNodeCommand(a *app) *cobra.Command {
 	}
 	c.AddCommand(newNodeStatusCommand(a), newNodeTopCommand(a),
 		newNodeActCommand(a, agent.VerbDrain, "", &cobra.Command{
-			Use:     "drain",
-			Short:   "Start nothing new",
-			Long:    "Drain lets running jobs end and starts no others; jobs are still taken, and wait. --reason is needed: it is written into the node's ledger." + remoteExit,
+			Use:   "drain",
+			Short: "Start nothing new",
+			Long: "Drain lets running jobs end and starts no others; jobs are still taken, and wait, until somebody has the node resume: it drains also after " +
+				"it was started again. --reason is needed: it is written into the node's ledger." + remoteExit,
 			Example: "  arch node drain --reason 'the kernel is replaced'",
 		}),
 		newNodeActCommand(a, agent.VerbResume, "no reason was given", &cobra.Command{
@@ -95,6 +96,9 @@ func writeStatus(s *screen, st agent.Status, now time.Time) {
 		s.paint("32", "running")
 	}
 	fmt.Fprintf(s, " since %s, version %s\n", ago(st.Started, now), printableLine(st.Version))
+	if d := st.Drain; d != nil {
+		fmt.Fprintf(s, "  drained  %s by %s: %s\n", ago(d.At, now), printableLine(d.By), printableLine(d.Reason))
+	}
 	switch {
 	case st.Policy.ID.IsZero() && st.Policy.Name == "":
 		fmt.Fprintf(s, "  policy   none is in force, and nothing new runs\n")
