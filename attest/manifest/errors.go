@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -20,26 +21,34 @@ type SyntaxError struct {
 }
 
 func (e *SyntaxError) Error() string {
-	var b strings.Builder
-	switch {
-	case e.File != "":
-		b.WriteString(e.File + ":")
-	case e.Line > 0:
-		b.WriteString("line ")
-	}
-	if e.Line > 0 {
-		fmt.Fprintf(&b, "%d:", e.Line)
-		if e.Column > 0 {
-			fmt.Fprintf(&b, "%d:", e.Column)
-		}
-	}
-	if b.Len() > 0 {
-		b.WriteByte(' ')
+	where := e.place()
+	if where != "" {
+		where += ": "
 	}
 	if e.Path != "" {
-		b.WriteString(e.Path + ": ")
+		where += e.Path + ": "
 	}
-	return b.String() + e.Msg
+	return where + e.Msg
+}
+
+// place is where in the document it is, such as "build.yaml:3:7" or "line 3:7"; empty if that is not known.
+func (e *SyntaxError) place() string {
+	at := ""
+	if e.Line > 0 {
+		at = strconv.Itoa(e.Line)
+		if e.Column > 0 {
+			at += ":" + strconv.Itoa(e.Column)
+		}
+	}
+	switch {
+	case e.File == "" && at == "":
+		return ""
+	case e.File == "":
+		return "line " + at
+	case at == "":
+		return e.File
+	}
+	return e.File + ":" + at
 }
 
 // Hint tells the way out, or "" if none is known.
@@ -62,12 +71,22 @@ func (l ErrorList) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Hint joins the different hints of the list, one a line.
+// Hint is the different hints of the list, one a line, each after the places that it is about, unless it is about all of them.
 func (l ErrorList) Hint() string {
 	var hints []string
+	places := map[string][]string{}
 	for _, e := range l {
-		if e.Cure != "" && !slices.Contains(hints, e.Cure) {
+		if e.Cure == "" {
+			continue
+		}
+		if places[e.Cure] == nil {
 			hints = append(hints, e.Cure)
+		}
+		places[e.Cure] = append(places[e.Cure], cmp.Or(e.place(), e.Path))
+	}
+	for i, hint := range hints {
+		if at := places[hint]; len(at) < len(l) {
+			hints[i] = strings.Join(at, ", ") + ": " + hint
 		}
 	}
 	return strings.Join(hints, "\n")

@@ -176,7 +176,7 @@ func samePlace(t *testing.T, args ...string) runner.Spec {
 func TestRefusedUserNamespaceIsAnErrorWithTheCure(t *testing.T) {
 	needRoot(t)
 	a := onRefusingHost(t, samePlace(t, "exit", "0"), true)
-	if !a.Setup || !strings.Contains(a.Error, "create user namespace: no space left on device") {
+	if !a.Setup || !strings.Contains(a.Error, "create user namespace: the host allows no more of them (ENOSPC: sysctl user.max_user_namespaces") {
 		t.Errorf("got error %q", a.Error)
 	}
 	if want := "let the host's operator run: sysctl -w user.max_user_namespaces=15000"; a.Hint != want {
@@ -191,7 +191,7 @@ func TestRefusedUserNamespaceAsRootKeepsTheOthers(t *testing.T) {
 		t.Fatalf("got %+v", a)
 	}
 	missing := strings.Join(a.Result.Confinement.Missing, "; ")
-	if missing != "user-namespace: create user namespace: no space left on device" {
+	if missing != "user-namespace: create user namespace: the host allows no more of them (ENOSPC: sysctl user.max_user_namespaces, or another of user.max_*_namespaces)" {
 		t.Errorf("missing: %q", missing)
 	}
 }

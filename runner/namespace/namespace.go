@@ -149,15 +149,32 @@ type hostError struct {
 	maskedProc bool // because the caller's /proc is partly covered
 }
 
-func (e *hostError) Error() string { return e.act + ": " + e.err.Error() }
+func (e *hostError) Error() string { return e.act + ": " + e.cause().Error() }
 func (e *hostError) Unwrap() error { return e.err }
+
+// cause is what the kernel answered, without the misleading name that Linux has for a limit on namespaces.
+func (e *hostError) cause() error {
+	if errors.Is(e.err, syscall.ENOSPC) {
+		return &fullError{e.err}
+	}
+	return e.err
+}
+
+// fullError is ENOSPC of clone(2), which has nothing to do with space: see namespaces(7).
+type fullError struct{ err error }
+
+func (e *fullError) Error() string {
+	return "the host allows no more of them (ENOSPC: sysctl user.max_user_namespaces, or another of user.max_*_namespaces)"
+}
+
+func (e *fullError) Unwrap() error { return e.err }
 
 // explain adds the cure.
 func (e *hostError) explain() *runner.SetupError {
 	if e.maskedProc {
 		return &runner.SetupError{Act: e.act, Err: e.err, Cure: cureMaskedProc}
 	}
-	return &runner.SetupError{Act: e.act, Err: e.err, Cure: cure("/", e.err)}
+	return &runner.SetupError{Act: e.act, Err: e.cause(), Cure: cure("/", e.err)}
 }
 
 // flags returns the namespaces of the mode, for clone(2).
