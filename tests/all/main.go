@@ -34,6 +34,8 @@ var peers = map[string]string{
 	"/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a": "libclang-rt-14-dev-wasm32",
 	// A browser that looks at the dashboard.
 	"chromium": "chromium",
+	// What runs yaml-language-server, which tests/editor fetches.
+	"node": "nodejs", "npm": "npm",
 	// A program that needs nothing: for images and closures.
 	"/bin/busybox": "busybox-static", "/bin/bash-static": "bash-static",
 	// A newer Debian in a directory, with newer programs.
