@@ -9,6 +9,7 @@ package unit
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -69,7 +70,10 @@ type Settings struct {
 	Listen    []string // addresses, HOST:PORT; none: only the socket
 	Read      bool     // everybody who can connect may read
 	Hosts     []string // names by which the node is called
-	MemoryMax string   // of the agent itself, without the jobs; empty: 1G
+	// LedgerPolicy says how others verify the node's ledger (C2SP tlog-policy): the witnesses that it names are asked to cosign it. WitnessFor
+	// names the ledgers of others that the node cosigns. Empty: none.
+	LedgerPolicy, WitnessFor string
+	MemoryMax                string // of the agent itself, without the jobs; empty: 1G
 }
 
 func (s Settings) filled() Settings {
@@ -94,7 +98,17 @@ func (s Settings) Validate() error {
 			return fmt.Errorf("settings: %s: %q is no clean absolute path", p.name, p.value)
 		}
 	}
-	for _, v := range append(append([]string{s.Bin, s.User, s.Policy, s.TrustRoot, s.Key, s.MemoryMax}, s.Listen...), s.Hosts...) {
+	optional := []string{}
+	for _, p := range []struct{ name, value string }{{"ledger policy", s.LedgerPolicy}, {"witness for", s.WitnessFor}} {
+		if p.value == "" {
+			continue
+		}
+		if !path.IsAbs(p.value) || path.Clean(p.value) != p.value {
+			return fmt.Errorf("settings: %s: %q is no clean absolute path", p.name, p.value)
+		}
+		optional = append(optional, p.value)
+	}
+	for _, v := range slices.Concat([]string{s.Bin, s.User, s.Policy, s.TrustRoot, s.Key, s.MemoryMax}, s.Listen, s.Hosts, optional) {
 		for _, r := range v {
 			if r <= ' ' || r == 0x7f || strings.ContainsRune(`"'\%$;`, r) {
 				return fmt.Errorf("settings: %q holds %q, which unit files read differently", v, r)
@@ -124,6 +138,12 @@ func Agent(s Settings) Unit {
 	}
 	if s.Read {
 		args = append(args, "--read")
+	}
+	if s.LedgerPolicy != "" {
+		args = append(args, "--ledger-policy", s.LedgerPolicy)
+	}
+	if s.WitnessFor != "" {
+		args = append(args, "--witness-for", s.WitnessFor)
 	}
 	return Unit{
 		Name: "arch-node-agent.service",

@@ -128,14 +128,15 @@ func meaning(text string) []string {
 
 func TestValidate(t *testing.T) {
 	for name, s := range map[string]unit.Settings{
-		"a space":        {Policy: "/etc/my policy"},
-		"a line":         {User: "x\nExecStartPre=/bin/sh"},
-		"a specifier":    {Key: "/etc/%h"},
-		"a variable":     {Listen: []string{"$HOST:1"}},
-		"a flag":         {Hosts: []string{"--read"}},
-		"a dot dot":      {TrustRoot: "/etc/../tmp/trust"},
-		"a relative one": {Bin: "bin"},
-		"nothing":        {Listen: []string{""}},
+		"a space":         {Policy: "/etc/my policy"},
+		"a line":          {User: "x\nExecStartPre=/bin/sh"},
+		"a specifier":     {Key: "/etc/%h"},
+		"a variable":      {Listen: []string{"$HOST:1"}},
+		"a flag":          {Hosts: []string{"--read"}},
+		"a dot dot":       {TrustRoot: "/etc/../tmp/trust"},
+		"a relative one":  {Bin: "bin"},
+		"a relative file": {WitnessFor: "others"},
+		"nothing":         {Listen: []string{""}},
 	} {
 		if err := s.Validate(); err == nil {
 			t.Errorf("%s is accepted", name)

@@ -33,6 +33,8 @@
             arch-node-configuration-listen
             arch-node-configuration-read?
             arch-node-configuration-hosts
+            arch-node-configuration-ledger-policy-file
+            arch-node-configuration-witness-for-file
             arch-node-agent-arguments
             arch-runnerd-arguments
             arch-node-service-type))
@@ -52,6 +54,9 @@
 
 (define (file? value)
   (or (file-like? value) (file-name? value)))
+
+(define (file-or-none? value)
+  (or (not value) (file? value)))
 
 (define (word? value)
   "Return true for text that no program takes for a flag or for several words."
@@ -90,7 +95,14 @@ alone can read it, below @file{/run}.  It is no file-like object: everybody can 
    "Whether everybody may read who can connect.")
   (hosts
    (list-of-words '())
-   "Names by which the node is called over HTTP, beside its addresses."))
+   "Names by which the node is called over HTTP, beside its addresses.")
+  (ledger-policy-file
+   (file-or-none #f)
+   "How others verify the node's ledger (C2SP tlog-policy): the witnesses that it names are asked to cosign it.  @code{#f}:
+nobody is asked.")
+  (witness-for-file
+   (file-or-none #f)
+   "The ledgers of others that this node cosigns (C2SP tlog-policy).  @code{#f}: none."))
 
 
 ;;;
@@ -108,7 +120,7 @@ alone can read it, below @file{/run}.  It is no file-like object: everybody can 
 (define (arch-node-agent-arguments config)
   "Return the arguments of arch-node-agent: a list of texts and file-like objects."
   (match-record config <arch-node-configuration>
-                (policy-file trust-file listen read? hosts)
+                (policy-file trust-file listen read? hosts ledger-policy-file witness-for-file)
     `("--policy" ,policy-file
       "--trust" ,trust-file
       "--key" "credential:key"
@@ -116,7 +128,9 @@ alone can read it, below @file{/run}.  It is no file-like object: everybody can 
       "--driver" "broker"
       ,@(append-map (lambda (address) (list "--listen" address)) listen)
       ,@(append-map (lambda (host) (list "--host" host)) hosts)
-      ,@(if read? '("--read") '()))))
+      ,@(if read? '("--read") '())
+      ,@(if ledger-policy-file (list "--ledger-policy" ledger-policy-file) '())
+      ,@(if witness-for-file (list "--witness-for" witness-for-file) '()))))
 
 (define (arch-runnerd-arguments config)
   "Return the arguments of arch-runnerd, likewise."
@@ -142,11 +156,15 @@ alone can read it, below @file{/run}.  It is no file-like object: everybody can 
   (append (account (arch-node-configuration-user config) "Agent of arch" %agent-state)
           (account %broker-user "Broker of arch" %broker-state)))
 
+(define (agent-documents config)
+  "Return what the agent reads besides its key."
+  (match-record config <arch-node-configuration>
+                (policy-file trust-file ledger-policy-file witness-for-file)
+    (filter identity (list policy-file trust-file ledger-policy-file witness-for-file))))
+
 (define (named-directories config)
   "Return the directories of the documents that CONFIG names, so that a replaced file is seen."
-  (match-record config <arch-node-configuration>
-                (policy-file trust-file)
-    (delete-duplicates (map dirname (filter string? (list policy-file trust-file))))))
+  (delete-duplicates (map dirname (filter string? (agent-documents config)))))
 
 (define (arch-node-activation config)
   "Make the directories that both services write to, and those where they look."
@@ -173,7 +191,7 @@ alone can read it, below @file{/run}.  It is no file-like object: everybody can 
 (define (agent-wrapper config)
   "Return the agent's program, which sees its own files, the network, and the broker's socket."
   (match-record config <arch-node-configuration>
-                (package user policy-file trust-file)
+                (package user)
     (least-authority-wrapper
      (file-append package "/bin/arch-node-agent")
      #:name "arch-node-agent"
@@ -187,7 +205,7 @@ alone can read it, below @file{/run}.  It is no file-like object: everybody can 
                        (mapping %broker-run)
                        (mapping nss-certs)
                        (map mapping (append (named-directories config)
-                                            (filter file-like? (list policy-file trust-file))))))))
+                                            (filter file-like? (agent-documents config))))))))
 
 (define (agent-shepherd-service config)
   (match-record config <arch-node-configuration>

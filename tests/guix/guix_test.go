@@ -23,6 +23,7 @@ import (
 // fields says which field of arch-node-configuration takes a setting of the systemd units; none: why there is none.
 var fields = map[string]string{
 	"Bin": "package", "User": "user", "Policy": "policy-file", "TrustRoot": "trust-file", "Key": "key-file", "Listen": "listen", "Read": "read?", "Hosts": "hosts",
+	"LedgerPolicy": "ledger-policy-file", "WitnessFor": "witness-for-file",
 	"MemoryMax": "", // the Shepherd has no control groups
 }
 
@@ -116,6 +117,7 @@ func testSettings(t *testing.T, said map[string][]string) {
 		"full": {
 			User: "node", Policy: "/srv/policy.yaml", TrustRoot: "/srv/trust.yaml", Key: "/srv/key",
 			Listen: []string{"0.0.0.0:7340", "[::]:7340"}, Read: true, Hosts: []string{"node.example"},
+			LedgerPolicy: "/srv/ledger.policy", WitnessFor: "/srv/others.policy",
 		},
 		"example": {Listen: []string{"127.0.0.1:7340"}, Hosts: []string{"node.example"}},
 	} {
@@ -239,7 +241,7 @@ func testRefused(t *testing.T, g *guix) {
 	bad := []string{
 		`(policy-file "policy.yaml")`, `(policy-file "/etc/../policy.yaml")`, `(trust-file "/etc//trust.yaml")`, `(policy-file "/")`,
 		`(key-file (plain-file "key" "secret"))`, `(key-file "key")`, `(listen '(""))`, `(listen '("--read"))`, `(hosts '("a b"))`, `(user "")`,
-		`(user "-x")`, `(user "a\nb")`, `(read? "yes")`, `(package "arch")`,
+		`(user "-x")`, `(ledger-policy-file "ledger.policy")`, `(witness-for-file #t)`, `(user "a\nb")`, `(read? "yes")`, `(package "arch")`,
 	}
 	var script strings.Builder
 	script.WriteString(`(use-modules (arch services) (guix gexp))

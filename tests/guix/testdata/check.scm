@@ -14,7 +14,9 @@
    (key-file "/srv/key")
    (listen '("0.0.0.0:7340" "[::]:7340"))
    (read? #t)
-   (hosts '("node.example"))))
+   (hosts '("node.example"))
+   (ledger-policy-file "/srv/ledger.policy")
+   (witness-for-file "/srv/others.policy")))
 
 (define os (load (string-append (getcwd) "/tests/examples/node/system.scm")))
 (define services (operating-system-services os))
