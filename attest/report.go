@@ -70,11 +70,11 @@ type Report struct {
 	Checks []Check `json:"checks"`
 
 	Artifact string               `json:"artifact"`           // its name, as given
-	Digest   digest.SHA256        `json:"digest"`             // by which it is a subject of the claim, or else what it was found to be; zero: not hashed
+	Digest   digest.SHA256        `json:"digest,omitzero"`    // by which it is a subject of the claim, or else what it was found to be; zero: not hashed
 	Subjects []ResourceDescriptor `json:"subjects,omitempty"` // the artifact in all its forms, as the claim names them
 
-	Claim    digest.SHA256 `json:"claim"` // id of the claim; zero: there is none
-	Manifest digest.SHA256 `json:"manifest"`
+	Claim    digest.SHA256 `json:"claim,omitzero"` // id of the claim; zero: there is none
+	Manifest digest.SHA256 `json:"manifest,omitzero"`
 	// Builders are those of the roles builder and rebuilder, and of the role that was asked for, who signed the claim, or one of another
 	// manifest that corroborates it, and left a provenance of their own that agrees with it: those of the claim, and then the others,
 	// each sorted by principal.

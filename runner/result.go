@@ -79,10 +79,11 @@ type Energy struct {
 
 // Traffic is what went through an execution's network.
 type Traffic struct {
-	Sent, Received int64    // bytes of payload
-	Connections    int64    // let through
-	Refused        int64    // attempts that were not let through
-	RefusedTo      []string // "PROTOCOL:HOST:PORT" of the first 16 different ones, sorted
+	Sent        int64    `json:"sent"`                // bytes of payload
+	Received    int64    `json:"received"`            // bytes of payload
+	Connections int64    `json:"connections"`         // let through
+	Refused     int64    `json:"refused"`             // attempts that were not let through
+	RefusedTo   []string `json:"refusedTo,omitempty"` // "PROTOCOL:HOST:PORT" of the first 16 different ones, sorted
 }
 
 // AnomalyKind names something that an honest job rarely does.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -83,7 +82,7 @@ func (a *app) openStore() (*store.Store, error) {
 }
 
 // print writes the result of a command: v as one line of JSON with --json, or in the form of --output, else what text writes.
-func (a *app) print(v any, text func(s *screen)) error {
+func (a *app) print(v result, text func(s *screen)) error {
 	var data []byte
 	if a.json {
 		var err error
@@ -108,16 +107,23 @@ func (a *app) note(format string, args ...any) {
 	}
 	text := fmt.Sprintf(format, args...)
 	if a.json {
-		a.jsonLine(map[string]string{"note": text})
+		a.jsonLine(noteResult{text})
 		return
 	}
 	fmt.Fprintf(a.err, "arch: %s\n", printable(text))
 }
 
+// noteResult is a note as --json shows it, on stderr.
+type noteResult struct {
+	Note string `json:"note"`
+}
+
+func (noteResult) kind() string { return "Note" }
+
 // jsonLine writes v to stderr as a line of JSON.
-func (a *app) jsonLine(v any) {
-	if line, err := json.Marshal(v); err == nil {
-		fmt.Fprintf(a.err, "%s\n", printableJSON(line))
+func (a *app) jsonLine(v result) {
+	if line, err := jsonLine(v); err == nil {
+		_, _ = a.err.Write(line)
 	}
 }
 

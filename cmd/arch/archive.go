@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -125,10 +124,18 @@ func runArchiveExport(ctx context.Context, a *app, f *remoteFlags, ref, out stri
 	if err := durable.WriteFrom(out, r, 0o644); err != nil {
 		return err
 	}
-	return a.print(map[string]any{"job": job.ID, "file": out}, func(s *screen) {
+	return a.print(archiveFile{job.ID, out}, func(s *screen) {
 		fmt.Fprintf(s, "%s: %s\n", printableLine(job.Name), printableLine(out))
 	})
 }
+
+// archiveFile tells where an archive was written to.
+type archiveFile struct {
+	Job  digest.SHA256 `json:"job"`
+	File string        `json:"file"`
+}
+
+func (archiveFile) kind() string { return "ArchiveFile" }
 
 // fileName is a name that somebody else gave a job, or its id, if that name would be a path or hidden.
 func fileName(name string, id digest.SHA256) string {
@@ -156,7 +163,7 @@ EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 1
 			defer s.Close()
 			r := io.NopCloser(a.in)
 			if args[0] != "-" {
-				if r, err = os.Open(args[0]); err != nil {
+				if r, err = openRegular(args[0]); err != nil { // it never waits for a FIFO
 					return err
 				}
 			}
@@ -173,7 +180,7 @@ EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 1
 
 // openArchive opens an archive file, if there is one of that name, or else that of a node's job. A path, or what ends in .tar, is no job.
 func (a *app) openArchive(ctx context.Context, f *remoteFlags, ref string) (io.ReadCloser, error) {
-	file, err := os.Open(ref)
+	file, err := openRegular(ref)
 	if err == nil {
 		return file, nil
 	}
@@ -191,8 +198,13 @@ func (a *app) openArchive(ctx context.Context, f *remoteFlags, ref string) (io.R
 	return node.Archive(ctx, job.ID)
 }
 
+// archiveEntry is what an archive holds of a job.
+type archiveEntry struct{ *archive.Entry }
+
+func (archiveEntry) kind() string { return "ArchiveEntry" }
+
 func (a *app) showEntry(e *archive.Entry) error {
-	return a.print(e, func(s *screen) {
+	return a.print(archiveEntry{e}, func(s *screen) {
 		fmt.Fprintf(s, "%s\n  id       %s\n  result   %s\n", printableLine(e.Name), e.Job, e.Result)
 		for _, r := range e.Runs {
 			fmt.Fprintf(s, "  run      %s\n", r)

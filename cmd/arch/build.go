@@ -159,6 +159,8 @@ type buildResult struct {
 	Degraded []string       `json:"degraded,omitempty"`
 }
 
+func (buildResult) kind() string { return "BuildResult" }
+
 type outputResult struct {
 	Name string         `json:"name"`
 	Path string         `json:"path"`
@@ -447,7 +449,7 @@ func (res buildResult) text(w *screen) {
 // showPlans is the dry run.
 func showPlans(a *app, docs []target) error {
 	for _, t := range docs {
-		if err := a.print(t.doc, func(w *screen) {
+		if err := a.print(shown{t.doc}, func(w *screen) {
 			fmt.Fprintf(w, "%s (%s)\n", t.doc.Metadata.Name, t.doc.Spec.Platform)
 			if d := t.doc.Spec.Derivation; d != nil {
 				fmt.Fprintf(w, "  derivation %s\n", d.Ref)

@@ -190,6 +190,8 @@ type challengeResult struct {
 	Paths   []challengePathResult `json:"paths"`
 }
 
+func (challengeResult) kind() string { return "ChallengeResult" }
+
 type challengePathResult struct {
 	Path       string            `json:"path"`
 	Outcome    challenge.Outcome `json:"outcome"`
@@ -310,6 +312,16 @@ func (o challengeOptions) writeSummaries(ctx context.Context, signer identity.Si
 	return writeReceipt(o.attest, receipt)
 }
 
+// challengeProgress is a path that has been challenged.
+type challengeProgress struct {
+	Path    string            `json:"challenge"`
+	Outcome challenge.Outcome `json:"outcome"`
+	Done    int               `json:"done"`
+	Total   int               `json:"total"`
+}
+
+func (challengeProgress) kind() string { return "ChallengeProgress" }
+
 // challenge is a challenge's Progress.
 func (p *progress) challenge(e challenge.Event) {
 	p.mu.Lock()
@@ -317,7 +329,7 @@ func (p *progress) challenge(e challenge.Event) {
 	switch {
 	case p.app.quiet:
 	case p.app.json && e.Result != nil:
-		p.app.jsonLine(map[string]any{"challenge": e.Path.String(), "outcome": e.Result.Outcome, "done": e.Done, "total": e.Total})
+		p.app.jsonLine(challengeProgress{e.Path.String(), e.Result.Outcome, e.Done, e.Total})
 	case p.app.json:
 	case e.Result != nil && p.live:
 		p.text = fmt.Sprintf("challenge: %d of %d done", e.Done, e.Total)

@@ -41,7 +41,7 @@ not valid; 2 usage; 3 the quorum is not met; 4 a signature does not verify.`,
 
 // checkResult is what --json shows.
 type checkResult struct {
-	Kind       string           `json:"kind"`
+	Kind       string           `json:"document"` // its kind
 	Name       string           `json:"name"`
 	ID         string           `json:"id"`
 	Signatures []checkSignature `json:"signatures"`
@@ -51,6 +51,8 @@ type checkResult struct {
 	Reasons    []string         `json:"reasons,omitempty"`
 	OK         bool             `json:"ok"`
 }
+
+func (checkResult) kind() string { return "SignatureCheck" }
 
 type checkSignature struct {
 	By    string `json:"by"`

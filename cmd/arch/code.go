@@ -164,6 +164,8 @@ type explained struct {
 	Cure    string `json:"cure"`
 }
 
+func (explained) kind() string { return "ErrorCode" }
+
 // findCode finds a code by its name.
 func findCode(name string) (explained, bool) {
 	if c, ok := wire.Find(name); ok {

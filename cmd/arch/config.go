@@ -87,6 +87,8 @@ type configResult struct {
 	Settings []config.Setting `json:"settings"`
 }
 
+func (configResult) kind() string { return "Settings" }
+
 func newConfigViewCommand(a *app) *cobra.Command {
 	var origins bool
 	var f remoteFlags

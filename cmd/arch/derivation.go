@@ -116,6 +116,15 @@ func (w *workshop) buildDerivation(ctx context.Context, o buildOptions, b deriva
 	return w.finish(ctx, o, made, signer)
 }
 
+// buildDifference tells how two builds of a derivation differ.
+type buildDifference struct {
+	Derivation string                  `json:"derivation"`
+	Differ     []builder.Mismatch      `json:"differ"`
+	Diffs      map[string]*diff.Report `json:"diffs"` // by output
+}
+
+func (buildDifference) kind() string { return "BuildDifference" }
+
 // showDifferences prints what an error knows of how two builds differ, and returns it.
 func (w *workshop) showDifferences(err error) error {
 	differs, ok := asNotReproducible(err)
@@ -123,11 +132,7 @@ func (w *workshop) showDifferences(err error) error {
 		return err
 	}
 	w.progress.end()
-	shown := struct {
-		Derivation string                  `json:"derivation"`
-		Differ     []builder.Mismatch      `json:"differ"`
-		Diffs      map[string]*diff.Report `json:"diffs"`
-	}{differs.Drv, differs.Differ, differs.Reports}
+	shown := buildDifference{differs.Drv, differs.Differ, differs.Reports}
 	if printErr := w.app.print(shown, func(s *screen) {
 		for _, m := range differs.Differ {
 			fmt.Fprintf(s, "%s: built twice, with other bits\n  first   %s\n  second  %s\n", m.Output, m.First, m.Second)

@@ -38,6 +38,11 @@ EXIT STATUS: 0 equal; 1 error; 2 usage; 5 they differ.`,
 	return c
 }
 
+// diffResult is what --json shows of a comparison.
+type diffResult struct{ *diff.Report }
+
+func (diffResult) kind() string { return "DiffResult" }
+
 func runDiff(ctx context.Context, a *app, opts diff.Options, html, left, right string) error {
 	report, err := diff.Compare(ctx, left, right, opts)
 	if err != nil {
@@ -63,5 +68,5 @@ func (a *app) showDiff(report *diff.Report, html string) error {
 			return err
 		}
 	}
-	return a.print(report, func(w *screen) { report.Text(w) })
+	return a.print(diffResult{report}, func(w *screen) { report.Text(w) })
 }

@@ -72,6 +72,8 @@ type doctorResult struct {
 	Checks []finding `json:"checks"`
 }
 
+func (doctorResult) kind() string { return "DoctorResult" }
+
 func runDoctor(ctx context.Context, a *app, name string) error {
 	d := chooseDriver(name, false)
 	if d.name == driverBroker {

@@ -61,7 +61,7 @@ func exitHelp() string {
 	}
 	b.WriteString(`
 Any other status is a failure too. arch doctor ends with 1 if a guarantee that jobs need does not hold here. Every failure says why on stderr, with --json as
-{"error":{"code":…,"message":…,"hint":…,"exitStatus":…}} in one line; arch explain CODE tells more.
+{"apiVersion":…,"kind":"Error","error":{"code":…,"message":…,"cause":…,"hint":…,"exitStatus":…}} in one line; arch explain CODE tells more.
 `)
 	return b.String()
 }
@@ -102,13 +102,32 @@ func usage(format string, args ...any) error {
 	return withStatus(exitUsage, fmt.Errorf(format, args...))
 }
 
-// errorResult is how --json shows an error.
+// failure is how --json shows an error, on stderr.
+type failure struct {
+	Error errorResult `json:"error"`
+}
+
+func (failure) kind() string { return "Error" }
+
 type errorResult struct {
 	Code       string `json:"code"` // see arch explain
 	Message    string `json:"message"`
+	Cause      string `json:"cause,omitempty"` // what the message comes down to, if that is not all of it
 	Hint       string `json:"hint,omitempty"`
 	ExitStatus int    `json:"exitStatus"`
 	Log        string `json:"log,omitempty"` // the last lines of a failed step
+}
+
+// causeOf returns what the innermost error that err wraps says; empty if that is all that err says, or if it wraps several.
+func causeOf(err error) string {
+	cause := err
+	for inner := errors.Unwrap(cause); inner != nil; inner = errors.Unwrap(cause) {
+		cause = inner
+	}
+	if cause.Error() == err.Error() {
+		return ""
+	}
+	return cause.Error()
 }
 
 // exit shows err to the person or program that called, and returns the exit status.
@@ -118,7 +137,7 @@ func (a *app) exit(ctx context.Context, err error) int {
 	}
 	kind := classify(ctx, err)
 	status := kind.Status
-	e := errorResult{Code: kind.Name, Message: err.Error(), Hint: hintOf(err), ExitStatus: status}
+	e := errorResult{Code: kind.Name, Message: err.Error(), Cause: causeOf(err), Hint: hintOf(err), ExitStatus: status}
 	if failed, ok := errors.AsType[*builder.BuildError](err); ok {
 		e.Log = failed.Tail
 	}
@@ -133,7 +152,7 @@ func (a *app) exit(ctx context.Context, err error) int {
 		e.Hint = kind.hint()
 	}
 	if a.json {
-		a.jsonLine(map[string]errorResult{"error": e})
+		a.jsonLine(failure{e})
 		return status
 	}
 	color := a.colored(a.err)
@@ -141,8 +160,8 @@ func (a *app) exit(ctx context.Context, err error) int {
 	if e.Log != "" {
 		fmt.Fprintf(a.err, "  | %s\n", strings.ReplaceAll(strings.TrimRight(printable(e.Log), "\n"), "\n", "\n  | "))
 	}
-	if e.Hint != "" {
-		fmt.Fprintf(a.err, "%s %s\n", paint(color, "33", "arch: hint:"), printable(e.Hint))
+	for hint := range strings.Lines(e.Hint) {
+		fmt.Fprintf(a.err, "%s %s\n", paint(color, "33", "arch: hint:"), printable(strings.TrimSuffix(hint, "\n")))
 	}
 	return status
 }

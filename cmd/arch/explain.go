@@ -29,12 +29,32 @@ The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `. The codes are ` + st
 			}
 			e, err := manifest.Explain(args[0])
 			if err != nil {
-				return err
+				return unexplained(args[0], err)
 			}
-			return a.print(e, func(w *screen) { io.WriteString(w, e.String()) })
+			return a.print(explainedField{e}, func(w *screen) { io.WriteString(w, e.String()) })
 		},
 	}
 }
+
+// unexplained adds to an error about a name that is neither of a document nor a code what was meant.
+func unexplained(name string, err error) error {
+	if strings.Contains(name, ".") {
+		return err
+	}
+	err = fmt.Errorf("%q is no kind of document, and no code of an error", name)
+	if slices.Contains(resultKinds(), name) {
+		return hinted(err, fmt.Sprintf("it is a kind of result: arch schema %s", name))
+	}
+	if like, ok := nearest(name, append(codeNames(), manifest.Kinds()...)); ok {
+		return hinted(err, "did you mean "+like+"?")
+	}
+	return hinted(err, "arch explain --help lists both")
+}
+
+// explainedField is a kind of document, or a field of one, explained.
+type explainedField struct{ manifest.Explanation }
+
+func (explainedField) kind() string { return "Explanation" }
 
 func (c explained) text(s *screen) {
 	fmt.Fprintf(s, "%s: ", c.Name)
@@ -47,22 +67,19 @@ func (c explained) text(s *screen) {
 func newSchemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema KIND",
-		Short: "Print the JSON Schema of a kind of document or statement",
-		Long: `Schema prints a JSON Schema (2020-12) for editors. With yaml-language-server, put this on the first line of a document:
+		Short: "Print the JSON Schema of a kind of document, statement or result",
+		Long: `Schema prints a JSON Schema (2020-12) of a kind of document, for editors; of a statement in receipts; or of what commands write with
+--json. With yaml-language-server, put this on the first line of a document:
 
   # yaml-language-server: $schema=build.schema.json
 
 The kinds of documents are ` + strings.Join(manifest.Kinds(), ", ") + `; those of the statements in receipts
-are ` + strings.Join(attest.SchemaNames(), ", ") + `.`,
-		Example:   "  arch schema Build > build.schema.json\n  arch schema job-run",
+are ` + strings.Join(attest.SchemaNames(), ", ") + `; arch help json lists those of results.`,
+		Example:   "  arch schema Build > build.schema.json\n  arch schema job-run\n  arch schema BuildResult",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: append(manifest.Kinds(), attest.SchemaNames()...),
+		ValidArgs: slices.Concat(manifest.Kinds(), attest.SchemaNames(), resultKinds()),
 		RunE: func(_ *cobra.Command, args []string) error {
-			schemaOf := manifest.Schema
-			if slices.Contains(attest.SchemaNames(), args[0]) {
-				schemaOf = attest.Schema
-			}
-			schema, err := schemaOf(args[0])
+			schema, err := findSchema(args[0])
 			if err != nil {
 				return err
 			}
@@ -70,4 +87,21 @@ are ` + strings.Join(attest.SchemaNames(), ", ") + `.`,
 			return err
 		},
 	}
+}
+
+// findSchema returns the schema of a kind of document, statement or result.
+func findSchema(name string) ([]byte, error) {
+	switch {
+	case slices.Contains(manifest.Kinds(), name):
+		return manifest.Schema(name)
+	case slices.Contains(attest.SchemaNames(), name):
+		return attest.Schema(name)
+	case slices.Contains(resultKinds(), name):
+		return schemas.ReadFile("schema/" + name + ".json")
+	}
+	hint := "arch schema --help lists the documents and statements, arch help json the results"
+	if like, ok := nearest(name, slices.Concat(manifest.Kinds(), attest.SchemaNames(), resultKinds())); ok {
+		hint = "did you mean " + like + "?"
+	}
+	return nil, hinted(fmt.Errorf("find schema: %q is no kind of document, statement or result", name), hint)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,58 +41,29 @@ func (f formatFlag) Set(value string) error {
 }
 
 // encode writes a result in the form that a program asked for.
-func (a *app) encode(v any) ([]byte, error) {
+func (a *app) encode(v result) ([]byte, error) {
+	if l, ok := v.(list); ok && a.format == formatJSONL {
+		var out bytes.Buffer
+		for _, item := range l.items() {
+			line, err := jsonLine(item)
+			if err != nil {
+				return nil, err
+			}
+			out.Write(line)
+		}
+		return out.Bytes(), nil
+	}
 	line, err := jsonLine(v)
+	if err != nil || a.format != formatYAML {
+		return line, err
+	}
+	text, err := manifest.JSONToYAML(line)
 	if err != nil {
 		return nil, err
 	}
-	switch a.format {
-	case formatJSONL:
-		return jsonLines(line)
-	case formatYAML:
-		text, err := manifest.JSONToYAML(line)
-		if err != nil {
-			return nil, err
-		}
-		if a.printed { // each result is a document
-			text = append([]byte("---\n"), text...)
-		}
-		a.printed = true
-		return text, nil
+	if a.printed { // each result is a document
+		text = append([]byte("---\n"), text...)
 	}
-	return line, nil
-}
-
-func jsonLine(v any) ([]byte, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return printableJSON(buf.Bytes()), nil
-}
-
-// jsonLines writes the items of a list one a line. A list is an array, or an object with nothing but an array in it; anything else is one line.
-func jsonLines(line []byte) ([]byte, error) {
-	var items []json.RawMessage
-	if json.Unmarshal(line, &items) != nil {
-		var object map[string]json.RawMessage
-		if json.Unmarshal(line, &object) != nil || len(object) != 1 {
-			return line, nil
-		}
-		for _, only := range object {
-			if json.Unmarshal(only, &items) != nil {
-				return line, nil
-			}
-		}
-	}
-	var out bytes.Buffer
-	for _, item := range items {
-		if err := json.Compact(&out, item); err != nil {
-			return nil, err
-		}
-		out.WriteByte('\n')
-	}
-	return out.Bytes(), nil
+	a.printed = true
+	return text, nil
 }

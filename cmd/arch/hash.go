@@ -49,6 +49,8 @@ type hashResult struct {
 	OCI      string `json:"oci,omitempty"` // image digest of an OCI layout
 }
 
+func (hashResult) kind() string { return "Digests" }
+
 func (a *app) hashPath(ctx context.Context, path string) (hashResult, error) {
 	info, err := os.Lstat(path) // a symbolic link has a NAR hash of its own
 	if err != nil {

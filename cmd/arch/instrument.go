@@ -68,7 +68,12 @@ func (a *app) runInstrument(ctx context.Context, o instrumentOptions, path strin
 	if o.out == "-" {
 		return nil
 	}
-	return a.print(record, func(s *screen) {
+	return a.print(instrumented{record}, func(s *screen) {
 		fmt.Fprintf(s, "%s\n  module   %s\n  was      %s\n  gas      %s\n  wasm-opt %s, %s\n", o.out, record.Output, record.Input, record.Gas, record.ToolVersion, record.Tool)
 	})
 }
+
+// instrumented is what was done to a module.
+type instrumented struct{ checkpoint.Record }
+
+func (instrumented) kind() string { return "InstrumentRecord" }

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent"
-	"arch.network/agent/control/wire"
 )
 
 const remoteExit = "\n\nEXIT STATUS: 0 done; 1 error; 2 usage; 3 you may not do this; 8 the node cannot be reached."
@@ -47,9 +46,14 @@ func newJobShowCommand(a *app) *cobra.Command {
 	return f.asks(c)
 }
 
+// jobResult is everything that a node tells of a job.
+type jobResult struct{ agent.Job }
+
+func (jobResult) kind() string { return "JobStatus" }
+
 // showRemoteJob writes everything that a node tells of a job.
 func (a *app) showRemoteJob(job agent.Job) error {
-	return a.print(job, func(s *screen) { writeJob(s, job) })
+	return a.print(jobResult{job}, func(s *screen) { writeJob(s, job) })
 }
 
 func writeJob(s *screen, j agent.Job) {
@@ -165,6 +169,35 @@ what would have to change.` + remoteExit,
 	return f.asks(c)
 }
 
+// findingList is why a job stands as it does.
+type findingList struct {
+	Findings []jobFinding `json:"findings"`
+}
+
+func (findingList) kind() string { return "JobFindingList" }
+
+func (l findingList) items() []result { return itemsOf(l.Findings) }
+
+// jobFinding is an agent.Finding whose kind does not take the place of a result's kind.
+type jobFinding struct {
+	At      time.Time      `json:"at"`
+	Kind    agent.Kind     `json:"decision"` // its kind; empty: an execution
+	Verdict string         `json:"verdict"`
+	Summary string         `json:"summary"`
+	Reasons []agent.Reason `json:"reasons,omitempty"`
+	Entry   *agent.Entry   `json:"entry,omitempty"`
+}
+
+func (jobFinding) kind() string { return "JobFinding" }
+
+func explainFindings(findings []agent.Finding) findingList {
+	l := findingList{[]jobFinding{}}
+	for _, f := range findings {
+		l.Findings = append(l.Findings, jobFinding(f))
+	}
+	return l
+}
+
 func runWhy(ctx context.Context, a *app, f remoteFlags, ref string) error {
 	node, err := f.open()
 	if err != nil {
@@ -178,7 +211,7 @@ func runWhy(ctx context.Context, a *app, f remoteFlags, ref string) error {
 	if err != nil {
 		return err
 	}
-	return a.print(wire.Findings{Findings: findings}, func(s *screen) {
+	return a.print(explainFindings(findings), func(s *screen) {
 		fmt.Fprintf(s, "%s is ", printableLine(job.Name))
 		s.paint(stateColor(job.State), string(job.State))
 		fmt.Fprintf(s, ": %s\n", job.Summary)

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent"
-	"arch.network/agent/control/wire"
 )
 
 func newJobsCommand(a *app) *cobra.Command {
@@ -65,12 +64,26 @@ func joinStates(states []agent.State) string {
 	return strings.Join(names, ", ")
 }
 
+// jobList is jobs of a node.
+type jobList struct {
+	Jobs []jobResult `json:"jobs"`
+}
+
+func (jobList) kind() string { return "JobList" }
+
+func (l jobList) items() []result { return itemsOf(l.Jobs) }
+
+func newJobList(jobs []agent.Job) jobList {
+	l := jobList{[]jobResult{}}
+	for _, j := range jobs {
+		l.Jobs = append(l.Jobs, jobResult{j})
+	}
+	return l
+}
+
 // listJobs writes a table.
 func (a *app) listJobs(jobs []agent.Job) error {
-	if jobs == nil {
-		jobs = []agent.Job{}
-	}
-	return a.print(wire.Jobs{Jobs: jobs}, func(s *screen) { writeJobs(s, jobs, time.Now()) })
+	return a.print(newJobList(jobs), func(s *screen) { writeJobs(s, jobs, time.Now()) })
 }
 
 func writeJobs(s *screen, jobs []agent.Job, now time.Time) {

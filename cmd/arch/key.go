@@ -39,6 +39,8 @@ type keyResult struct {
 	File      string `json:"file,omitempty"`
 }
 
+func (keyResult) kind() string { return "Key" }
+
 func describeKey(k identity.PublicKey, file string) keyResult {
 	return keyResult{Key: k.String(), Algorithm: string(k.Algorithm()), ID: k.ID().String(), File: file}
 }

@@ -27,14 +27,19 @@ clients add to trusted-public-keys. NAME is by custom the host's, and a number t
 			if err := writeSecret(args[1], []byte(key.Reveal()+"\n")); err != nil {
 				return hinted(fmt.Errorf("write cache key: %w", err), "a key file is never overwritten")
 			}
-			res := struct {
-				Key  string `json:"key"`
-				File string `json:"file"`
-			}{key.Public().String(), args[1]}
+			res := cacheKey{key.Public().String(), args[1]}
 			return a.print(res, func(s *screen) { fmt.Fprintln(s, res.Key) })
 		},
 	}
 }
+
+// cacheKey is a new key of a binary cache.
+type cacheKey struct {
+	Key  string `json:"key"` // the public one, as clients name it
+	File string `json:"file"`
+}
+
+func (cacheKey) kind() string { return "CacheKey" }
 
 // writeSecret writes a new file that only its owner may read.
 func writeSecret(path string, data []byte) error {

@@ -118,9 +118,22 @@ func (f *ledgerFlags) nodeKeys() ([]identity.PublicKey, error) {
 type ledgerEntry struct {
 	Index int64  `json:"index"`
 	ID    string `json:"id"`
-	attest.Decision
+
+	attest.Decision `json:"decision"` // as it was signed
+
 	Subject []attest.ResourceDescriptor `json:"subject"`
 }
+
+func (ledgerEntry) kind() string { return "LedgerEntry" }
+
+// ledgerEntryList is entries of a ledger.
+type ledgerEntryList struct {
+	Entries []ledgerEntry `json:"entries"`
+}
+
+func (ledgerEntryList) kind() string { return "LedgerEntryList" }
+
+func (l ledgerEntryList) items() []result { return itemsOf(l.Entries) }
 
 func newLedgerEntry(index int64, r *attest.Record) ledgerEntry {
 	return ledgerEntry{Index: index, ID: r.ID.String(), Decision: r.Decision, Subject: r.Subject}

@@ -21,6 +21,8 @@ type fsckResult struct {
 	Spare     int            `json:"spare"`
 }
 
+func (fsckResult) kind() string { return "LedgerCheck" }
+
 func newLedgerFsckCommand(a *app) *cobra.Command {
 	var f ledgerFlags
 	c := &cobra.Command{

@@ -42,7 +42,7 @@ EXIT STATUS: 0 all of it held; 1 something did not; 2 usage.`,
 			if err != nil {
 				return err
 			}
-			return a.print(res, func(s *screen) {
+			return a.print(hammered{res}, func(s *screen) {
 				fmt.Fprintf(s, "%d decisions in %v: %.0f a second; p50 %v, p99 %v; %d proofs held\n", res.Recorded, res.Elapsed.Round(time.Millisecond),
 					float64(res.Recorded)/res.Elapsed.Seconds(), res.P50.Round(10*time.Microsecond), res.P99.Round(10*time.Microsecond), res.Proved)
 			})
@@ -55,3 +55,8 @@ EXIT STATUS: 0 all of it held; 1 something did not; 2 usage.`,
 	c.Flags().DurationVar(&opts.Runtime, "max-runtime", 0, "end after this time (default: when the goal is reached)")
 	return c
 }
+
+// hammered is what a ledger held out.
+type hammered struct{ *hammer.Result }
+
+func (hammered) kind() string { return "HammerResult" }

@@ -20,6 +20,8 @@ type ledgerKeys struct {
 	File    string   `json:"file,omitempty"`
 }
 
+func (ledgerKeys) kind() string { return "LedgerKeys" }
+
 func newLedgerKeysCommand(a *app) *cobra.Command {
 	var f ledgerFlags
 	var name string
@@ -87,6 +89,13 @@ func (k ledgerKeys) text(s *screen) {
 	fmt.Fprintln(s, "quorum none")
 }
 
+// ledgerPolicy is the policy of a ledger, in the form of C2SP tlog-policy.
+type ledgerPolicy struct {
+	Policy string `json:"policy"`
+}
+
+func (ledgerPolicy) kind() string { return "LedgerPolicy" }
+
 // printLedgerPolicy prints the policy in a ledger's directory, after checking that it is one.
 func (a *app) printLedgerPolicy(f *ledgerFlags) error {
 	source, err := f.open()
@@ -104,5 +113,5 @@ func (a *app) printLedgerPolicy(f *ledgerFlags) error {
 	if err != nil {
 		return errors.Join(err)
 	}
-	return a.print(map[string]string{"policy": string(text)}, func(s *screen) { s.Write(text) })
+	return a.print(ledgerPolicy{string(text)}, func(s *screen) { s.Write(text) })
 }

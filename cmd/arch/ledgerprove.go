@@ -28,6 +28,17 @@ type proofResult struct {
 	Entry     *ledgerEntry `json:"entry"`
 }
 
+func (proofResult) kind() string { return "LedgerProof" }
+
+// proofList is proofs that were written or verified.
+type proofList struct {
+	Proofs []proofResult `json:"proofs"`
+}
+
+func (proofList) kind() string { return "LedgerProofList" }
+
+func (l proofList) items() []result { return itemsOf(l.Proofs) }
+
 func newLedgerProveCommand(a *app) *cobra.Command {
 	var f ledgerFlags
 	var out string
@@ -74,7 +85,7 @@ EXIT STATUS: 0 written; 1 error; 2 usage; 3 too few witnesses cosigned; 4 someth
 			if err != nil {
 				return err
 			}
-			return a.print(results, func(s *screen) {
+			return a.print(proofList{results}, func(s *screen) {
 				for _, r := range results {
 					fmt.Fprintf(s, "%s\n", r.File)
 					r.Entry.text(s)

@@ -42,6 +42,13 @@ EXIT STATUS: 0 stopped; 1 error; 2 usage.`,
 	return c
 }
 
+// listening tells where something is served.
+type listening struct {
+	URL string `json:"url"`
+}
+
+func (listening) kind() string { return "Listening" }
+
 // serve answers HTTP until ctx ends, and says where.
 func (a *app) serve(ctx context.Context, listen string, h http.Handler, what string) error {
 	l, err := net.Listen("tcp", listen)
@@ -51,7 +58,7 @@ func (a *app) serve(ctx context.Context, listen string, h http.Handler, what str
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 	}
-	if err := a.print(map[string]string{"url": "http://" + l.Addr().String()}, func(w *screen) {
+	if err := a.print(listening{"http://" + l.Addr().String()}, func(w *screen) {
 		fmt.Fprintf(w, "%s at http://%s\n", what, l.Addr())
 	}); err != nil {
 		l.Close()

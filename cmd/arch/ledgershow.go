@@ -62,7 +62,7 @@ EXIT STATUS: 0 shown, and nothing is wrong with the ledger; 1 error; 2 usage; 3 
 			if last > 0 && len(shown) > last {
 				shown = shown[len(shown)-last:]
 			}
-			if err := a.print(shown, func(s *screen) {
+			if err := a.print(ledgerEntryList{append([]ledgerEntry{}, shown...)}, func(s *screen) {
 				for _, e := range shown {
 					e.text(s)
 				}

@@ -50,7 +50,7 @@ EXIT STATUS: 0 every proof holds; 1 error; 2 usage; 3 too few witnesses cosigned
 				r.File = file
 				results = append(results, *r)
 			}
-			if err := a.print(results, func(s *screen) {
+			if err := a.print(proofList{results}, func(s *screen) {
 				for _, r := range results {
 					s.paint("32", "PASS")
 					by := ""

@@ -32,7 +32,7 @@ the second build. Without ID it lists the logs, the newest first.`,
 				return err
 			}
 			if len(args) == 0 {
-				return a.print(logs, func(w *screen) {
+				return a.print(logList{logs}, func(w *screen) {
 					for _, l := range logs {
 						fmt.Fprintf(w, "%s  %8s  %s\n", l.Time.Local().Format(time.DateTime), size(l.Size), l.ID)
 					}
@@ -48,6 +48,25 @@ type logEntry struct {
 	Size int64     `json:"size"` // bytes
 	Time time.Time `json:"time"`
 }
+
+func (logEntry) kind() string { return "BuildLog" }
+
+// logList is the logs there are.
+type logList struct {
+	Logs []logEntry `json:"logs"`
+}
+
+func (logList) kind() string { return "BuildLogList" }
+
+func (l logList) items() []result { return itemsOf(l.Logs) }
+
+// logText is one log.
+type logText struct {
+	ID  string `json:"id"`
+	Log string `json:"log"`
+}
+
+func (logText) kind() string { return "BuildLogText" }
 
 func listLogs(dir string) ([]logEntry, error) {
 	entries, err := os.ReadDir(dir)
@@ -85,7 +104,7 @@ func (a *app) showLog(dir string, logs []logEntry, id string) error {
 		if err != nil {
 			return err
 		}
-		return a.print(map[string]string{"id": found, "log": string(data)}, nil)
+		return a.print(logText{found, string(data)}, nil)
 	}
 	if !isTerminal(a.out) { // the bytes as they were written
 		_, err = io.Copy(a.out, f)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent"
+	"arch.network/attest/digest"
 )
 
 func newLogsCommand(a *app) *cobra.Command {
@@ -40,6 +41,15 @@ With --follow it goes on until the execution has ended. (The logs of builds are 
 	return f.asks(c)
 }
 
+// jobLog is what an execution of a job printed.
+type jobLog struct {
+	Job    digest.SHA256 `json:"job"`
+	Stream string        `json:"stream"` // stdout or stderr
+	Log    string        `json:"log"`
+}
+
+func (jobLog) kind() string { return "JobLog" }
+
 func runLogs(ctx context.Context, a *app, f remoteFlags, q agent.LogQuery, ref string) error {
 	node, err := f.open()
 	if err != nil {
@@ -62,7 +72,7 @@ func runLogs(ctx context.Context, a *app, f remoteFlags, q agent.LogQuery, ref s
 		if len(data) > maxJSONLog {
 			return hinted(errors.New("the log is too large to be one line of JSON"), "leave out --json, or begin further on with --offset")
 		}
-		return a.print(map[string]any{"job": job.ID, "stream": q.Stream, "log": string(data)}, nil)
+		return a.print(jobLog{job.ID, q.Stream, string(data)}, nil)
 	}
 	if !isTerminal(a.out) { // the bytes as they were written
 		_, err = io.Copy(a.out, log)

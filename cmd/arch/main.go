@@ -46,13 +46,18 @@ func otherMain(args []string) (handled bool, code int) {
 	return systemd.Main(args, unitInner)
 }
 
-// mainStatus runs the program with the process's own streams. The first interrupt ends what is going on in order; a second
-// one ends the process where it stands.
+// mainStatus runs the program with the process's own streams.
 func mainStatus() int {
+	return mainWith(os.Stdout, os.Stderr)
+}
+
+// mainWith runs the program with the process's own arguments and input. The first interrupt ends what is going on in order; a second
+// one ends the process where it stands.
+func mainWith(out, errout io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	return run(ctx, os.Args[1:], os.Stdin, out, errout)
 }
 
 // run is the whole program: it executes one command line and returns the exit status.

@@ -53,13 +53,18 @@ func book() manual.Book {
 	return manual.Book{Section: "1", Version: version, Statuses: exitStatuses(), More: []manual.Chapter{codes}}
 }
 
+// manualPages are the files that were written.
+type manualPages struct {
+	Files []string `json:"files"`
+}
+
+func (manualPages) kind() string { return "ManualPages" }
+
 func (a *app) writePages(root *cobra.Command, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	written := struct {
-		Files []string `json:"files"`
-	}{}
+	written := manualPages{}
 	for _, p := range book().Pages(root) {
 		path := filepath.Join(dir, p.File)
 		if err := os.WriteFile(path, p.Text, 0o644); err != nil {

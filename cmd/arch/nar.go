@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -39,29 +41,42 @@ func newNarCommand(a *app) *cobra.Command {
 		},
 	}
 	restore := &cobra.Command{
-		Use:     "restore PATH",
-		Short:   "Unpack the NAR on stdin to the new PATH",
-		Example: "  arch nar restore ./src < src.nar",
-		Args:    cobra.ExactArgs(1),
+		Use:     "restore [FILE] PATH",
+		Short:   "Unpack a NAR, a file or stdin, to the new PATH",
+		Long:    `Restore unpacks the NAR in FILE, or on stdin without FILE or with -, to PATH, where nothing may be yet.`,
+		Example: "  arch nar restore src.nar ./src\n  arch nar dump ./src | arch nar restore ./copy",
+		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.restoreNAR(c.Context(), args[0])
+			to := args[len(args)-1]
+			if len(args) == 1 {
+				if _, err := os.Lstat(to); err == nil { // most likely the archive
+					return hinted(fmt.Errorf("restore %q: %w", to, fs.ErrExist), fmt.Sprintf("name a path where nothing is yet; to unpack %s: arch nar restore %[1]s PATH", to))
+				}
+			}
+			in, err := a.openNAR(args[:len(args)-1], "arch nar restore FILE PATH")
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			return a.restoreNAR(c.Context(), in, to)
 		},
 	}
 	list := &cobra.Command{
 		Use:     "ls [FILE]",
-		Short:   "List the entries of a NAR: a file, or stdin",
+		Short:   "List the entries of a NAR: a file, or stdin without FILE or with -",
 		Example: "  arch nar ls src.nar\n  arch nar dump ./src | arch nar ls",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			in := a.in
 			if len(args) == 1 {
-				f, err := openRegular(args[0])
-				if err != nil {
-					return err
+				if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+					return hinted(fmt.Errorf("open %s: it is a directory, not a NAR", args[0]), fmt.Sprintf("arch nar dump %s | arch nar ls lists what its NAR holds", args[0]))
 				}
-				defer f.Close()
-				in = f
 			}
+			in, err := a.openNAR(args, "arch nar ls FILE")
+			if err != nil {
+				return err
+			}
+			defer in.Close()
 			return a.listNAR(in)
 		},
 	}
@@ -69,20 +84,36 @@ func newNarCommand(a *app) *cobra.Command {
 	return c
 }
 
-// restoreNAR unpacks stdin, and says what it was.
-func (a *app) restoreNAR(ctx context.Context, path string) error {
+// openNAR opens the file that args name, or stdin; nobody types a NAR.
+func (a *app) openNAR(args []string, instead string) (io.ReadCloser, error) {
+	if len(args) == 1 && args[0] != "-" {
+		return openRegular(args[0])
+	}
+	if f, ok := a.in.(*os.File); ok && isTerminal(f) {
+		return nil, hinted(usage("a NAR is expected on stdin, and stdin is a terminal"), instead)
+	}
+	return io.NopCloser(a.in), nil
+}
+
+// restoreNAR unpacks an archive, and says what it was.
+func (a *app) restoreNAR(ctx context.Context, archive io.Reader, path string) error {
 	var sum digest.Writer
-	in := io.TeeReader(bufio.NewReaderSize(a.in, 256<<10), &sum)
+	in := io.TeeReader(bufio.NewReaderSize(archive, 256<<10), &sum)
 	if err := nar.Restore(ctx, in, path, nar.RestoreOptions{Writable: true}); err != nil {
 		return err
 	}
-	res := struct {
-		Path    string `json:"path"`
-		NAR     string `json:"nar"` // SRI
-		NARSize int64  `json:"narSize"`
-	}{path, sum.Sum().SRI(), sum.Size()}
+	res := narRestored{path, sum.Sum().SRI(), sum.Size()}
 	return a.print(res, func(s *screen) { fmt.Fprintf(s, "%s\n  nar %s\n", res.Path, res.NAR) })
 }
+
+// narRestored is what was unpacked.
+type narRestored struct {
+	Path    string `json:"path"`
+	NAR     string `json:"nar"`     // SRI
+	NARSize int64  `json:"narSize"` // bytes
+}
+
+func (narRestored) kind() string { return "NarRestored" }
 
 // narEntry is one entry of a listing.
 type narEntry struct {
@@ -93,6 +124,17 @@ type narEntry struct {
 	Offset     int64  `json:"offset,omitempty"` // bytes from the start of the NAR to a file's content
 	Target     string `json:"target,omitempty"` // of a symbolic link
 }
+
+func (narEntry) kind() string { return "NarEntry" }
+
+// narListing is what a NAR holds.
+type narListing struct {
+	Entries []narEntry `json:"entries"`
+}
+
+func (narListing) kind() string { return "NarListing" }
+
+func (l narListing) items() []result { return itemsOf(l.Entries) }
 
 // listNAR lists all entries once the whole archive has proven to be well-formed.
 func (a *app) listNAR(in io.Reader) error {
@@ -108,7 +150,7 @@ func (a *app) listNAR(in io.Reader) error {
 		}
 		entries = append(entries, narEntry{e.Path, string(e.Type), e.Executable, e.Size, e.Offset, e.Target})
 	}
-	return a.print(entries, func(w *screen) {
+	return a.print(narListing{entries}, func(w *screen) {
 		for _, e := range entries {
 			mark := map[string]string{"directory": "d", "symlink": "l", "regular": "-"}[e.Type]
 			if e.Executable {

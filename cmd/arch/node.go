@@ -44,7 +44,7 @@ func newNodeActCommand(a *app, verb agent.Verb, fallback string, c *cobra.Comman
 		if err != nil {
 			return err
 		}
-		if err := a.act(c.Context(), node, why.key, agent.Act{Verb: verb, Reason: why.reason}); err != nil {
+		if err := a.act(c.Context(), node, why, agent.Act{Verb: verb, Reason: why.reason}); err != nil {
 			return err
 		}
 		return a.showNode(c.Context(), node)
@@ -74,12 +74,17 @@ func newNodeStatusCommand(a *app) *cobra.Command {
 	return c
 }
 
+// nodeStatus is how a node is.
+type nodeStatus struct{ agent.Status }
+
+func (nodeStatus) kind() string { return "NodeStatus" }
+
 func (a *app) showNode(ctx context.Context, node *client.Client) error {
 	status, err := node.Status(ctx)
 	if err != nil {
 		return err
 	}
-	return a.print(status, func(s *screen) { writeStatus(s, status, time.Now()) })
+	return a.print(nodeStatus{status}, func(s *screen) { writeStatus(s, status, time.Now()) })
 }
 
 func writeStatus(s *screen, st agent.Status, now time.Time) {
@@ -169,6 +174,14 @@ func newNodeTopCommand(a *app) *cobra.Command {
 	return c
 }
 
+// nodeTop is how a node is, and what runs and waits on it.
+type nodeTop struct {
+	Status agent.Status `json:"status"`
+	Jobs   []jobResult  `json:"jobs"`
+}
+
+func (nodeTop) kind() string { return "NodeTop" }
+
 func runTop(ctx context.Context, a *app, node *client.Client) error {
 	tick := time.NewTicker(topFrame)
 	defer tick.Stop()
@@ -185,7 +198,7 @@ func runTop(ctx context.Context, a *app, node *client.Client) error {
 		if live {
 			fmt.Fprint(a.out, "\x1b[H\x1b[J")
 		}
-		if err := a.print(map[string]any{"status": status, "jobs": jobs}, func(s *screen) {
+		if err := a.print(nodeTop{status, newJobList(jobs).Jobs}, func(s *screen) {
 			writeStatus(s, status, time.Now())
 			fmt.Fprintln(s)
 			writeJobs(s, jobs, time.Now())

@@ -42,6 +42,17 @@ type pinResult struct {
 	To   string `json:"to"`
 }
 
+func (pinResult) kind() string { return "Pin" }
+
+// pinList is the references that were pinned.
+type pinList struct {
+	Pins []pinResult `json:"pins"`
+}
+
+func (pinList) kind() string { return "PinList" }
+
+func (l pinList) items() []result { return itemsOf(l.Pins) }
+
 func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry bool) error {
 	src, err := a.readFile(path, manifest.MaxSize)
 	if err != nil {
@@ -84,7 +95,7 @@ func runPin(ctx context.Context, a *app, o fetchFlags, path, out string, dry boo
 			return err
 		}
 	}
-	return a.print(done, func(w *screen) {
+	return a.print(pinList{done}, func(w *screen) {
 		for _, d := range done {
 			fmt.Fprintf(w, "%s:%d %s\n  from %s\n  to   %s\n", path, d.Line, d.Path, d.From, d.To)
 		}

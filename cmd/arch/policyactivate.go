@@ -65,13 +65,7 @@ func runPolicyActivate(a *app, path, to, trustPath string, dry bool) error {
 			return err
 		}
 	}
-	res := struct {
-		File    string        `json:"file"`
-		Name    string        `json:"name"`
-		Version int64         `json:"version"`
-		ID      digest.SHA256 `json:"id"`
-		DryRun  bool          `json:"dryRun,omitempty"`
-	}{to, next.Metadata.Name, next.Spec.Version, active.ID(), dry}
+	res := policyActivation{to, next.Metadata.Name, next.Spec.Version, active.ID(), dry}
 	return a.print(res, func(s *screen) {
 		verb := "put"
 		if dry {
@@ -80,6 +74,17 @@ func runPolicyActivate(a *app, path, to, trustPath string, dry bool) error {
 		fmt.Fprintf(s, "%s %s version %d into %s\n  id %s\n", verb, res.Name, res.Version, res.File, res.ID)
 	})
 }
+
+// policyActivation is a policy that was put in force.
+type policyActivation struct {
+	File    string        `json:"file"`
+	Name    string        `json:"name"`
+	Version int64         `json:"version"`
+	ID      digest.SHA256 `json:"id"`
+	DryRun  bool          `json:"dryRun,omitempty"` // nothing was changed
+}
+
+func (policyActivation) kind() string { return "PolicyActivation" }
 
 // currentPolicy returns what lies where the node looks; nil: nothing.
 func currentPolicy(path string) (*dsse.Envelope, error) {

@@ -66,6 +66,8 @@ type policyCheckResult struct {
 	Verdict *admission.Verdict `json:"verdict,omitempty"`
 }
 
+func (policyCheckResult) kind() string { return "PolicyCheck" }
+
 func runPolicyCheck(ctx context.Context, a *app, path string, o policyCheckFlags) error {
 	at, err := parseTime("--at", o.at)
 	if err != nil {

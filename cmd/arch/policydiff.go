@@ -26,7 +26,7 @@ written and verifies nothing.`,
 				return err
 			}
 			changes := append([]policy.Change{}, policy.Diff(old, next)...)
-			return a.print(map[string][]policy.Change{"changes": changes}, func(s *screen) {
+			return a.print(policyChanges{changes}, func(s *screen) {
 				if len(changes) == 0 {
 					fmt.Fprintln(s, "both allow the same")
 				}
@@ -35,3 +35,10 @@ written and verifies nothing.`,
 		},
 	}
 }
+
+// policyChanges is how two policies differ.
+type policyChanges struct {
+	Changes []policy.Change `json:"changes"`
+}
+
+func (policyChanges) kind() string { return "PolicyChanges" }

@@ -23,14 +23,7 @@ is check's.`,
 			if err != nil {
 				return err
 			}
-			res := struct {
-				Name       string          `json:"name"`
-				Version    int64           `json:"version"`
-				ID         digest.SHA256   `json:"id"`
-				Expires    string          `json:"expires"`
-				Signatures int             `json:"signatures"`
-				Rules      []policy.Change `json:"rules"`
-			}{p.Metadata.Name, p.Spec.Version, env.ID(), p.Metadata.Expires, len(env.Signatures), policy.Diff(&manifest.Policy{Metadata: manifest.Metadata{Expires: p.Metadata.Expires}}, p)}
+			res := policyRules{p.Metadata.Name, p.Spec.Version, env.ID(), p.Metadata.Expires, len(env.Signatures), policy.Diff(&manifest.Policy{Metadata: manifest.Metadata{Expires: p.Metadata.Expires}}, p)}
 			return a.print(res, func(s *screen) {
 				fmt.Fprintf(s, "%s, version %d, expires %s, %s\n  id %s\n", res.Name, res.Version, res.Expires, count(res.Signatures, "signature", "signatures"), res.ID)
 				showChanges(s, res.Rules)
@@ -38,3 +31,15 @@ is check's.`,
 		},
 	}
 }
+
+// policyRules is what a policy allows.
+type policyRules struct {
+	Name       string          `json:"name"`
+	Version    int64           `json:"version"`
+	ID         digest.SHA256   `json:"id"`
+	Expires    string          `json:"expires"`
+	Signatures int             `json:"signatures"` // how many it carries; none is verified
+	Rules      []policy.Change `json:"rules"`
+}
+
+func (policyRules) kind() string { return "PolicyRules" }

@@ -37,6 +37,28 @@ var verbs = map[builder.Stage]string{
 	builder.StageDeliver: "deliver",
 }
 
+// buildProgress is a stage of a build that begins or is done.
+type buildProgress struct {
+	Stage   builder.Stage `json:"stage"`
+	Name    string        `json:"name"`
+	Done    bool          `json:"done"`
+	Detail  string        `json:"detail"`
+	Seconds float64       `json:"seconds"`
+}
+
+func (buildProgress) kind() string { return "BuildProgress" }
+
+// fetchProgress is a transfer that begins, is tried again or is done.
+type fetchProgress struct {
+	What   string           `json:"fetch"`
+	Kind   source.EventKind `json:"event"`
+	Detail string           `json:"detail"`
+	Bytes  int64            `json:"bytes"`
+	Total  int64            `json:"total"` // bytes; zero: unknown
+}
+
+func (fetchProgress) kind() string { return "FetchProgress" }
+
 // stage is a builder's Events.
 func (p *progress) stage(e builder.Event) {
 	p.mu.Lock()
@@ -45,7 +67,7 @@ func (p *progress) stage(e builder.Event) {
 	switch {
 	case p.app.quiet:
 	case p.app.json:
-		p.app.jsonLine(map[string]any{"stage": e.Stage, "name": e.Name, "done": e.Done, "detail": e.Detail, "seconds": e.Took.Seconds()})
+		p.app.jsonLine(buildProgress{e.Stage, e.Name, e.Done, e.Detail, e.Took.Seconds()})
 	case e.Done:
 		p.print(fmt.Sprintf("%s: %s (%s)", text, e.Detail, took(e.Took)))
 	default:
@@ -61,7 +83,7 @@ func (p *progress) fetch(e source.Event) {
 	case p.app.quiet:
 	case p.app.json:
 		if e.Kind != source.EventProgress { // those are many
-			p.app.jsonLine(map[string]any{"fetch": e.What, "event": e.Kind, "detail": e.Detail, "bytes": e.Bytes, "total": e.Total})
+			p.app.jsonLine(fetchProgress{e.What, e.Kind, e.Detail, e.Bytes, e.Total})
 		}
 	case e.Kind == source.EventRetry:
 		p.print(strings.TrimSpace("fetch " + e.What + " " + e.Detail))

@@ -15,6 +15,7 @@ import (
 	"arch.network/attest/identity"
 	"arch.network/builder"
 	"arch.network/builder/artifact"
+	"arch.network/builder/diff"
 )
 
 const rebuildHelp = `Rebuild builds again what a receipt claims, from the receipt and its pinned inputs alone, and compares every output.
@@ -78,8 +79,10 @@ type rebuildResult struct {
 	Result  *attest.Negative            `json:"negative,omitempty"`
 	Receipt string                      `json:"receipt,omitempty"`
 	Signer  string                      `json:"signer,omitempty"`
-	Diffs   map[string]any              `json:"diffs,omitempty"`
+	Diffs   map[string]*diff.Report     `json:"diffs,omitempty"` // by output
 }
+
+func (rebuildResult) kind() string { return "RebuildResult" }
 
 // check refuses flags that contradict each other.
 func (o *rebuildOptions) check() error {
@@ -211,7 +214,7 @@ func (w *workshop) signRebuild(ctx context.Context, r *builder.Rebuild, signer i
 func (w *workshop) showRebuild(r *builder.Rebuild, res rebuildResult) error {
 	for name, report := range r.Diffs {
 		if res.Diffs == nil {
-			res.Diffs = map[string]any{}
+			res.Diffs = map[string]*diff.Report{}
 		}
 		res.Diffs[name] = report
 	}

@@ -105,12 +105,19 @@ func runReceiptsPublish(ctx context.Context, a *app, o receiptsPublishOptions, f
 	if err != nil {
 		return err
 	}
-	return a.print(map[string][]string{"files": changed}, func(s *screen) {
+	return a.print(publishedReceipts{append([]string{}, changed...)}, func(s *screen) {
 		for _, name := range changed {
 			fmt.Fprintln(s, filepath.Join(o.cache, name))
 		}
 	})
 }
+
+// publishedReceipts are the files of a cache that were changed.
+type publishedReceipts struct {
+	Files []string `json:"files"`
+}
+
+func (publishedReceipts) kind() string { return "PublishedReceipts" }
 
 // maxHookOutputs bounds the outputs of one derivation.
 const maxHookOutputs = 256

@@ -62,6 +62,8 @@ type replayed struct {
 	Receipt string           `json:"receipt,omitempty"` // file
 }
 
+func (replayed) kind() string { return "ReplayResult" }
+
 func runReplay(ctx context.Context, a *app, o replayOptions, ref string) error {
 	r, err := a.openArchive(ctx, &o.remoteFlags, ref)
 	if err != nil {

@@ -16,6 +16,8 @@ type verifyResult struct {
 	Rules []ruleResult `json:"rules"`           // by which it was judged
 }
 
+func (verifyResult) kind() string { return "VerifyResult" }
+
 // claimResult tells from what an artifact was built.
 type claimResult struct {
 	Name         string        `json:"name"`

@@ -71,7 +71,7 @@ func commandGroups() []commandGroup {
 			{"serve-store", newServeStoreCommand},
 		}},
 		{"", "", []command{
-			{"version", newVersionCommand}, {"man", newManCommand}, {"exit-status", func(*app) *cobra.Command { return newExitStatusTopic() }},
+			{"version", newVersionCommand}, {"man", newManCommand}, {"exit-status", func(*app) *cobra.Command { return newExitStatusTopic() }}, {"json", func(*app) *cobra.Command { return newJSONTopic() }},
 		}},
 	}
 }
@@ -88,7 +88,8 @@ It builds artifacts bit for bit from pinned inputs and signs a receipt; anyone c
 co-sign it; anyone can verify it, offline. It runs jobs of pinned content in confinement, with a receipt.
 
 Results go to stdout, everything else to stderr; with --json a result is one line of JSON, and so is an error;
---output yaml and jsonl (one line for each item of a list) are other forms of it.`,
+--output yaml and jsonl (one line for each item of a list) are other forms of it. arch help json tells what programs
+may rely on.`,
 		Example: `  arch build --attest ./tests/examples/hello
   arch verify result/hello --receipts result/
   arch rebuild result/hello.receipt.jsonl`,
@@ -155,7 +156,7 @@ func newExitStatusTopic() *cobra.Command {
 func newHelpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
-		Short: "Help about any command, and the topic exit-status",
+		Short: "Help about any command, and the topics exit-status and json",
 		Args:  cobra.ArbitraryArgs,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			var names []string
@@ -180,12 +181,15 @@ func newHelpCommand(root *cobra.Command) *cobra.Command {
 	}
 }
 
+// isTopic reports whether c is something that help tells about, and no command.
+func isTopic(c *cobra.Command) bool { return !c.Runnable() && !c.HasSubCommands() }
+
 // finish gives every command below c what all have in common: a wrong command line is a usage error with a way out, a
 // group of commands is no command itself, and the help tells the exit statuses.
 func finish(a *app, c *cobra.Command) {
 	c.SetFlagErrorFunc(flagError)
 	switch {
-	case c.Name() == "exit-status": // a help topic: no command
+	case isTopic(c):
 	case c.HasSubCommands():
 		c.Args = cobra.ArbitraryArgs
 		c.RunE = runGroup
@@ -218,7 +222,7 @@ func finish(a *app, c *cobra.Command) {
 
 // addOutput gives a command --output, and -o where that is not the short form of --out.
 func (a *app) addOutput(c *cobra.Command) {
-	if c.HasSubCommands() || c.Name() == "exit-status" || c.HasParent() && c.Parent().Name() == "completion" {
+	if c.HasSubCommands() || isTopic(c) || c.HasParent() && c.Parent().Name() == "completion" {
 		return
 	}
 	short := "o"
@@ -245,6 +249,13 @@ func runGroup(c *cobra.Command, args []string) error {
 
 func unknownCommand(c *cobra.Command, arg string) error {
 	names := []string{}
+	if !c.HasParent() { // which may have been made without most of its commands
+		for _, g := range commandGroups() {
+			for _, sub := range g.commands {
+				names = append(names, sub.name)
+			}
+		}
+	}
 	for _, sub := range c.Commands() {
 		if sub.IsAvailableCommand() || sub.Runnable() || sub.IsAdditionalHelpTopicCommand() {
 			names = append(names, sub.Name())

@@ -29,6 +29,8 @@ type explanation struct {
 	Layers  []layer       `json:"layers"` // how each driver would enforce it, the chosen one first
 }
 
+func (explanation) kind() string { return "RunExplanation" }
+
 type commandLine struct {
 	Argv []string `json:"argv"`
 	Env  []string `json:"env"`

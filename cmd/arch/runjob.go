@@ -210,6 +210,8 @@ type jobSummary struct {
 	Policy    *digest.SHA256    `json:"policy,omitempty"`
 }
 
+func (jobSummary) kind() string { return "RunPlan" }
+
 func (t *jobTarget) describe() jobSummary {
 	s := &t.doc.Spec
 	out := jobSummary{

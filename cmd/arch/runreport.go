@@ -36,6 +36,8 @@ type runResult struct {
 	Signer       string             `json:"signer,omitempty"`
 }
 
+func (runResult) kind() string { return "RunResult" }
+
 type jobOutputResult struct {
 	Name string         `json:"name"`
 	Path string         `json:"path"`

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"unicode/utf8"
 
@@ -24,6 +23,14 @@ type stream struct {
 	rest []byte // the end of what came: the beginning of a character, or with --json of a line
 	err  error  // of the last write that failed; the job goes on, its result is not lost
 }
+
+// jobOutput is a line, or a part of one, that a job printed: one of the two.
+type jobOutput struct {
+	Stdout string `json:"stdout,omitempty"`
+	Stderr string `json:"stderr,omitempty"`
+}
+
+func (jobOutput) kind() string { return "JobOutput" }
 
 // maxHeld bounds rest: a longer line comes in parts.
 const maxHeld = 64 << 10
@@ -89,9 +96,11 @@ func (s *stream) object(line []byte) {
 	if s.app.quiet {
 		return
 	}
-	if data, err := json.Marshal(map[string]string{s.name: string(line)}); err == nil {
-		s.app.err.Write(append(printableJSON(data), '\n'))
+	if s.name == "stderr" {
+		s.app.jsonLine(jobOutput{Stderr: string(line)})
+		return
 	}
+	s.app.jsonLine(jobOutput{Stdout: string(line)})
 }
 
 // flush writes what is left, and returns what went wrong on the way.

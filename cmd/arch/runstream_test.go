@@ -14,6 +14,7 @@ import (
 // What a job prints arrives whole however it is cut, and harmless where a terminal would act on it.
 func TestStream(t *testing.T) {
 	const text = "plain\n\x1b]0;owned\x07 ä€𝄞\u202e end"
+	const head = `{"apiVersion":"arch.network/v1","kind":"JobOutput",`
 	const safe = "plain\n\\x1b]0;owned\\x07 ä€𝄞\\u202e end"
 	for _, tt := range []struct {
 		name       string
@@ -22,7 +23,7 @@ func TestStream(t *testing.T) {
 	}{
 		{"file", false, false, text, ""},
 		{"terminal", false, true, safe, ""},
-		{"json", true, false, "", `{"stdout":"plain\n"}` + "\n" + `{"stdout":"\u001b]0;owned\u0007 ä€𝄞\u202e end"}` + "\n"},
+		{"json", true, false, "", head + `"stdout":"plain\n"}` + "\n" + head + `"stdout":"\u001b]0;owned\u0007 ä€𝄞\u202e end"}` + "\n"},
 	} {
 		for _, size := range []int{1, 2, 3, 7, len(text)} {
 			var out, errout bytes.Buffer

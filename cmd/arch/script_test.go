@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if handled, code := otherMain(os.Args); handled {
 		os.Exit(code)
 	}
-	testscript.Main(m, map[string]func(){"arch": func() { os.Exit(mainStatus()) }})
+	testscript.Main(m, map[string]func(){"arch": func() { os.Exit(scriptMain()) }})
 }
 
 // noRaceSleep is a GORACE: a process under the race detector waits a second before it exits, unless told not to.
@@ -84,6 +84,8 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	record := t.TempDir()
+	t.Cleanup(func() { checkRecord(t, record) })
 	clock := sync.OnceValues(func() (bool, error) { return shiftsClock(t.TempDir(), tool) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -93,7 +95,7 @@ func TestScripts(t *testing.T) {
 			for name, value := range map[string]string{
 				"TOOL": tool, "HOME": "$WORK/home", "XDG_CONFIG_HOME": "$WORK/config", "XDG_STATE_HOME": "$WORK/state",
 				"XDG_DATA_HOME": "$WORK/data", "XDG_CACHE_HOME": "$WORK/cache", "ARCH_WORKER": worker, "JOBS": jobs, "GRAPH": graph, "ARCH_STORE": "$WORK/store", "TERM": "xterm", "GOPROXY": "off",
-				"GOMAXPROCS": "2", "GORACE": noRaceSleep,
+				"GOMAXPROCS": "2", "GORACE": noRaceSleep, recordVariable: record,
 			} {
 				env.Setenv(name, strings.ReplaceAll(value, "$WORK", env.WorkDir))
 			}

@@ -38,11 +38,13 @@ is the same.`,
 // documentResult is what --json shows of a document that was written.
 type documentResult struct {
 	File string        `json:"file"`
-	Kind string        `json:"kind"`
+	Kind string        `json:"document"` // its kind
 	Name string        `json:"name"`
 	ID   digest.SHA256 `json:"id"` // what signatures cover
 	By   string        `json:"by,omitempty"`
 }
+
+func (documentResult) kind() string { return "WrittenDocument" }
 
 // written shows a document that was written to a file; of one that went to stdout there is nothing to add.
 func (a *app) written(path string, doc manifest.Document, by string) error {

@@ -25,12 +25,23 @@ func newStoreCommand(a *app) *cobra.Command {
 
 // objectResult is what --json shows of an object.
 type objectResult struct {
-	Kind   string    `json:"kind"`
+	Kind   string    `json:"type"`
 	Digest string    `json:"digest"`
 	Size   int64     `json:"size"`
 	Added  time.Time `json:"added"`
 	Roots  []string  `json:"roots,omitempty"`
 }
+
+func (objectResult) kind() string { return "StoreObject" }
+
+// objectList is what is in the store.
+type objectList struct {
+	Objects []objectResult `json:"objects"`
+}
+
+func (objectList) kind() string { return "StoreObjectList" }
+
+func (l objectList) items() []result { return itemsOf(l.Objects) }
 
 func describeObjects(objects []store.Object) []objectResult {
 	out := []objectResult{}
@@ -76,7 +87,7 @@ func newStoreListCommand(a *app) *cobra.Command {
 					return err
 				}
 				res := describeObjects(objects)
-				return a.print(res, func(w *screen) { showObjects(w, res) })
+				return a.print(objectList{res}, func(w *screen) { showObjects(w, res) })
 			})
 		},
 	}
@@ -104,6 +115,17 @@ unless a job runs on them.`,
 	return c
 }
 
+// gcResult is what was removed from the store.
+type gcResult struct {
+	DryRun  bool           `json:"dryRun"` // nothing was
+	Removed []objectResult `json:"removed"`
+	Kept    int            `json:"kept"`
+	Freed   int64          `json:"freed"`  // bytes
+	Images  int            `json:"images"` // unpacked layers and root file systems that were removed
+}
+
+func (gcResult) kind() string { return "StoreCollection" }
+
 func (a *app) runGC(ctx context.Context, s *store.Store, opts store.GCOptions) error {
 	if opts.Age == 0 {
 		opts.Age = -1 // the store's zero means its default
@@ -116,13 +138,7 @@ func (a *app) runGC(ctx context.Context, s *store.Store, opts store.GCOptions) e
 	if err != nil {
 		return err
 	}
-	res := struct {
-		DryRun  bool           `json:"dryRun"`
-		Removed []objectResult `json:"removed"`
-		Kept    int            `json:"kept"`
-		Freed   int64          `json:"freed"`  // bytes
-		Images  int            `json:"images"` // unpacked layers and root file systems that were removed
-	}{opts.DryRun, describeObjects(report.Removed), report.Kept, report.Freed, images}
+	res := gcResult{opts.DryRun, describeObjects(report.Removed), report.Kept, report.Freed, images}
 	return a.print(res, func(w *screen) {
 		verb := "removed"
 		if opts.DryRun {
@@ -169,23 +185,30 @@ EXIT STATUS: 0 everything is whole; 1 error; 4 something is damaged.`,
 	return c
 }
 
+// storeCheck is what was found when everything in the store was hashed.
+type storeCheck struct {
+	OK      bool     `json:"ok"`
+	Objects int      `json:"objects"`
+	Records int      `json:"records"`
+	Bytes   int64    `json:"bytes"`
+	Damaged []damage `json:"damaged"`
+}
+
+func (storeCheck) kind() string { return "StoreCheck" }
+
+// damage is something in the store that is not what it was.
+type damage struct {
+	Path  string `json:"path"`
+	Cause string `json:"cause"`
+	Moved string `json:"moved,omitempty"` // where to, if it was moved away
+}
+
 func (a *app) verifyStore(ctx context.Context, s *store.Store, repair bool) error {
 	report, err := s.Verify(ctx, store.VerifyOptions{Repair: repair})
 	if err != nil {
 		return err
 	}
-	type damage struct {
-		Path  string `json:"path"`
-		Cause string `json:"cause"`
-		Moved string `json:"moved,omitempty"`
-	}
-	res := struct {
-		OK      bool     `json:"ok"`
-		Objects int      `json:"objects"`
-		Records int      `json:"records"`
-		Bytes   int64    `json:"bytes"`
-		Damaged []damage `json:"damaged"`
-	}{report.OK(), report.Objects, report.Records, report.Bytes, []damage{}}
+	res := storeCheck{report.OK(), report.Objects, report.Records, report.Bytes, []damage{}}
 	for _, d := range report.Damaged {
 		res.Damaged = append(res.Damaged, damage(d))
 	}

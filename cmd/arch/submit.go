@@ -11,6 +11,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/control/client"
+	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 	"arch.network/attest/manifest"
 )
@@ -208,6 +209,16 @@ func (a *app) await(ctx context.Context, node *client.Client, job agent.Job) (ag
 	}
 }
 
+// jobProgress is a state that a job has come to.
+type jobProgress struct {
+	Job      digest.SHA256 `json:"job"`
+	State    agent.State   `json:"state"`
+	Summary  string        `json:"summary"`
+	Position int           `json:"position"` // in the queue, from 1; zero: it does not wait
+}
+
+func (jobProgress) kind() string { return "JobProgress" }
+
 // job shows how far a job is.
 func (p *progress) job(j agent.Job) {
 	p.mu.Lock()
@@ -216,7 +227,7 @@ func (p *progress) job(j agent.Job) {
 	switch {
 	case p.app.quiet:
 	case p.app.json:
-		p.app.jsonLine(map[string]any{"job": j.ID, "state": j.State, "summary": j.Summary, "position": j.Position})
+		p.app.jsonLine(jobProgress{j.ID, j.State, j.Summary, j.Position})
 	case j.State.Ended():
 		p.print(text)
 	default:

@@ -62,6 +62,15 @@ type trustCheck struct {
 	status int           // exit status of a failure
 }
 
+// trustCheckResult is what is to be said about a trust root.
+type trustCheckResult struct {
+	File   string       `json:"file"`
+	OK     bool         `json:"ok"`
+	Checks []trustCheck `json:"checks"`
+}
+
+func (trustCheckResult) kind() string { return "TrustCheck" }
+
 func runTrustCheck(a *app, path string, at time.Time) error {
 	root, err := a.readTrust(path)
 	if err != nil {
@@ -77,11 +86,7 @@ func runTrustCheck(a *app, path string, at time.Time) error {
 		checkOwner(path),
 		checkGovernance(root, compiled, at),
 	}
-	res := struct {
-		File   string       `json:"file"`
-		OK     bool         `json:"ok"`
-		Checks []trustCheck `json:"checks"`
-	}{path, true, checks}
+	res := trustCheckResult{path, true, checks}
 	var failure error
 	for _, c := range checks {
 		if c.Result == attest.Fail {

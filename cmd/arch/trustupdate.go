@@ -76,7 +76,7 @@ func runTrustUpdate(a *app, file string, news []string, dry bool) error {
 		}
 	}
 	root := last.(*manifest.TrustRoot)
-	return a.print(root, func(s *screen) {
+	return a.print(shown{root}, func(s *screen) {
 		verb := "updated"
 		if dry {
 			verb = "would update"

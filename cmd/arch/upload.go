@@ -132,6 +132,15 @@ func (p *progress) sends(name string, n, total int64) {
 	p.begin(text)
 }
 
+// uploadProgress is a piece that was handed over to a node.
+type uploadProgress struct {
+	Name   string        `json:"uploaded"`
+	Digest digest.SHA256 `json:"digest"`
+	Bytes  int64         `json:"bytes"`
+}
+
+func (uploadProgress) kind() string { return "UploadProgress" }
+
 // sent tells that a piece was handed over.
 func (p *progress) sent(name string, d digest.SHA256, n int64) {
 	p.mu.Lock()
@@ -139,7 +148,7 @@ func (p *progress) sent(name string, d digest.SHA256, n int64) {
 	switch {
 	case p.app.quiet:
 	case p.app.json:
-		p.app.jsonLine(map[string]any{"uploaded": name, "digest": d, "bytes": n})
+		p.app.jsonLine(uploadProgress{name, d, n})
 	default:
 		p.print(fmt.Sprintf("handed over %s (%s)", name, size(n)))
 	}

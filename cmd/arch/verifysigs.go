@@ -67,6 +67,8 @@ type verifySigsResult struct {
 	Wrong     []string     `json:"wrongSignatures,omitempty"`
 }
 
+func (verifySigsResult) kind() string { return "SignatureVerdict" }
+
 func runVerifySigs(ctx context.Context, a *app, o verifySigsOptions, signatures, fingerprint string) error {
 	f, err := binarycache.ParseFingerprint(fingerprint)
 	if err != nil {

@@ -19,13 +19,7 @@ func newVersionCommand(a *app) *cobra.Command {
 		Example: "  arch version --json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := struct {
-				Version  string `json:"version"`
-				Commit   string `json:"commit,omitempty"` // unknown to packages, which are built from the source alone
-				Go       string `json:"go"`
-				Platform string `json:"platform"`
-				Module   string `json:"module"`
-			}{Version: release.Version, Commit: release.Commit(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			v := versionResult{Version: release.Version, Commit: release.Commit(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				v.Module = info.Main.Path
 			}
@@ -38,3 +32,14 @@ func newVersionCommand(a *app) *cobra.Command {
 		},
 	}
 }
+
+// versionResult is which arch this is.
+type versionResult struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"` // unknown to packages, which are built from the source alone
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+	Module   string `json:"module"`
+}
+
+func (versionResult) kind() string { return "Version" }
