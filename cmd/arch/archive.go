@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -164,7 +163,7 @@ EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 1
 			defer s.Close()
 			r := io.NopCloser(a.in)
 			if args[0] != "-" {
-				if r, err = os.Open(args[0]); err != nil {
+				if r, err = openRegular(args[0]); err != nil { // it never waits for a FIFO
 					return err
 				}
 			}
@@ -181,7 +180,7 @@ EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 1
 
 // openArchive opens an archive file, if there is one of that name, or else that of a node's job. A path, or what ends in .tar, is no job.
 func (a *app) openArchive(ctx context.Context, f *remoteFlags, ref string) (io.ReadCloser, error) {
-	file, err := os.Open(ref)
+	file, err := openRegular(ref)
 	if err == nil {
 		return file, nil
 	}

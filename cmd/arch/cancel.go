@@ -42,7 +42,7 @@ func runJobAct(ctx context.Context, a *app, f remoteFlags, why reasonFlags, verb
 	if err != nil {
 		return err
 	}
-	if err := a.act(ctx, node, why.key, agent.Act{Verb: verb, Job: job.ID, Reason: why.reason}); err != nil {
+	if err := a.act(ctx, node, why, agent.Act{Verb: verb, Job: job.ID, Reason: why.reason}); err != nil {
 		return err
 	}
 	if job, err = node.Job(ctx, job.ID.String()); err != nil {

@@ -29,11 +29,26 @@ The kinds are ` + strings.Join(manifest.Kinds(), ", ") + `. The codes are ` + st
 			}
 			e, err := manifest.Explain(args[0])
 			if err != nil {
-				return err
+				return unexplained(args[0], err)
 			}
 			return a.print(explainedField{e}, func(w *screen) { io.WriteString(w, e.String()) })
 		},
 	}
+}
+
+// unexplained adds to an error about a name that is neither of a document nor a code what was meant.
+func unexplained(name string, err error) error {
+	if strings.Contains(name, ".") {
+		return err
+	}
+	err = fmt.Errorf("%q is no kind of document, and no code of an error", name)
+	if slices.Contains(resultKinds(), name) {
+		return hinted(err, fmt.Sprintf("it is a kind of result: arch schema %s", name))
+	}
+	if like, ok := nearest(name, append(codeNames(), manifest.Kinds()...)); ok {
+		return hinted(err, "did you mean "+like+"?")
+	}
+	return hinted(err, "arch explain --help lists both")
 }
 
 // explainedField is a kind of document, or a field of one, explained.

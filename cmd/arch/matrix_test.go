@@ -5,9 +5,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // TestBadInput gives every command that reads something every kind of thing that is not what it reads. Whatever
@@ -106,6 +109,34 @@ func TestBadInput(t *testing.T) {
 		{"ledger", "witness", "--key", "@", "--state", "state", "--policy", "artifact"},
 		{"ledger", "witness", "--key", "artifact", "--state", "state", "--policy", "@"},
 		{"nar", "ls", "@"},
+		{"nar", "restore", "@", "restored"},
+		{"policy", "show", "@"},
+		{"policy", "check", "@"},
+		{"policy", "diff", "artifact", "@"},
+		{"policy", "propose", "@"},
+		{"policy", "sign", "@"},
+		{"policy", "activate", "@", "--to", "active"},
+		{"archive", "ls", "--agent", "@"},
+		{"archive", "show", "./@"},
+		{"archive", "import", "@"},
+		{"archive", "export", "--agent", "@", "x"},
+		{"replay", "./@"},
+		{"challenge", "@"},
+		{"challenge", "--keys", "@", "/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-x"},
+		{"verify-sigs", "--keys", "@", "x", "x"},
+		{"verify-sigs", "--keys", "artifact", "@", "@"},
+		{"receipts", "publish", "--cache", "pub", "@"},
+		{"serve-store", "@"},
+		{"serve-store", "--nix-store", "directory", "--key", "@", "--listen", "nowhere"},
+		{"instrument", "@", "--out", "prepared"},
+		{"key", "cache", "name-1", "@/x"},
+		{"store", "verify", "--store", "artifact/@"},
+		{"node", "resume", "--agent", "@"},
+		{"node", "top", "--agent", "@"},
+		{"quarantine", "list", "--agent", "@"},
+		{"quarantine", "show", "@"},
+		{"quarantine", "discard", "--reason", "x", "@"},
+		{"job", "why", "@"},
 		{"submit", "@"},
 		{"submit", "--dry-run", "@"},
 		{"submit", "--agent", "@", "artifact"},
@@ -133,9 +164,11 @@ func TestBadInput(t *testing.T) {
 		{"man", "@"},
 		{"man", "--dir", "artifact/@"},
 	}
+	holdsCommands(t, commands)
 	allowed := map[string]bool{ // what is good input for these
 		"--config empty version": true, "version --output json": true, "version --output yaml": true, "config view --config empty": true, "diff huge": true, "diff garbage": true, "store ls --store directory": true, "store ls --store missing": true,
-		"key new --recipient": true,
+		"key new --recipient": true, "key cache name-1 directory/x": true,
+		"help json": true, "json": true, "man json": true, // a topic
 	}
 	for _, command := range commands {
 		for _, input := range inputs {
@@ -170,6 +203,24 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// holdsCommands holds that the table of TestBadInput has every command, but those that can have no bad input.
+func holdsCommands(t *testing.T, table [][]string) {
+	t.Helper()
+	none := map[string]bool{
+		"arch hash": true, "arch nar dump": true, // any file or tree is good
+	}
+	eachCommand(newRootCommand(newApp(strings.NewReader(""), io.Discard, io.Discard)), func(c *cobra.Command) {
+		path := c.CommandPath()
+		if c.HasSubCommands() || isTopic(c) || none[path] || strings.HasPrefix(path, "arch completion") {
+			return
+		}
+		words := strings.Fields(path)[1:]
+		if !slices.ContainsFunc(table, func(args []string) bool { return len(args) >= len(words) && slices.Equal(args[:len(words)], words) }) {
+			t.Errorf("%s is given no bad input", path)
+		}
+	})
+}
+
 // refuses runs a command that must fail, say why in one error, and let nothing through that a terminal would act on.
 func refuses(t *testing.T, in io.Reader, args ...string) {
 	t.Helper()
@@ -185,6 +236,13 @@ func refuses(t *testing.T, in io.Reader, args ...string) {
 	}
 	status2, _, errout := arch(t, rewound(t, in), append(args, "--json")...)
 	lines := strings.Split(strings.TrimSpace(errout), "\n")
+	c, err := newChecker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.line([]byte(lines[len(lines)-1])); err != nil {
+		t.Error(err)
+	}
 	if last := lines[len(lines)-1]; status2 == exitOK || !strings.HasPrefix(last, `{"apiVersion":"arch.network/v1","kind":"Error","error":{"code":"`) {
 		t.Errorf("with --json: exit status %d, last line %q", status2, last)
 	}

@@ -45,7 +45,7 @@ func newNodeActCommand(a *app, verb agent.Verb, fallback string, c *cobra.Comman
 		if err != nil {
 			return err
 		}
-		if err := a.act(c.Context(), node, why.key, agent.Act{Verb: verb, Reason: why.reason}); err != nil {
+		if err := a.act(c.Context(), node, why, agent.Act{Verb: verb, Reason: why.reason}); err != nil {
 			return err
 		}
 		return a.showNode(c.Context(), node)

@@ -21,6 +21,7 @@ EXIT STATUS: 0 written; 1 error, or it is no valid policy; 2 usage; 3 nothing wo
 
 func newPolicyProposeCommand(a *app) *cobra.Command {
 	var current, trust, out string
+	var dry bool
 	c := &cobra.Command{
 		Use:     "propose FILE",
 		Short:   "Number an edited policy as the next version",
@@ -28,16 +29,20 @@ func newPolicyProposeCommand(a *app) *cobra.Command {
 		Example: "  arch policy propose policy.yaml --current /etc/arch/policy.yaml\n  arch policy propose policy.yaml --out next.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return runPolicyPropose(a, args[0], current, trust, out)
+			if dry && out != "" {
+				return hinted(usage("--dry-run writes nothing, so --out has no meaning"), "leave out one of them")
+			}
+			return runPolicyPropose(a, args[0], current, trust, out, dry)
 		},
 	}
 	c.Flags().StringVar(&current, "current", "", "policy in force (default: none, and FILE's own version counts)")
 	c.Flags().StringVar(&trust, "trust", "", "trust root (default: trust.yaml in the configuration directory)")
 	c.Flags().StringVarP(&out, "out", "o", "", "write here instead of in place; - for stdout")
+	c.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what the next version would allow more and less")
 	return c
 }
 
-func runPolicyPropose(a *app, path, current, trustPath, out string) error {
+func runPolicyPropose(a *app, path, current, trustPath, out string, dry bool) error {
 	src, err := a.readFile(path, manifest.MaxSize)
 	if err != nil {
 		return err
@@ -83,14 +88,16 @@ func runPolicyPropose(a *app, path, current, trustPath, out string) error {
 	if out == "" {
 		out = path
 	}
-	if err := a.writeOut(out, text); err != nil || out == "-" {
-		return err
+	if !dry {
+		if err := a.writeOut(out, text); err != nil || out == "-" {
+			return err
+		}
 	}
 	id, err := manifest.ID(&next)
 	if err != nil {
 		return err
 	}
-	res := policyProposal{out, next.Metadata.Name, next.Spec.Version, id, append([]policy.Change{}, changes...)}
+	res := policyProposal{out, next.Metadata.Name, next.Spec.Version, id, append([]policy.Change{}, changes...), dry}
 	return a.print(res, func(s *screen) {
 		fmt.Fprintf(s, "%s: %s version %d\n  id %s\n", res.File, res.Name, res.Version, res.ID)
 		showChanges(s, res.Changes)
@@ -104,6 +111,7 @@ type policyProposal struct {
 	Version int64           `json:"version"`
 	ID      digest.SHA256   `json:"id"`
 	Changes []policy.Change `json:"changes"`
+	DryRun  bool            `json:"dryRun,omitempty"` // nothing was written
 }
 
 func (policyProposal) kind() string { return "PolicyProposal" }

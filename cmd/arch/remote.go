@@ -74,11 +74,15 @@ func shortID(id digest.SHA256) string { return id.Hex()[:12] }
 const directiveTime = time.Hour
 
 // act has a node do something. Through the socket it is the user's own wish; from afar it is a directive that the user signs.
-func (a *app) act(ctx context.Context, node *client.Client, key string, act agent.Act) error {
+func (a *app) act(ctx context.Context, node *client.Client, why reasonFlags, act agent.Act) error {
+	if why.dry {
+		a.note("nothing was done: without --dry-run the node would be asked to %s", act.Verb)
+		return nil
+	}
 	if node.Local() {
 		return node.Act(ctx, act)
 	}
-	signer, err := a.signer(ctx, key, false)
+	signer, err := a.signer(ctx, why.key, false)
 	if err != nil {
 		return err
 	}
@@ -113,11 +117,13 @@ func (a *app) act(ctx context.Context, node *client.Client, key string, act agen
 type reasonFlags struct {
 	signFlags
 	reason string
+	dry    bool
 }
 
 func (f *reasonFlags) add(c *cobra.Command, fallback string) {
 	f.signFlags.add(c)
 	c.Flags().StringVarP(&f.reason, "reason", "m", fallback, "why, in one sentence; it is written into the node's ledger")
+	c.Flags().BoolVarP(&f.dry, "dry-run", "n", false, "only show what it is about, as it stands")
 }
 
 func (f *reasonFlags) check() error {

@@ -29,14 +29,74 @@ import (
 // results has one of each type that --json writes, but for documents, which have schemas of their own.
 func results() []result {
 	return []result{
-		archiveEntry{}, archiveFile{}, buildDifference{}, buildProgress{}, buildResult{}, cacheKey{}, challengeProgress{}, challengeResult{},
-		checkResult{}, configResult{}, diffResult{}, doctorResult{}, documentResult{}, explained{}, explainedField{}, explanation{}, failure{},
-		fetchProgress{}, findingList{}, fsckResult{}, gcResult{}, hammered{}, hashResult{}, instrumented{}, jobFinding{}, jobList{}, jobLog{},
-		jobOutput{}, jobProgress{}, jobResult{}, jobSummary{}, keyResult{}, ledgerEntry{}, ledgerEntryList{}, ledgerKeys{}, ledgerPolicy{},
-		listening{}, logEntry{}, logList{}, logText{}, manualPages{}, narEntry{}, narListing{}, narRestored{}, nodeStatus{}, nodeTop{},
-		noteResult{}, objectList{}, objectResult{}, pinList{}, pinResult{}, policyActivation{}, policyChanges{}, policyCheckResult{},
-		policyProposal{}, policyRules{}, proofList{}, proofResult{}, publishedReceipts{}, rebuildResult{}, replayed{}, runResult{},
-		storeCheck{}, trustCheckResult{}, uploadProgress{}, verifyResult{}, verifySigsResult{}, versionResult{},
+		archiveEntry{},
+		archiveFile{},
+		buildDifference{},
+		buildProgress{},
+		buildResult{},
+		cacheKey{},
+		challengeProgress{},
+		challengeResult{},
+		checkResult{},
+		configResult{},
+		diffResult{},
+		doctorResult{},
+		documentResult{},
+		explained{},
+		explainedField{},
+		explanation{},
+		failure{},
+		fetchProgress{},
+		findingList{},
+		fsckResult{},
+		gcResult{},
+		hammered{},
+		hashResult{},
+		instrumented{},
+		jobFinding{},
+		jobList{},
+		jobLog{},
+		jobOutput{},
+		jobProgress{},
+		jobResult{},
+		jobSummary{},
+		keyResult{},
+		ledgerEntry{},
+		ledgerEntryList{},
+		ledgerKeys{},
+		ledgerPolicy{},
+		listening{},
+		logEntry{},
+		logList{},
+		logText{},
+		manualPages{},
+		narEntry{},
+		narListing{},
+		narRestored{},
+		nodeStatus{},
+		nodeTop{},
+		noteResult{},
+		objectList{},
+		objectResult{},
+		pinList{},
+		pinResult{},
+		policyActivation{},
+		policyChanges{},
+		policyCheckResult{},
+		policyProposal{},
+		policyRules{},
+		proofList{},
+		proofResult{},
+		publishedReceipts{},
+		rebuildResult{},
+		replayed{},
+		runResult{},
+		storeCheck{},
+		trustCheckResult{},
+		uploadProgress{},
+		verifyResult{},
+		verifySigsResult{},
+		versionResult{},
 	}
 }
 
@@ -417,8 +477,8 @@ func checkRecord(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if t.Failed() || strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
-		return
+	if t.Failed() || strings.Contains(flag.Lookup("test.run").Value.String(), "/") || !hasNix() {
+		return // not all scripts have run
 	}
 	for _, r := range results() {
 		if !c.seen[r.kind()] {

@@ -117,9 +117,17 @@ func newTrustRoot(p manifest.Principal, roles []string) *manifest.TrustRoot {
 	return root
 }
 
-func writeTrust(path string, root *manifest.TrustRoot) error {
+// checkRoot refuses a trust root that could not be used.
+func checkRoot(root *manifest.TrustRoot) error {
 	if _, err := quorum.Compile(root); err != nil {
 		return fmt.Errorf("change trust root: %w", err)
+	}
+	return nil
+}
+
+func writeTrust(path string, root *manifest.TrustRoot) error {
+	if err := checkRoot(root); err != nil {
+		return err
 	}
 	src, err := manifest.WriteYAML(root)
 	if err != nil {
@@ -168,6 +176,7 @@ func showTrust(w *screen, root *manifest.TrustRoot) {
 
 func newTrustAddCommand(a *app) *cobra.Command {
 	var name, operator, file string
+	var dry bool
 	roles := []string{manifest.RoleBuilder, manifest.RoleRebuilder}
 	c := &cobra.Command{
 		Use:   "add KEY",
@@ -188,7 +197,7 @@ for several operators counts them once.`,
 					return err
 				}
 			}
-			root, err := a.addPrincipal(file, p, roles)
+			root, err := a.addPrincipal(file, p, roles, dry)
 			if err != nil {
 				return err
 			}
@@ -198,6 +207,7 @@ for several operators counts them once.`,
 	c.Flags().StringVar(&name, "name", "", "name of the principal")
 	c.Flags().StringVar(&operator, "operator", "", "who runs it (default: its name)")
 	c.Flags().StringSliceVar(&roles, "role", roles, "roles to give it")
+	c.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what the trust root would be")
 	c.Flags().StringVar(&file, "trust", "", "trust root (default: trust.yaml in the configuration directory)")
 	return c
 }
@@ -228,14 +238,20 @@ func (a *app) newPrincipal(ctx context.Context, source, name, operator string, r
 	return manifest.Principal{Name: name, Operator: cmp.Or(operator, name), Keys: []string{key.String()}}, nil
 }
 
-// addPrincipal writes the trust root at path with one principal more, or a first one with that principal alone.
-func (a *app) addPrincipal(path string, p manifest.Principal, roles []string) (*manifest.TrustRoot, error) {
+// addPrincipal writes the trust root at path with one principal more, or a first one with that principal alone. A dry run writes nothing.
+func (a *app) addPrincipal(path string, p manifest.Principal, roles []string, dry bool) (*manifest.TrustRoot, error) {
+	write := writeTrust
+	if dry {
+		write = func(_ string, root *manifest.TrustRoot) error { return checkRoot(root) }
+	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		root := newTrustRoot(p, roles)
-		if err := writeTrust(path, root); err != nil {
+		if err := write(path, root); err != nil {
 			return nil, err
 		}
-		a.note("made the trust root %s; %s, its only principal, also has the role governance", path, p.Name)
+		if !dry {
+			a.note("made the trust root %s; %s, its only principal, also has the role governance", path, p.Name)
+		}
 		return root, nil
 	}
 	root, err := a.readTrust(path)
@@ -256,5 +272,5 @@ func (a *app) addPrincipal(path string, p manifest.Principal, roles []string) (*
 		}
 		root.Spec.Roles[role] = g
 	}
-	return root, writeTrust(path, root)
+	return root, write(path, root)
 }
