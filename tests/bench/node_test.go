@@ -197,20 +197,24 @@ func newNodeWorld(b *testing.B) *nodeWorld {
 			root.Spec.Principals = append(root.Spec.Principals, manifest.Principal{Name: name, Keys: []string{w.keys[name].Public().String()}})
 		}
 	}
-	policy := &manifest.Policy{
-		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: "2099-01-01T00:00:00Z"},
-		Spec: manifest.PolicySpec{
-			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm},
-			Degradations: []string{"cpu", "memory", "processes", "devices", "io", job.OwnProcess},
-			Resources:    manifest.PolicyResources{Job: manifest.JobResources{Memory: "64Mi"}},
-		},
-	}
-	for file, doc := range map[string]manifest.Document{"trust": root, "policy": policy} {
+	for file, doc := range map[string]manifest.Document{"trust": root, "policy": w.policy(manifest.PolicyQueue{})} {
 		if err := os.WriteFile(filepath.Join(w.dir, file), w.sign(b, doc, "carol"), 0o600); err != nil {
 			b.Fatal(err)
 		}
 	}
 	return w
+}
+
+// policy lets jobs run as BenchmarkNode wants them to.
+func (w *nodeWorld) policy(queue manifest.PolicyQueue) *manifest.Policy {
+	return &manifest.Policy{
+		APIVersion: manifest.APIVersion, Kind: "Policy", Metadata: manifest.Metadata{Name: "house", Expires: "2099-01-01T00:00:00Z"},
+		Spec: manifest.PolicySpec{
+			Version: 1, Issuers: []manifest.PolicyIssuer{{Role: manifest.RoleJob}}, Runtimes: []manifest.Runtime{manifest.RuntimeWasm},
+			Degradations: []string{"cpu", "memory", "processes", "devices", "io", job.OwnProcess},
+			Resources:    manifest.PolicyResources{Job: manifest.JobResources{Memory: "64Mi"}}, Queue: queue,
+		},
+	}
 }
 
 func (w *nodeWorld) sign(b *testing.B, doc manifest.Document, name string) []byte {
