@@ -60,8 +60,9 @@
 //	         before the broker forgets it
 //	Cancel   ends a job
 //
-// Where the driver's executions outlive their parent (runner/systemd), such a job outlives a restart of the broker as well; what it
-// prints meanwhile is lost, its outputs are not. A module does not, but where all that it does is a function of pinned content (clock and randomness
+// Where the driver's executions outlive their parent (runner/systemd), such a job outlives the end of the broker, also by
+// SIGKILL, and nothing of it is lost: what it prints meanwhile (it waits when that is more than 256 KiB), its outputs and its result are held
+// in its unit until they are on the broker's disk, the last for an hour. A module does not, but where all that it does is a function of pinned content (clock and randomness
 // are not real, no network, no path of the host, no device), it runs again from its start, and says the same. Any other ends with a refusal.
 //
 // # Promises

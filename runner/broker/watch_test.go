@@ -43,6 +43,7 @@ func TestWatch(t *testing.T) {
 	}
 	watching, told := make(chan struct{}), make(chan error, 1)
 	var seen []string
+	second := make(chan struct{}) // it was seen to run
 	go func() {
 		told <- c.Watch(t.Context(), func(jobs []Job) error {
 			if len(seen) == 0 {
@@ -52,6 +53,9 @@ func TestWatch(t *testing.T) {
 				s := fmt.Sprint(j.Ticket, " ", j.Phase)
 				if len(seen) == 0 || seen[len(seen)-1] != s {
 					seen = append(seen, s)
+					if s == "two running" {
+						close(second)
+					}
 				}
 				if s == "two gone" {
 					if j.Usage.CPU != 2*time.Second || j.Usage.IOWrite != 5 || !j.Started.Equal(now) {
@@ -68,12 +72,13 @@ func TestWatch(t *testing.T) {
 	if resp, err := c.Attach(t.Context(), first, Request{}); err != nil || !resp.Result.OK() {
 		t.Fatalf("got %+v, %v", resp, err)
 	}
-	second, err := c.Submit(t.Context(), w.request(envelope, "two"))
+	name, err := c.Submit(t.Context(), w.request(envelope, "two"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	<-second
 	release <- struct{}{}
-	if resp, err := c.Attach(t.Context(), second, Request{}); err != nil || !resp.Result.OK() {
+	if resp, err := c.Attach(t.Context(), name, Request{}); err != nil || !resp.Result.OK() {
 		t.Fatalf("got %+v, %v", resp, err)
 	}
 	if err := <-told; !errors.Is(err, errSeen) {

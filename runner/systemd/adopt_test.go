@@ -140,66 +140,71 @@ func openGate(t *testing.T, gate string) *os.File {
 	return pipe
 }
 
+// testAdoption kills drivers and goes on in their places. What was used is all that depends on the version of control groups.
 func testAdoption(t *testing.T, options systemd.Options) {
 	r := driver(t, options)
-	gate := newGate(t)
-	orphan(t, options.Executable, gate)
-	list, err := r.Adopt(t.Context())
-	if err != nil || len(list) != 1 || list[0].Name != "waiting" {
-		t.Fatalf("got %v, %v", list, err)
+	adopt := func(t *testing.T, gate string, env ...string) *systemd.Running {
+		orphan(t, options.Executable, gate, env...)
+		list, err := r.Adopt(t.Context())
+		if err != nil || len(list) != 1 || list[0].Name != "waiting" {
+			t.Fatalf("got %v, %v", list, err)
+		}
+		return list[0]
 	}
-	pipe, _ := gates.Load(gate)
-	if _, err := pipe.(*os.File).WriteString("text"); err != nil {
-		t.Fatal(err)
-	}
-	pipe.(*os.File).Close()
 	var got []byte
-	spec := waitingJob(options.Executable, gate)
+	spec := waitingJob(options.Executable, t.TempDir())
 	spec.Collect = func(_ runner.Output, nar io.Reader) (err error) {
 		got, err = io.ReadAll(nar)
 		return err
 	}
-	var printed bytes.Buffer
-	spec.Stdout = &printed
-	result, err := list[0].Wait(t.Context(), spec, runner.Kept{Stdout: int64(len("waiting\n"))})
-	if err != nil || !result.OK() || len(result.Outputs) != 1 {
-		t.Errorf("got %+v, %v", result, err)
-	}
-	if printed.String() != "go on\n" { // while there was no driver
-		t.Errorf("printed %q", printed.String())
-	}
-	if !bytes.Contains(got, []byte("text")) {
-		t.Errorf("output %q", got)
-	}
-	if result.CPU <= 0 || result.MemoryPeak <= 0 {
-		t.Errorf("usage %+v", result.Usage)
-	}
-	orphan(t, options.Executable, gate)
-	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {
-		t.Fatalf("got %v, %v", list, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if result, err = list[0].Wait(ctx, spec, runner.Kept{}); err != nil || result.Reason != runner.ReasonCancelled {
-		t.Errorf("got %+v, %v", result, err)
-	}
-	orphan(t, options.Executable, newGate(t), stallsVariable+"=1") // a pipe that nobody else has open
-	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {
-		t.Fatalf("got %v, %v", list, err)
-	}
-	if result, err = list[0].Wait(t.Context(), spec, runner.Kept{Stdout: 14}); err != nil || !result.OK() || !bytes.Contains(got, []byte("text")) {
-		t.Errorf("after a driver that was killed within an output: got %+v, %v, %q", result, err, got)
-	}
-	orphan(t, options.Executable, gate)
-	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 1 {
-		t.Fatalf("got %v, %v", list, err)
-	}
-	if err := list[0].Kill(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if list, err = r.Adopt(t.Context()); err != nil || len(list) != 0 {
-		t.Fatalf("got %v, %v", list, err)
-	}
+	t.Run("what was used and what was printed", func(t *testing.T) {
+		gate := newGate(t)
+		running := adopt(t, gate)
+		pipe, _ := gates.Load(gate)
+		if _, err := pipe.(*os.File).WriteString("text"); err != nil {
+			t.Fatal(err)
+		}
+		pipe.(*os.File).Close()
+		var printed bytes.Buffer
+		spec.Stdout = &printed
+		result, err := running.Wait(t.Context(), spec, runner.Kept{Stdout: int64(len("waiting\n"))})
+		if err != nil || !result.OK() || len(result.Outputs) != 1 {
+			t.Errorf("got %+v, %v", result, err)
+		}
+		if printed.String() != "go on\n" { // while there was no driver
+			t.Errorf("printed %q", printed.String())
+		}
+		if !bytes.Contains(got, []byte("text")) {
+			t.Errorf("output %q", got)
+		}
+		if result.CPU <= 0 || result.MemoryPeak <= 0 {
+			t.Errorf("usage %+v", result.Usage)
+		}
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		running := adopt(t, newGate(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if result, err := running.Wait(ctx, spec, runner.Kept{}); err != nil || result.Reason != runner.ReasonCancelled {
+			t.Errorf("got %+v, %v", result, err)
+		}
+	})
+	t.Run("killed within an output", func(t *testing.T) {
+		running := adopt(t, newGate(t), stallsVariable+"=1")
+		got = nil
+		result, err := running.Wait(t.Context(), spec, runner.Kept{Stdout: int64(len("waiting\ngo on\n"))})
+		if err != nil || !result.OK() || len(result.Outputs) != 1 || !bytes.Contains(got, []byte("text")) {
+			t.Errorf("got %+v, %v, %q", result, err, got)
+		}
+	})
+	t.Run("ended", func(t *testing.T) {
+		if err := adopt(t, newGate(t)).Kill(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if list, err := r.Adopt(t.Context()); err != nil || len(list) != 0 {
+			t.Fatalf("got %v, %v", list, err)
+		}
+	})
 }
 
 // testNoAdoption wants the end of a unit whose commands talk with a driver that is gone.

@@ -68,8 +68,8 @@ func flat(v any) any {
 		return flat(r.Elem().Interface())
 	case reflect.Struct:
 		var list []any
-		for n := range r.NumField() {
-			list = append(list, flat(r.Field(n).Interface()))
+		for _, field := range r.Fields() {
+			list = append(list, flat(field.Interface()))
 		}
 		return list
 	case reflect.Slice, reflect.Array:

@@ -247,7 +247,7 @@ func (s *session) collector(outputs []runner.Output) func(runner.Output, io.Read
 			text = broken.Error()
 		}
 		if err == nil && to.err == nil {
-			err = writeFrame(to, frameEOF, []byte(text))
+			writeFrame(to, frameEOF, []byte(text)) // what does not arrive, the next driver does not have
 		}
 		if broken != nil && to.err == nil { // the output cannot be read, and what that means is not the driver's to say
 			return broken
