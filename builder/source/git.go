@@ -297,6 +297,11 @@ func (r *repository) list(ctx context.Context, commit string) ([]gitEntry, error
 	if err != nil {
 		return nil, err
 	}
+	return parseTree(out, r.url)
+}
+
+// parseTree reads the answer of ls-tree -z: "MODE TYPE ID\tNAME\0" for each file. The url is for errors.
+func parseTree(out []byte, url string) ([]gitEntry, error) {
 	var entries []gitEntry
 	for line := range strings.SplitSeq(string(out), "\x00") {
 		if line == "" {
@@ -310,7 +315,7 @@ func (r *repository) list(ctx context.Context, commit string) ([]gitEntry, error
 		e := gitEntry{fields[0], fields[2], name}
 		if e.mode == "160000" {
 			return nil, &sourceError{
-				fmt.Sprintf("%s: %q is a submodule", r.url, name),
+				fmt.Sprintf("%s: %q is a submodule", url, name),
 				"submodules are not followed: give each its own input, mounted at its place",
 			}
 		}

@@ -84,6 +84,7 @@ func TestHostile(t *testing.T) {
 		return err
 	}
 	addText := func(c *Client) error { _, err := c.AddText(ctx, "x", []byte("text"), nil); return err }
+	realised := func(c *Client) error { _, err := c.Realisation(ctx, "sha256:0!out"); return err }
 	build := func(c *Client) error { return c.Build(ctx, []string{object(c)}, Normal) }
 
 	hash := digest.Of(fileNAR).Hex()
@@ -103,6 +104,9 @@ func TestHostile(t *testing.T) {
 		goes bool   // the connection goes on
 	}{
 		{"an honest answer", Nix, answer(frameLast, 1), isValid, "", true},
+		{"two realisations", Nix, answer(frameLast, 2, "{}", "{}"), realised, "more than 1", false},
+		{"a realisation that is too long", Nix, answer(frameLast, 1, maxText+1), realised, "more than 1048576", false},
+		{"a realisation of Guix", Guix, nil, realised, "has no such request", true},
 		{"nothing", Nix, nil, isValid, "unexpected EOF", false},
 		{"a cut number", Nix, answer(frameLast, []byte{1, 0, 0}), isValid, "unexpected EOF", false},
 		{"a flag of 2", Nix, answer(frameLast, 2), isValid, "flag", false},
@@ -288,6 +292,7 @@ func FuzzAnswers(f *testing.F) {
 		switch ask % 5 {
 		case 0:
 			c.IsValid(ctx, path)
+			c.Realisation(ctx, "sha256:0!out")
 		case 1:
 			if info, err := c.PathInfo(ctx, path); err == nil && (info.NAR.IsZero() || info.Size < 0 || len(info.References) > maxList) {
 				t.Errorf("accepted %+v", info)
