@@ -1,7 +1,6 @@
 // Package archive keeps what replaying a job needs, moves it between machines as one file, and replays it.
 //
-// An Entry is a list of names: the document, every object of the store that went in or came out, the signed statements, and
-// where the result is in the ledger. It holds no content; whoever keeps it (package executor) keeps roots of the store for what
+// An Entry is a list of names: the document, every object of the store that went in or came out, and the signed statements. It holds no content; whoever keeps it (package executor) keeps roots of the store for what
 // it names, so that garbage collection removes none of it. What the policy says must not be kept, for licence or privacy, is in it as
 // its pin alone.
 //

@@ -21,7 +21,8 @@ const (
 	MaxStatements = 256
 )
 
-// Entry names everything that replaying a job needs.
+// Entry names everything that replaying a job needs. It is not signed: whatever it says of the job and its result is what the signed documents that
+// it names say, too, or it is refused.
 type Entry struct {
 	Version  int           `json:"version"`
 	Job      digest.SHA256 `json:"job"`      // document id
@@ -38,7 +39,6 @@ type Entry struct {
 	Pins    []string `json:"pins,omitempty"` // references whose content is not kept, sorted
 
 	Node string `json:"node"` // identity of the node
-	Made string `json:"made"` // RFC 3339, UTC
 }
 
 // Object is one object of a store.

@@ -21,7 +21,7 @@ func entry() *archive.Entry {
 	return &archive.Entry{
 		Version: archive.Version, Job: sum("job"), Name: "count", Envelope: sum("envelope"), Result: sum("result"), Runs: []digest.SHA256{sum("run")},
 		Outputs: []agent.Output{{Name: "x", NAR: sum("x"), Size: 5}}, Objects: []archive.Object{{Kind: store.Tree, Digest: sum("x")}},
-		Node: "did:key:z", Made: "2026-01-01T00:00:00Z",
+		Node: "did:key:z",
 	}
 }
 

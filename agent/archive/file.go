@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/dsse"
 	"arch.network/attest/identity"
+	"arch.network/attest/manifest"
 	"arch.network/builder/store"
 )
 
@@ -55,6 +58,59 @@ func (b *Bundle) check() error {
 	for _, id := range b.Entry.statementIDs() {
 		if err := checkStatement(id, b.Statements[id], node); err != nil {
 			return err
+		}
+	}
+	if err := b.agrees(); err != nil {
+		return fmt.Errorf("archive of job %s: %w", b.Entry.Job, err)
+	}
+	return nil
+}
+
+// agrees wants the entry to say of the result and the runs what their statements say.
+func (b *Bundle) agrees() error {
+	e := b.Entry
+	claim, doc, err := b.open()
+	if err != nil {
+		return err
+	}
+	result, err := claim.JobResult()
+	if err != nil {
+		return err
+	}
+	var outputs []attest.JobOutput
+	for _, o := range e.Outputs {
+		outputs = append(outputs, attest.JobOutput{Name: o.Name, NAR: o.NAR, File: o.File})
+	}
+	printed := slices.ContainsFunc(claim.Subject, func(s attest.ResourceDescriptor) bool { return s.Name == attest.SubjectStdout })
+	length := int64(0)
+	if printed {
+		length = 1 // any: what it was is in its digest
+	}
+	switch {
+	case e.Name != doc.Metadata.Name:
+		return fmt.Errorf("the entry calls it %q, the document %q", e.Name, doc.Metadata.Name)
+	case int64(min(e.Gas, manifest.MaxInteger)) != result.Gas.Used:
+		return fmt.Errorf("the entry says that it used %d gas, the result %d", e.Gas, result.Gas.Used)
+	case !printed && e.Stdout != digest.Of(nil):
+		return errors.New("the entry says that it printed something, the result that it did not")
+	case !reflect.DeepEqual(attest.JobSubjects(outputs, e.Stdout, length), claim.Subject):
+		return errors.New("the entry names other outputs than the result")
+	}
+	for _, id := range e.Runs {
+		env, err := dsse.ParseLimit(b.Statements[id], MaxStatement)
+		if err != nil {
+			return err
+		}
+		statement, err := attest.ParseStatement(env.Payload)
+		if err != nil {
+			return err
+		}
+		run, err := statement.JobRun()
+		if err != nil {
+			return fmt.Errorf("run %s: %w", id, err)
+		}
+		if run.JobID != e.Job {
+			return fmt.Errorf("run %s is of another job", id)
 		}
 	}
 	return nil
@@ -191,8 +247,8 @@ func writeBlob(t *tar.Writer, o Object, s *store.Store) error {
 
 // ImportOptions bound an import.
 type ImportOptions struct {
-	// Entry is what the ledger says of the entry: its SHA-256. With it, no byte of a file can be another. Zero: what the entry says of itself is
-	// believed, where no signature covers it: the places in the ledger and in time.
+	// Entry is what the ledger says of the entry: its SHA-256. With it, no byte of a file can be another. Zero: what no signature covers is
+	// believed: which objects are kept, and how large outputs are.
 	Entry     digest.SHA256
 	MaxObject int64  // bytes of each object; zero: 16 GiB
 	Root      string // name of the root of the store that keeps what was imported; empty: "archive" and the job's id

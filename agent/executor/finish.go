@@ -218,7 +218,7 @@ func (e *Engine) entry(rec *record, envelope []byte, policy *manifest.Policy) (*
 	x := &archive.Entry{
 		Version: archive.Version, Job: rec.Job.ID, Name: rec.Job.Name, Envelope: digest.Of(envelope), Result: rec.Job.Result,
 		Runs: []digest.SHA256{}, Outputs: append([]agent.Output{}, rec.Job.Outputs...), Objects: append([]archive.Object{}, objects...), Pins: pins,
-		Node: e.o.Signer.Public().String(), Made: attest.FormatTime(e.o.Now().UTC()),
+		Node: e.o.Signer.Public().String(),
 	}
 	if len(rec.Executions) > 0 {
 		x.Gas, x.Stdout = rec.Executions[0].Gas, rec.Executions[0].Stdout

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"arch.network/agent/content"
 	"arch.network/agent/executor"
 	"arch.network/attest"
+	"arch.network/attest/digest"
 	"arch.network/attest/identity"
 	"arch.network/attest/manifest"
 	"arch.network/builder/source"
@@ -170,6 +172,52 @@ func TestImportRefuses(t *testing.T) {
 	}
 	if _, err := archive.Import(t.Context(), bytes.NewReader(file), there.Store, options); err != nil {
 		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// TestArchiveLies exports no bundle, and so reads none, whose entry says of the job what its signed documents do not say.
+func TestArchiveLies(t *testing.T) {
+	n := newNode(t, setup{})
+	j := n.await(n.submit(n.example("wordcount")).ID, agent.Archived)
+	k := n.await(n.submit(n.example("c-hello-wasm")).ID, agent.Archived)
+	other, err := n.Bundle(t.Context(), k.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		lie  func(b *archive.Bundle)
+		want string
+	}{
+		{"nothing", func(*archive.Bundle) {}, ""},
+		{"name", func(b *archive.Bundle) { b.Entry.Name = "harmless" }, `the entry calls it "harmless", the document "wordcount"`},
+		{"gas", func(b *archive.Bundle) { b.Entry.Gas++ }, "gas, the result"},
+		{"text", func(b *archive.Bundle) { b.Entry.Stdout = digest.Of([]byte("x")) }, "other outputs"},
+		{"output", func(b *archive.Bundle) { b.Entry.Outputs[0].NAR[0] ^= 1 }, "other outputs"},
+		{"file of an output", func(b *archive.Bundle) { b.Entry.Outputs[0].File[0] ^= 1 }, "other outputs"},
+		{"name of an output", func(b *archive.Bundle) { b.Entry.Outputs[0].Name = "other" }, "other outputs"},
+		{"no outputs", func(b *archive.Bundle) { b.Entry.Outputs = nil }, "other outputs"},
+		{"run of another job", func(b *archive.Bundle) {
+			b.Entry.Runs = other.Entry.Runs
+			maps.Copy(b.Statements, other.Statements)
+		}, "is of another job"},
+		{"result as a run", func(b *archive.Bundle) { b.Entry.Runs = []digest.SHA256{b.Entry.Result} }, "run sha256:"},
+		{"result of another job", func(b *archive.Bundle) {
+			b.Entry.Result = other.Entry.Result
+			maps.Copy(b.Statements, other.Statements)
+		}, "it is of another job"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := n.Bundle(t.Context(), j.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.lie(b)
+			err = archive.Export(t.Context(), io.Discard, b, n.store)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
 	}
 }
 

@@ -216,6 +216,6 @@ func (a *app) showEntry(e *archive.Entry) error {
 		for _, p := range e.Pins {
 			fmt.Fprintf(s, "  pin only %s\n", printableLine(p))
 		}
-		fmt.Fprintf(s, "  node     %s\n  made     %s\n", printableLine(e.Node), printableLine(e.Made))
+		fmt.Fprintf(s, "  node     %s\n", printableLine(e.Node))
 	})
 }

@@ -33,6 +33,7 @@ func cmdForge(ts *testscript.TestScript, neg bool, args []string) {
 	result, err := claim.JobResult()
 	ts.Check(err)
 	result.Gas.Used++
+	b.Entry.Gas++
 	lie, err := attest.NewStatement(claim.Subject, result)
 	ts.Check(err)
 	key, err := identity.Generate(identity.Ed25519, nil)

@@ -147,7 +147,7 @@ func (a *app) tellReplay(o replayOptions, e *archive.Entry, got *archive.Replay)
 		} else {
 			s.paint("31", "not the same")
 		}
-		fmt.Fprintf(s, "\n  archived by %s on %s\n  result   %s\n  gas      %d\n", printableLine(e.Node), printableLine(e.Made), e.Result, got.Gas)
+		fmt.Fprintf(s, "\n  archived by %s\n  result   %s\n  gas      %d\n", printableLine(e.Node), e.Result, got.Gas)
 		for _, x := range e.Outputs {
 			fmt.Fprintf(s, "  output   %s %s\n", printableLine(x.Name), x.NAR)
 		}
