@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -56,7 +57,9 @@ type database struct {
 	queue chan *change
 	ended chan struct{} // closed when the committer has gone
 	stop  chan struct{} // closed to end it
-	lost  error         // why the committer has gone before its time; read it when ended is closed
+	lost  error         // why the committer has gone before its time; read it when ended is closed, or with durable
+	// durable is held while a transaction is committed, and read while one that reads begins.
+	durable sync.RWMutex
 
 	published func([]agent.Event)       // called by the committer, in order, after the events are durable
 	unused    func([]digest.SHA256)     // called after a commit with objects that no job needs any more
@@ -245,17 +248,24 @@ func (d *database) group(c *change) {
 	}
 }
 
-// update is one transaction, whose number is d.commits. If the sync of its last page fails, nobody can know whether it is on the disk, readers see it,
-// and bolt takes its pages for free, so that one transaction more would destroy them. So there is none: the committer goes, and the next process starts
-// from what is there.
+// update is one transaction, whose number is d.commits. Nobody reads before it is durable what it writes. If the sync of its last page fails, nobody can
+// know whether it is on the disk, and bolt takes its pages for free, so that one transaction more would destroy them. So there is none: the committer goes,
+// nothing is read any more, and the next process starts from what is there.
 func (d *database) update(write func(*bolt.Tx) error) error {
-	err := d.bolt.Update(func(tx *bolt.Tx) error {
-		if err := write(tx); err != nil {
-			return err
-		}
-		return tx.Bucket(bucketMeta).Put(keyCommit, binary.BigEndian.AppendUint64(nil, d.commits))
-	})
-	if err == nil {
+	tx, err := d.bolt.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := write(tx); err != nil {
+		return err
+	}
+	if err := tx.Bucket(bucketMeta).Put(keyCommit, binary.BigEndian.AppendUint64(nil, d.commits)); err != nil {
+		return err
+	}
+	d.durable.Lock()
+	defer d.durable.Unlock()
+	if err = tx.Commit(); err == nil {
 		return nil
 	}
 	seen := false
@@ -268,6 +278,22 @@ func (d *database) update(write func(*bolt.Tx) error) error {
 		return d.lost
 	}
 	return err
+}
+
+// view reads what is durable. Within read there must be no other view: the state file may have to grow in between, and waits for readers.
+func (d *database) view(read func(*bolt.Tx) error) error {
+	d.durable.RLock() // bolt shows what a commit writes before its sync has ended
+	if d.lost != nil {
+		d.durable.RUnlock()
+		return d.lost
+	}
+	tx, err := d.bolt.Begin(false)
+	d.durable.RUnlock()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	return read(tx)
 }
 
 // committed is the number of the last transaction.
@@ -444,7 +470,7 @@ func nameKey(name string, n uint64) []byte {
 
 // get returns a copy of a value; nil: there is none.
 func (d *database) get(bucket, key []byte) (out []byte, err error) {
-	err = d.bolt.View(func(tx *bolt.Tx) error {
+	err = d.view(func(tx *bolt.Tx) error {
 		out = bytes.Clone(tx.Bucket(bucket).Get(key))
 		return nil
 	})
@@ -453,7 +479,7 @@ func (d *database) get(bucket, key []byte) (out []byte, err error) {
 
 // needed returns how many jobs need an object of the store.
 func (d *database) needed(sum digest.SHA256) (n uint64, err error) {
-	err = d.bolt.View(func(tx *bolt.Tx) error {
+	err = d.view(func(tx *bolt.Tx) error {
 		n = count(tx.Bucket(bucketContent), sum)
 		return nil
 	})
@@ -462,7 +488,7 @@ func (d *database) needed(sum digest.SHA256) (n uint64, err error) {
 
 // last returns the highest number that a job has or had; zero: there was none.
 func (d *database) last() (n uint64, err error) {
-	err = d.bolt.View(func(tx *bolt.Tx) error {
+	err = d.view(func(tx *bolt.Tx) error {
 		jobs := tx.Bucket(bucketJobs)
 		n = jobs.Sequence()
 		if k, _ := jobs.Cursor().Last(); len(k) == 8 {
@@ -475,7 +501,7 @@ func (d *database) last() (n uint64, err error) {
 
 // opened returns the numbers of the jobs that have not ended, in the order of their submission.
 func (d *database) opened() (out []uint64, err error) {
-	err = d.bolt.View(func(tx *bolt.Tx) error {
+	err = d.view(func(tx *bolt.Tx) error {
 		return tx.Bucket(bucketOpen).ForEach(func(k, _ []byte) error {
 			out = append(out, binary.BigEndian.Uint64(k))
 			return nil

@@ -20,7 +20,7 @@ func (e *Engine) Expire() {
 func (e *Engine) expire(now time.Time) {
 	const most = 1000
 	var keys [][]byte
-	err := e.db.bolt.View(func(tx *bolt.Tx) error {
+	err := e.db.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketExpiry).Cursor()
 		for k, _ := c.First(); k != nil && len(keys) < most; k, _ = c.Next() {
 			if at, _, _ := parseExpiry(k); at > now.Unix() {

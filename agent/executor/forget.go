@@ -136,7 +136,7 @@ func (e *Engine) forgotten(ref string) error {
 		return &agent.UnknownError{Ref: ref}
 	}
 	var found [][2][]byte
-	err = e.db.bolt.View(func(tx *bolt.Tx) error {
+	err = e.db.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketForgotten).Cursor()
 		for k, v := c.Seek(start[:]); k != nil && len(found) < maxJobs && strings.HasPrefix(digest.SHA256(k).Hex(), prefix); k, v = c.Next() {
 			found = append(found, [2][]byte{bytes.Clone(k), bytes.Clone(v)})

@@ -62,8 +62,8 @@ func recordNode(t *testing.T, dir string, jobs int, inject ...string) *powercut.
 	return trace
 }
 
-// livesOn starts a node on what a power cut has left: it knows what was accepted, and after each job was handed in again everything
-// is as if nothing had happened.
+// livesOn starts a node on what a power cut has left: it knows what was accepted, what had ended stays so, and after each job was handed in again
+// everything is as if nothing had happened.
 func livesOn(t *testing.T, dir string, jobs int) func(powercut.Image) error {
 	return func(im powercut.Image) error {
 		return powercut.Try(t, func(t testing.TB) {
@@ -74,9 +74,12 @@ func livesOn(t *testing.T, dir string, jobs int) func(powercut.Image) error {
 				if !whole || !strings.HasSuffix(line, "\n") {
 					continue
 				}
-				// Who reads may see that a job has ended just before that is durable: it may be running again.
-				if _, err := n.Job(t.Context(), id); err != nil {
+				j, err := n.Job(t.Context(), id)
+				if err != nil {
 					t.Fatalf("the job that it %s is lost: %v", word, err)
+				}
+				if word == "ended" && !j.State.Ended() {
+					t.Errorf("a job that had ended is %s", j.State)
 				}
 				map[string]map[string]bool{"accepted": accepted, "ended": ended}[word][id] = true
 			}

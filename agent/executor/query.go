@@ -70,7 +70,7 @@ func (e *Engine) Jobs(ctx context.Context, q agent.Query) ([]agent.Job, error) {
 // jobsBefore goes through the records from the newest on.
 func (e *Engine) jobsBefore(ctx context.Context, before uint64, limit int, fits func(*agent.Job) bool) (out []agent.Job, err error) {
 	out = []agent.Job{}
-	err = e.db.bolt.View(func(tx *bolt.Tx) error {
+	err = e.db.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketJobs).Cursor()
 		k, v := c.Seek(numberKey(before))
 		if k == nil {
@@ -156,7 +156,7 @@ func (e *Engine) byPrefix(prefix string) (number uint64, many int, err error) {
 	if err != nil {
 		return 0, 0, nil // only zeros: nobody's id
 	}
-	err = e.db.bolt.View(func(tx *bolt.Tx) error {
+	err = e.db.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketIDs).Cursor()
 		for k, v := c.Seek(start[:]); k != nil && many < maxJobs; k, v = c.Next() {
 			if !strings.HasPrefix(digest.SHA256(k).Hex(), prefix) {
@@ -176,7 +176,7 @@ func (e *Engine) byPrefix(prefix string) (number uint64, many int, err error) {
 // byName finds the newest job of a name; zero: there is none.
 func (e *Engine) byName(name string) (number uint64, err error) {
 	prefix := append([]byte(name), 0)
-	err = e.db.bolt.View(func(tx *bolt.Tx) error {
+	err = e.db.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketNames).Cursor()
 		k, _ := c.Seek(append([]byte(name), 1))
 		if k == nil {
