@@ -47,14 +47,14 @@ type Options struct {
 type Memory struct {
 	o Options
 
-	mu       sync.Mutex // guards all below
-	jobs     []*task    // in the order in which they were handed in
-	byID     map[digest.SHA256]*task
-	events   []agent.Event // the newest last
-	next     int64         // number of the next event
-	entries  int64
-	draining bool
-	changed  chan struct{} // closed, and replaced, whenever anything changes
+	mu      sync.Mutex // guards all below
+	jobs    []*task    // in the order in which they were handed in
+	byID    map[digest.SHA256]*task
+	events  []agent.Event // the newest last
+	next    int64         // number of the next event
+	entries int64
+	drained *agent.Drain
+	changed chan struct{} // closed, and replaced, whenever anything changes
 }
 
 // task is a job and what is kept of it.
@@ -256,7 +256,7 @@ func (m *Memory) count(is func(*agent.Job) bool) int {
 func (m *Memory) pick(ctx context.Context) (*task, error) {
 	var picked *task
 	err := m.wait(ctx, func() bool {
-		if m.draining {
+		if m.drained != nil {
 			return false
 		}
 		for _, t := range m.jobs {
@@ -513,7 +513,10 @@ func (m *Memory) Act(_ context.Context, act agent.Act) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if act.Verb == agent.VerbDrain || act.Verb == agent.VerbResume {
-		m.draining = act.Verb == agent.VerbDrain
+		m.drained = nil
+		if act.Verb == agent.VerbDrain {
+			m.drained = &agent.Drain{By: act.By, Reason: act.Reason, At: m.o.Now().UTC()}
+		}
 		m.record(agent.Decision{Kind: agent.KindNode, Verdict: string(act.Verb), At: m.o.Now(), By: act.By, Summary: act.Reason})
 		m.tell("node", nil, fmt.Sprintf("%s: %s", act.Verb, act.Reason))
 		return nil
@@ -613,7 +616,7 @@ func (m *Memory) Status(context.Context) (agent.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.o.Status
-	s.Draining, s.Slots, s.Jobs = m.draining, m.o.Slots, map[agent.State]int{}
+	s.Draining, s.Drain, s.Slots, s.Jobs = m.drained != nil, m.drained, m.o.Slots, map[agent.State]int{}
 	if m.o.Recorder == nil {
 		s.Ledger.Size = m.entries
 	}

@@ -425,8 +425,8 @@ func testDrain(t *testing.T, s Subject) {
 	}
 	job := s.submit(t, "waits", Does{})
 	status, err := s.Node.Status(t.Context())
-	if err != nil || !status.Draining {
-		t.Fatalf("it does not say that it drains: %+v (%v)", status, err)
+	if err != nil || !status.Draining || status.Drain == nil || status.Drain.By != s.By || status.Drain.Reason != "the kernel is replaced" || status.Drain.At.IsZero() {
+		t.Fatalf("it does not say that it drains, for whom and why: %+v (%v)", status, err)
 	}
 	job = s.Until(t, job.ID, in(agent.Verified))
 	if job.Position != 1 {

@@ -139,7 +139,7 @@ func TestNoProgressElsewhere(t *testing.T) {
 	}{
 		{"dumb terminal", []string{"TERM=dumb"}, nil, "  build hello\r\n"},
 		{"quiet", nil, []string{"--quiet"}, ""},
-		{"json", nil, []string{"--json"}, `{"detail":"","done":false,"name":"hello","seconds":0,"stage":"build"}`},
+		{"json", nil, []string{"--json"}, `{"apiVersion":"arch.network/v1","kind":"BuildProgress","stage":"build","name":"hello","done":false,"detail":"","seconds":0}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, screen, err := onTerminal(t, c.env, append(c.flags, "build", "--force", ".")...)
