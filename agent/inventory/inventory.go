@@ -3,17 +3,15 @@
 package inventory
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
 
 	"arch.network/attest/manifest"
@@ -23,20 +21,17 @@ import (
 
 // Options say what cannot be seen from the machine alone.
 type Options struct {
-	Root   string   // where /proc and /sys are looked for; empty: "/"
+	Root   string   // where /proc and /sys are looked for, for the energy; empty: "/"
 	CDI    []string // directories of specifications of the Container Device Interface; empty: cdi.Directories
 	Driver string   // how jobs are confined, such as "systemd"; empty: it is not told
 }
-
-// maxCPUInfo bounds what is read of /proc/cpuinfo: the first processor is all that counts. Bytes.
-const maxCPUInfo = 64 << 10
 
 // Measure returns the facts of now. The keys are those of placement.constraints, the values JSON:
 //
 //	node.os, node.arch    as Go names them: "linux", "amd64"
 //	node.kernel           the release of the kernel, such as "6.1.0-18-amd64" (uname(2))
 //	node.cpus             how many processors this process may use (sched_getaffinity(2))
-//	node.cpu_features     a list of what the first processor can do, such as "avx2": flags, or Features, of /proc/cpuinfo; proc(5)
+//	node.cpu_features     a list of what the processor can do, such as "avx2": as golang.org/x/sys/cpu names it, in lower case; amd64 and arm64 alone
 //	node.memory           bytes of memory (sysinfo(2))
 //	node.devices          a list of devices by the names that jobs ask for, such as "nvidia.com/gpu=0" (package cdi)
 //	node.driver           Options.Driver
@@ -67,8 +62,12 @@ func Measure(o Options) (map[string]manifest.Raw, error) {
 	var info unix.Sysinfo_t
 	err = unix.Sysinfo(&info)
 	set("node.memory", uint64(info.Totalram)*uint64(info.Unit), err)
-	features, err := cpuFeatures(filepath.Join(root, "proc/cpuinfo"))
-	set("node.cpu_features", features, err)
+	switch runtime.GOARCH {
+	case "amd64":
+		set("node.cpu_features", cpuFeatures(cpu.X86), nil)
+	case "arm64":
+		set("node.cpu_features", cpuFeatures(cpu.ARM64), nil)
+	}
 	dirs := o.CDI
 	if len(dirs) == 0 {
 		dirs = cdi.Directories()
@@ -86,26 +85,15 @@ func Measure(o Options) (map[string]manifest.Raw, error) {
 	return facts, errors.Join(errs...)
 }
 
-// cpuFeatures reads the list of the first processor that has one: sorted, each once.
-func cpuFeatures(file string) ([]string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxCPUInfo))
-	lines.Buffer(nil, maxCPUInfo)
-	for lines.Scan() {
-		key, list, ok := strings.Cut(lines.Text(), ":")
-		if key = strings.TrimSpace(key); !ok || key != "flags" && key != "Features" {
-			continue
+// cpuFeatures lists what a record of package cpu says that there is: the names of its fields without "Has", in lower case, sorted.
+func cpuFeatures(record any) []string {
+	v := reflect.ValueOf(record)
+	out := []string{}
+	for i := range v.NumField() {
+		if name, ok := strings.CutPrefix(v.Type().Field(i).Name, "Has"); ok && v.Field(i).Kind() == reflect.Bool && v.Field(i).Bool() {
+			out = append(out, strings.ToLower(name))
 		}
-		features := strings.Fields(list)
-		slices.Sort(features)
-		return slices.Compact(features), nil
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
-	}
-	return nil, fmt.Errorf("read %s: it names no flags", file)
+	slices.Sort(out)
+	return out
 }

@@ -464,7 +464,7 @@ func checkRecord(t *testing.T, dir string) {
 			return err
 		}
 		args, lines, _ := bytes.Cut(text, []byte("\n"))
-		if bytes.Contains(args, []byte("yaml")) {
+		if bytes.Contains(args, []byte(`"yaml"`)) || bytes.Contains(args, []byte(`=yaml"`)) { // --output
 			return nil
 		}
 		for line := range bytes.Lines(lines) {

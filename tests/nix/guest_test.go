@@ -554,7 +554,7 @@ func (n *exampleNode) proves(t *testing.T) {
 	keys := document(t, viktor, "keys", run(t, 0, "ledger", "keys", "--ledger", ledger))
 	run(t, 0, "ledger", "prove", job.ID, "--ledger", ledger, "--out", "/run/proofs")
 	proofs, err := filepath.Glob("/run/proofs/*")
-	if err != nil || len(proofs) < 5 {
+	if err != nil || len(proofs) < 3 { // an entry may hold several decisions
 		t.Fatalf("%d decisions are proven: %v", len(proofs), err)
 	}
 	run(t, viktor, append([]string{"ledger", "verify", "--policy", keys, "--node", node.Node}, proofs...)...)
