@@ -129,7 +129,7 @@ func explain(t *jobTarget, spec runner.Spec) explanation {
 		},
 	}
 	for _, c := range spec.Commands {
-		x.Command = append(x.Command, commandLine{c.Argv, c.Env, c.Dir})
+		x.Command = append(x.Command, commandLine{c.Argv, append([]string{}, c.Env...), c.Dir})
 	}
 	for _, m := range spec.Mounts {
 		x.Mounts = append(x.Mounts, mountLine{m.Kind, m.Target, m.Source, m.Writable || m.Kind == runner.Tmpfs, m.Size})
@@ -151,7 +151,7 @@ func explain(t *jobTarget, spec runner.Spec) explanation {
 }
 
 func explainModule(m *runner.Module) *moduleLine {
-	line := &moduleLine{Path: m.Path, Args: m.Args, Env: m.Env, Entry: m.Entry, Clock: "the host's", Randomness: "the host's"}
+	line := &moduleLine{Path: m.Path, Args: append([]string{}, m.Args...), Env: append([]string{}, m.Env...), Entry: m.Entry, Clock: "the host's", Randomness: "the host's"}
 	if line.Entry == "" {
 		line.Entry = "_start"
 	}
