@@ -121,7 +121,7 @@ func (h *harness) outcome(offset time.Duration, args ...string) map[string]strin
 	spec.ClockOffset = offset
 	spec.Limits.Wall = time.Minute
 	if args[0] == "raise" && args[1] == strconv.Itoa(int(unix.SIGSTOP)) { // it stays until the limit
-		spec.Limits.Wall = 200 * time.Millisecond
+		spec.Limits.Wall = time.Second
 	}
 	result, out := h.run(spec)
 	h.enforces(result, offset)
