@@ -26,20 +26,32 @@ func testProbes(t *testing.T, options systemd.Options) {
 	if os.Getenv(binaryVariable) != "" { // this process has a network of its own, so that every unit has another one
 		return
 	}
+	seen := seenWithout(t, r)
+	for try := 0; try < 4 && len(seen) == 1 && seen[0].Name == "cpu"; try++ { // other work looks like a quota
+		seen = seenWithout(t, r)
+	}
+	for _, e := range seen {
+		if busy, burnt := systemd.Burn(); e.Name == "cpu" && busy {
+			t.Logf("the machine is too busy to tell whether there is a CPU quota: without one, %s", burnt)
+			continue
+		}
+		t.Errorf("%s is seen in a unit without any property: %s", e.Name, e.Seen)
+	}
+}
+
+// seenWithout are the effects that are seen in a unit without any property, but for those that tell what can be done.
+func seenWithout(t *testing.T, r *systemd.Runner) (list []systemd.Effect) {
+	t.Helper()
 	weak, err := systemd.ProbeUnconfined(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range weak {
-		if !e.Holds || e.Name == "unit-inner" || e.Name == "unit-user" { // those two tell what can be done
-			continue
+		if e.Holds && e.Name != "unit-inner" && e.Name != "unit-user" {
+			list = append(list, e)
 		}
-		if busy, seen := systemd.Burn(); e.Name == "cpu" && busy {
-			t.Logf("the machine is too busy to tell whether there is a CPU quota: without one, %s", seen)
-			continue
-		}
-		t.Errorf("%s is seen in a unit without any property: %s", e.Name, e.Seen)
 	}
+	return list
 }
 
 // broken names the effects that do not hold.
