@@ -58,14 +58,14 @@ let
     lib.optionals (cfg.listenAddress != null) (flag "listen" cfg.listenAddress)
     ++ flags "host" cfg.settings.hosts
     ++ lib.optional cfg.settings.read "--read"
+    ++ lib.concatMap (flag "ledger-policy") ledgerPolicy
+    ++ lib.concatMap (flag "witness-for") witnessFor
     ++ flags "operator" cfg.settings.operators
     ++ flags "operator-group" cfg.settings.operatorGroups
     ++ names
     ++ flags "content" content
     ++ lib.optional cfg.settings.offline "--offline"
-    ++ lib.optionals (cfg.settings.slots != null) (flag "slots" (toString cfg.settings.slots))
-    ++ lib.concatMap (flag "ledger-policy") ledgerPolicy
-    ++ lib.concatMap (flag "witness-for") witnessFor;
+    ++ lib.optionals (cfg.settings.slots != null) (flag "slots" (toString cfg.settings.slots));
 
   # Whatever ends up in a unit file, where spaces, quotes and % $ ; \ would be read in another way. listenAddress has its own type.
   words =

@@ -96,9 +96,9 @@ func TestModule(t *testing.T) {
 			}`,
 			want: unit.Settings{
 				Listen: []string{"[::]:7341"}, Policy: "/srv/policy.yaml", TrustRoot: "/srv/trust.yaml", Key: "/k", MemoryMax: "512M",
-				Hosts: []string{"node.example", "n"}, Read: true,
+				Hosts: []string{"node.example", "n"}, Read: true, LedgerPolicy: "/srv/ledger.policy", WitnessFor: "/srv/others",
 			},
-			more:   " --operator alice --operator-group wheel --name pool:a --content /srv/content --offline --slots 3 --ledger-policy /srv/ledger.policy --witness-for /srv/others",
+			more:   " --operator alice --operator-group wheel --name pool:a --content /srv/content --offline --slots 3",
 			broker: " --name pool:a", ports: []int{7341},
 			slice: map[string]any{"MemoryMax": "75%", "CPUQuota": "400%", "TasksMax": 4096.},
 		},
