@@ -87,6 +87,9 @@ func NewAsker(o AskerOptions) (*Asker, error) {
 	if err == nil {
 		err = json.Unmarshal(data, &before)
 	}
+	if err == nil && slices.ContainsFunc(before, func(s State) bool { return s.Size < 0 }) {
+		err = errors.New("a size is negative")
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read what witnesses said: %w; it is a memory only: remove %s to do without", err, o.State)
 	}
