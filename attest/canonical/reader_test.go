@@ -1,6 +1,8 @@
 package canonical_test
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -120,6 +122,41 @@ func TestAppendString(t *testing.T) {
 	} {
 		if diff := cmp.Diff(want, string(canonical.AppendString([]byte("x"), in))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestReaderPlain reads strings both ways: what Plain takes is what Text says, and what it does not take Text reads from the same place.
+func TestReaderPlain(t *testing.T) {
+	letters := func(text []byte) bool {
+		return !bytes.ContainsFunc(text, func(r rune) bool { return r < 'a' || r > 'z' })
+	}
+	for in, plain := range map[string]bool{
+		`"abc"`: true, ` "abc" `: true, `""`: true, `"a\u0062"`: false, `"a\"b"`: false, `"é"`: false, "\"\n\"": false, `"abc`: false, `1`: false, ``: false,
+	} {
+		one, err := canonical.NewReader([]byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := canonical.NewReader([]byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		took := one.Plain(func(text []byte) bool { got = text; return letters(text) })
+		if took != plain {
+			t.Errorf("%s: taken: %v", in, took)
+		}
+		var gotErr error
+		if !took {
+			got, gotErr = one.Text()
+		}
+		want, wantErr := two.Text()
+		if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) || string(got) != string(want) {
+			t.Errorf("%s: %q, %v; want %q, %v", in, got, gotErr, want, wantErr)
+		}
+		if gotErr == nil && one.End() != nil {
+			t.Errorf("%s: it did not end behind the string", in)
 		}
 	}
 }

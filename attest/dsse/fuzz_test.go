@@ -2,6 +2,7 @@ package dsse_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"arch.network/attest/dsse"
@@ -26,6 +27,12 @@ func FuzzParse(f *testing.F) {
 		}
 		if !json.Valid(in) || len(in) > dsse.MaxEnvelope || len(env.Signatures) > dsse.MaxSignatures || env.PayloadType == "" {
 			t.Fatalf("accepted %q", in)
+		}
+		var theirs library.Envelope
+		if json.Unmarshal(in, &theirs) == nil && theirs.Payload != "" {
+			if payload, err := theirs.DecodeB64Payload(); err == nil && !foldsTwice(in) && string(payload) != string(env.Payload) {
+				t.Fatalf("the library reads %q, not %q", payload, env.Payload)
+			}
 		}
 		again, err := dsse.ParseLimit(env.Marshal(), dsse.MaxReceipt)
 		if err != nil {
@@ -52,4 +59,19 @@ func FuzzPAE(f *testing.F) {
 			t.Errorf("(-library +ours):\n%s", diff)
 		}
 	})
+}
+
+// foldsTwice reports whether encoding/json could take another member for the payload.
+func foldsTwice(in []byte) bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(in, &members) != nil {
+		return true
+	}
+	n := 0
+	for name := range members {
+		if strings.EqualFold(name, "payload") {
+			n++
+		}
+	}
+	return n != 1
 }

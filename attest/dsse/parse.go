@@ -95,6 +95,10 @@ func (p *parser) member(name string) error {
 }
 
 func (p *parser) payload() error {
+	// Base64 has no character that a string of JSON would have to escape.
+	if p.r.Plain(func(text []byte) (ok bool) { p.env.Payload, ok = decodeBase64(text); return ok }) {
+		return nil
+	}
 	text, err := p.r.Text()
 	if err != nil {
 		return err
@@ -141,25 +145,18 @@ func (p *parser) signature() error {
 	return nil
 }
 
-// decodeBase64 decodes either alphabet of RFC 4648, with the right padding or none.
+// decodeBase64 decodes either alphabet of RFC 4648, with the right padding or none. It accepts no other characters.
 func decodeBase64(text []byte) ([]byte, bool) {
-	has := func(c byte) bool { return bytes.IndexByte(text, c) >= 0 }
-	if has('\n') || has('\r') { // encoding/base64 would skip them
-		return nil, false
+	std, url := base64.StdEncoding, base64.URLEncoding
+	if !bytes.HasSuffix(text, []byte("=")) {
+		std, url = base64.RawStdEncoding, base64.RawURLEncoding
 	}
-	var enc *base64.Encoding
-	switch padded, url := bytes.HasSuffix(text, []byte("=")), has('-') || has('_'); {
-	case url && padded:
-		enc = base64.URLEncoding
-	case url:
-		enc = base64.RawURLEncoding
-	case padded:
-		enc = base64.StdEncoding
-	default:
-		enc = base64.RawStdEncoding
+	out := make([]byte, std.DecodedLen(len(text)))
+	for _, enc := range []*base64.Encoding{std, url} {
+		n, err := enc.Strict().Decode(out, text)          // strict: no stray bits
+		if err == nil && enc.EncodedLen(n) == len(text) { // else there were line breaks, which it skips
+			return out[:n], true
+		}
 	}
-	enc = enc.Strict() // no stray bits
-	out := make([]byte, enc.DecodedLen(len(text)))
-	n, err := enc.Decode(out, text)
-	return out[:n], err == nil
+	return nil, false
 }
