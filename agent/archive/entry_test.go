@@ -136,5 +136,8 @@ func FuzzImport(f *testing.F) {
 		if _, err := archive.Import(t.Context(), bytes.NewReader(in), s, archive.ImportOptions{MaxObject: 1 << 20}); err == nil {
 			t.Error("it was taken")
 		}
+		if _, err := archive.Check(t.Context(), bytes.NewReader(in), archive.ImportOptions{MaxObject: 1 << 20}); err == nil {
+			t.Error("it was found right")
+		}
 	})
 }

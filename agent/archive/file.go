@@ -257,6 +257,49 @@ type ImportOptions struct {
 // Import reads what Export has written, whoever sends it: every file is where it must be, and what it must be, before it counts. Nothing is
 // trusted by it: that the node which signed the statements is one to believe is for the caller to decide. What was stored before an error is for garbage collection.
 func Import(ctx context.Context, r io.Reader, s *store.Store, o ImportOptions) (*Bundle, error) {
+	lease, err := s.Lease(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lease.Release()
+	var roots []digest.SHA256
+	b, err := receive(ctx, r, o, func(x Object, body io.Reader) error {
+		roots = append(roots, x.Digest)
+		if x.Kind == store.Tree {
+			_, err := s.AddTree(ctx, body, x.Digest)
+			return err
+		}
+		_, _, err := s.AddBlob(ctx, body, x.Digest)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if o.Root == "" {
+		o.Root = "archive " + b.Entry.Job.Hex()
+	}
+	return b, s.AddRoot(o.Root, roots...)
+}
+
+// Check is Import that keeps nothing: it accepts the same files, and needs no store.
+func Check(ctx context.Context, r io.Reader, o ImportOptions) (*Bundle, error) {
+	return receive(ctx, r, o, func(x Object, body io.Reader) error {
+		if x.Kind != store.Tree {
+			return nil
+		}
+		for from := nar.NewReader(body, nar.Limits{}); ; {
+			if _, err := from.Next(); errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// receive reads a file, and hands each object that it has to keep, which may leave some of it unread. What it keeps counts only
+// if there is no error.
+func receive(ctx context.Context, r io.Reader, o ImportOptions, keep func(x Object, body io.Reader) error) (*Bundle, error) {
 	if o.MaxObject == 0 {
 		o.MaxObject = 16 << 30
 	}
@@ -283,25 +326,12 @@ func Import(ctx context.Context, r io.Reader, s *store.Store, o ImportOptions) (
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	lease, err := s.Lease(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer lease.Release()
-	var roots []digest.SHA256
 	for _, x := range b.Entry.ordered() {
-		if err := in.object(x, s, o.MaxObject); err != nil {
+		if err := in.object(x, o.MaxObject, keep); err != nil {
 			return nil, err
 		}
-		roots = append(roots, x.Digest)
 	}
-	if err := in.end(); err != nil {
-		return nil, err
-	}
-	if o.Root == "" {
-		o.Root = "archive " + b.Entry.Job.Hex()
-	}
-	return b, s.AddRoot(o.Root, roots...)
+	return b, in.end()
 }
 
 // reader reads a file, one member after the other, and writes it anew on the way, into a hash: a file that is not byte for byte what Export
@@ -364,20 +394,15 @@ func (in *reader) file(name string, most int64) ([]byte, error) {
 	return data, nil
 }
 
-// object stores a large member.
-func (in *reader) object(o Object, s *store.Store, most int64) error {
+// object reads a large member, which keep gets.
+func (in *reader) object(o Object, most int64, keep func(x Object, body io.Reader) error) error {
 	size, err := in.next(o.name(), most)
 	if err != nil {
 		return err
 	}
 	var sum digest.Writer
 	body := io.TeeReader(in.body(size), &sum)
-	if o.Kind == store.Tree {
-		_, err = s.AddTree(in.ctx, body, o.Digest)
-	} else {
-		_, _, err = s.AddBlob(in.ctx, body, o.Digest)
-	}
-	if err == nil { // what the store had already was not read
+	if err = keep(o, body); err == nil { // what the store had already was not read
 		_, err = io.Copy(io.Discard, body)
 	}
 	if got := sum.Sum(); err == nil && got != o.Digest {

@@ -156,6 +156,9 @@ func TestImportRefuses(t *testing.T) {
 		if _, err := archive.Import(t.Context(), bytes.NewReader(data), there.Store, options); err == nil {
 			t.Errorf("%s: it was taken", what)
 		}
+		if _, err := archive.Check(t.Context(), bytes.NewReader(data), options); err == nil {
+			t.Errorf("%s: it was found right", what)
+		}
 	}
 	for i := 0; i < len(file); i += step(i) {
 		changed := bytes.Clone(file)
@@ -169,6 +172,9 @@ func TestImportRefuses(t *testing.T) {
 	try("twice", append(bytes.Clone(file), file...))
 	if _, err := archive.Import(t.Context(), bytes.NewReader(file), there.Store, archive.ImportOptions{MaxObject: 100}); err == nil {
 		t.Error("an object over the limit was taken")
+	}
+	if _, err := archive.Check(t.Context(), bytes.NewReader(file), options); err != nil {
+		t.Errorf("unchanged, checked: %v", err)
 	}
 	if _, err := archive.Import(t.Context(), bytes.NewReader(file), there.Store, options); err != nil {
 		t.Errorf("unchanged: %v", err)

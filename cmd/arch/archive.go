@@ -146,6 +146,7 @@ func fileName(name string, id digest.SHA256) string {
 }
 
 func newArchiveImportCommand(a *app) *cobra.Command {
+	var dry bool
 	c := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Check an archive file, and keep what it holds in the local store",
@@ -153,29 +154,44 @@ func newArchiveImportCommand(a *app) *cobra.Command {
 then on, under a root of the job's id. That the node which signed it is one to believe is for you to decide.
 
 EXIT STATUS: 0 it is what it must be; 1 it is not, or cannot be read; 2 usage; 130 interrupted.`,
-		Example: "  arch archive import wordcount.arch.tar",
+		Example: "  arch archive import wordcount.arch.tar\n  arch archive import --dry-run wordcount.arch.tar",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := a.openStore()
-			if err != nil {
-				return err
-			}
-			defer s.Close()
 			r := io.NopCloser(a.in)
 			if args[0] != "-" {
-				if r, err = openRegular(args[0]); err != nil { // it never waits for a FIFO
+				f, err := openRegular(args[0]) // it never waits for a FIFO
+				if err != nil {
 					return err
 				}
+				r = f
 			}
 			defer r.Close()
-			b, err := archive.Import(c.Context(), r, s, archive.ImportOptions{})
-			if err != nil {
-				return err
-			}
-			return a.showEntry(b.Entry)
+			return runArchiveImport(c.Context(), a, r, dry)
 		},
 	}
+	c.Flags().BoolVarP(&dry, "dry-run", "n", false, "only check the file, and show what would be kept")
 	return c
+}
+
+func runArchiveImport(ctx context.Context, a *app, r io.Reader, dry bool) error {
+	if dry {
+		b, err := archive.Check(ctx, r, archive.ImportOptions{})
+		if err != nil {
+			return err
+		}
+		a.note("nothing was kept: without --dry-run the store would keep its %d objects", len(b.Entry.Objects))
+		return a.showEntry(b.Entry)
+	}
+	s, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	b, err := archive.Import(ctx, r, s, archive.ImportOptions{})
+	if err != nil {
+		return err
+	}
+	return a.showEntry(b.Entry)
 }
 
 // openArchive opens an archive file, if there is one of that name, or else that of a node's job. A path, or what ends in .tar, is no job.

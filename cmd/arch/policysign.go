@@ -11,6 +11,7 @@ import (
 func newPolicySignCommand(a *app) *cobra.Command {
 	var o signFlags
 	var out string
+	var dry bool
 	c := &cobra.Command{
 		Use:   "sign FILE",
 		Short: "Add your signature to a policy",
@@ -22,14 +23,18 @@ enough have signed.`,
 			if args[0] == "-" {
 				return hinted(usage("a policy is not signed from stdin"), "name a file")
 			}
+			if dry && out != "" {
+				return hinted(usage("--dry-run writes nothing, so --out has no meaning"), "leave out one of them")
+			}
 			if _, _, err := a.readPolicy(args[0]); err != nil {
 				return err
 			}
-			return runSign(c.Context(), a, o.key, args[0], out)
+			return runSign(c.Context(), a, o.key, args[0], out, dry)
 		},
 	}
 	o.add(c)
 	c.Flags().StringVarP(&out, "out", "o", "", "write here instead of in place; - for stdout")
+	c.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what would be signed, and by which key")
 	return c
 }
 

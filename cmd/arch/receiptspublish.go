@@ -16,6 +16,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
 	"arch.network/attest/digest/storepath"
+	"arch.network/attest/dsse"
 	"arch.network/builder/binarycache"
 	"arch.network/builder/binarycache/receiptdir"
 	"arch.network/builder/challenge"
@@ -45,7 +46,7 @@ EXIT STATUS: 0 published; 1 error; 2 usage.`
 type receiptsPublishOptions struct {
 	signFlags
 	cache, root string
-	hook        bool
+	hook, dry   bool
 }
 
 func newReceiptsPublishCommand(a *app) *cobra.Command {
@@ -73,6 +74,7 @@ func newReceiptsPublishCommand(a *app) *cobra.Command {
 	o.signFlags.add(c)
 	c.Flags().StringVar(&o.cache, "cache", "", "directory of the cache")
 	c.Flags().BoolVar(&o.hook, "post-build-hook", false, "sign a receipt for what $OUT_PATHS names, built from $DRV_PATH")
+	c.Flags().BoolVarP(&o.dry, "dry-run", "n", false, "only show the files that would hold them; sign and write nothing")
 	c.Flags().StringVar(&o.root, "root", "/", "root below which the store lies that was built in")
 	return c
 }
@@ -84,13 +86,9 @@ func runReceiptsPublish(ctx context.Context, a *app, o receiptsPublishOptions, f
 		if err != nil {
 			return err
 		}
-		signer, err := a.signer(ctx, o.key, false)
+		env, err := a.signHook(ctx, o, stmt)
 		if err != nil {
 			return err
-		}
-		env, err := stmt.Sign(ctx, signer)
-		if err != nil {
-			return fmt.Errorf("sign receipt: %w", err)
 		}
 		receipt.Add(env)
 	}
@@ -101,20 +99,43 @@ func runReceiptsPublish(ctx context.Context, a *app, o receiptsPublishOptions, f
 		}
 		receipt.Merge(r)
 	}
-	changed, err := receiptdir.Add(o.cache, receipt)
+	add := func() ([]string, error) { return receiptdir.Add(o.cache, receipt) }
+	if o.dry {
+		add = func() ([]string, error) { return receiptdir.Files(receipt) }
+		a.note("nothing was published: without --dry-run these files would hold the receipts")
+	}
+	files, err := add()
 	if err != nil {
 		return err
 	}
-	return a.print(publishedReceipts{append([]string{}, changed...)}, func(s *screen) {
-		for _, name := range changed {
+	return a.print(publishedReceipts{append([]string{}, files...), o.dry}, func(s *screen) {
+		for _, name := range files {
 			fmt.Fprintln(s, filepath.Join(o.cache, name))
 		}
 	})
 }
 
-// publishedReceipts are the files of a cache that were changed.
+// signHook signs a statement, unless nothing is to be published.
+func (a *app) signHook(ctx context.Context, o receiptsPublishOptions, stmt *attest.Statement) (*dsse.Envelope, error) {
+	if o.dry {
+		form, err := stmt.Encode()
+		return &dsse.Envelope{PayloadType: attest.PayloadType, Payload: form}, err
+	}
+	signer, err := a.signer(ctx, o.key, false)
+	if err != nil {
+		return nil, err
+	}
+	env, err := stmt.Sign(ctx, signer)
+	if err != nil {
+		return nil, fmt.Errorf("sign receipt: %w", err)
+	}
+	return env, nil
+}
+
+// publishedReceipts are the files of a cache that hold the receipts.
 type publishedReceipts struct {
-	Files []string `json:"files"`
+	Files  []string `json:"files"`
+	DryRun bool     `json:"dryRun,omitempty"` // nothing was written
 }
 
 func (publishedReceipts) kind() string { return "PublishedReceipts" }

@@ -18,19 +18,24 @@ import (
 func newSignCommand(a *app) *cobra.Command {
 	var o signFlags
 	var out string
+	var dry bool
 	c := &cobra.Command{
 		Use:   "sign FILE",
 		Short: "Sign a document",
 		Long: `Sign adds your signature to a document: to a YAML file in place, its comments and layout untouched, or to a DSSE
 envelope. What is signed is the document's canonical form (RFC 8785) as DSSE; the signature in the YAML and in the envelope
 is the same.`,
-		Example: "  arch sign policy.yaml\n  arch sign --key release.key --out signed.yaml job.yaml",
+		Example: "  arch sign policy.yaml\n  arch sign --key release.key --out signed.yaml job.yaml\n  arch sign --dry-run policy.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return runSign(c.Context(), a, o.key, args[0], out)
+			if dry && out != "" {
+				return hinted(usage("--dry-run writes nothing, so --out has no meaning"), "leave out one of them")
+			}
+			return runSign(c.Context(), a, o.key, args[0], out, dry)
 		},
 	}
 	o.add(c)
+	c.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what would be signed, and by which key")
 	c.Flags().StringVarP(&out, "out", "o", "", "write here instead of in place; - for stdout")
 	return c
 }
@@ -42,6 +47,7 @@ type documentResult struct {
 	Name string        `json:"name"`
 	ID   digest.SHA256 `json:"id"` // what signatures cover
 	By   string        `json:"by,omitempty"`
+	Dry  bool          `json:"dryRun,omitempty"` // nothing was written
 }
 
 func (documentResult) kind() string { return "WrittenDocument" }
@@ -51,20 +57,28 @@ func (a *app) written(path string, doc manifest.Document, by string) error {
 	if path == "-" {
 		return nil
 	}
+	return a.describeWritten(documentResult{File: path, By: by}, doc)
+}
+
+// describeWritten shows res with what it tells of the document itself.
+func (a *app) describeWritten(res documentResult, doc manifest.Document) error {
 	id, err := manifest.ID(doc)
 	if err != nil {
 		return err
 	}
-	res := documentResult{File: path, Kind: doc.DocumentKind(), Name: doc.Head().Name, ID: id, By: by}
+	res.Kind, res.Name, res.ID = doc.DocumentKind(), doc.Head().Name, id
 	return a.print(res, func(s *screen) {
 		fmt.Fprintf(s, "%s: %s %s\n  id %s\n", res.File, res.Kind, res.Name, res.ID)
-		if res.By != "" {
+		switch {
+		case res.Dry:
+			fmt.Fprintf(s, "  would be signed by %s\n", res.By)
+		case res.By != "":
 			fmt.Fprintf(s, "  signed by %s\n", res.By)
 		}
 	})
 }
 
-func runSign(ctx context.Context, a *app, key, path, out string) error {
+func runSign(ctx context.Context, a *app, key, path, out string, dry bool) error {
 	src, err := a.readFile(path, dsse.MaxEnvelope)
 	if err != nil {
 		return err
@@ -76,6 +90,9 @@ func runSign(ctx context.Context, a *app, key, path, out string) error {
 	signer, err := a.signer(ctx, key, false)
 	if err != nil {
 		return err
+	}
+	if dry {
+		return a.describeWritten(documentResult{File: path, By: signer.Public().String(), Dry: true}, doc)
 	}
 	signed, err := signDocument(ctx, signer, src, doc)
 	if err != nil {

@@ -24,22 +24,12 @@ import (
 	"arch.network/builder/binarycache"
 )
 
-// Add puts each statement of r whose subject is a store path to the receipts in the cache at dir, and returns which files have changed, sorted. A statement is
+// Add puts each statement of r whose subject is a store path to the receipts in the cache at dir, and returns the files that they are in, sorted. A statement is
 // of a path if it has a subject with the path as its URI and the media type of a NAR.
 func Add(dir string, r *attest.Receipt) ([]string, error) {
-	files := map[string]*attest.Receipt{}
-	for _, list := range [][]*dsse.Envelope{r.Claims, r.Provenances, r.Negatives, r.Summaries} {
-		for _, env := range list {
-			for _, name := range places(env) {
-				if files[name] == nil {
-					files[name] = &attest.Receipt{}
-				}
-				files[name].Add(env)
-			}
-		}
-	}
-	if len(files) == 0 {
-		return nil, errors.New("publish receipts: no statement has a store path as its subject")
+	files, err := byFile(r)
+	if err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(dir, binarycache.ReceiptDir), 0o755); err != nil {
 		return nil, fmt.Errorf("publish receipts: %w", err)
@@ -57,6 +47,31 @@ func Add(dir string, r *attest.Receipt) ([]string, error) {
 		changed = append(changed, name)
 	}
 	return changed, nil
+}
+
+// Files returns the files that Add would put the statements of r into, sorted. It reads and writes nothing.
+func Files(r *attest.Receipt) ([]string, error) {
+	files, err := byFile(r)
+	return slices.Sorted(maps.Keys(files)), err
+}
+
+// byFile sorts the statements of r by the files that they belong into; there is at least one.
+func byFile(r *attest.Receipt) (map[string]*attest.Receipt, error) {
+	files := map[string]*attest.Receipt{}
+	for _, list := range [][]*dsse.Envelope{r.Claims, r.Provenances, r.Negatives, r.Summaries} {
+		for _, env := range list {
+			for _, name := range places(env) {
+				if files[name] == nil {
+					files[name] = &attest.Receipt{}
+				}
+				files[name].Add(env)
+			}
+		}
+	}
+	if len(files) == 0 {
+		return nil, errors.New("publish receipts: no statement has a store path as its subject")
+	}
+	return files, nil
 }
 
 // Read returns the receipts on a store path, those that are filed under the NAR hash with them. That there are none is no error.
