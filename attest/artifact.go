@@ -29,7 +29,7 @@ var ErrNoForm = errors.New("artifact does not have this form")
 type Artifact struct {
 	Name string // base name of the file or tree, for messages and for comparing with the subject's name
 	// Hash computes the digest of one form; ErrNoForm if the artifact has none. It is called at most once a form, in
-	// the order of the forms, until a digest is a subject of a trusted claim. Verify calls it from another goroutine than its own.
+	// the order of the forms, until a digest is a subject of a trusted claim.
 	Hash func(ctx context.Context, form Form) (digest.SHA256, error)
 }
 

@@ -111,9 +111,7 @@ func Verify(ctx context.Context, in VerifyInput) (*Report, error) {
 	if v.trust.budget.Exhausted() {
 		return v.withoutClaim(claims), nil
 	}
-	matched, err := v.matchedBeside(ctx, claims, func() {
-		v.provenances, v.negatives = v.trustedProvenances(ctx), v.trustedNegatives(ctx)
-	})
+	matched, err := v.matched(ctx, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +121,7 @@ func Verify(ctx context.Context, in VerifyInput) (*Report, error) {
 	if len(matched) == 0 {
 		return v.withoutClaim(claims), nil
 	}
+	v.provenances, v.negatives = v.trustedProvenances(ctx), v.trustedNegatives(ctx)
 	var best *Report // of those that are not OK: where most count, and least fails
 	v.appraisals = map[*trustedClaim]*appraisal{}
 	for _, c := range matched {
@@ -166,24 +165,7 @@ type verification struct {
 	sum  digest.SHA256
 }
 
-// matchedBeside is matched, which may read the artifact for long; work runs beside it. If no claim names the artifact, what work
-// spent of the budget is forgotten: the report is the same as if there had been nothing but claims.
-func (v *verification) matchedBeside(ctx context.Context, claims []*trustedClaim, work func()) (matched []*trustedClaim, err error) {
-	before := *v.trust.budget
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		matched, err = v.matched(ctx, claims)
-	}()
-	work()
-	<-done
-	if len(matched) == 0 {
-		*v.trust.budget = before
-	}
-	return matched, err
-}
-
-// matched returns those claims that name the artifact. It uses nothing of v that is made after the claims.
+// matched returns those claims that name the artifact.
 func (v *verification) matched(ctx context.Context, claims []*trustedClaim) ([]*trustedClaim, error) {
 	form, sum, ok, err := v.artifact.match(ctx, claims)
 	if err != nil || !ok {
