@@ -25,8 +25,15 @@ type JobRun struct {
 	Confinement    JobConfinement       `json:"confinement"`
 	Anomalies      []JobAnomaly         `json:"anomalies,omitempty"`  // in the order in which they were seen, at most MaxAnomalies
 	Byproducts     []ResourceDescriptor `json:"byproducts,omitempty"` // what was printed: stdout and stderr by their digests
+	Published      []ResourceDescriptor `json:"published,omitempty"`  // outputs that were pushed to registries, sorted by name: see Published
 	StartedOn      string               `json:"startedOn"`            // RFC 3339, UTC
 	FinishedOn     string               `json:"finishedOn"`
+}
+
+// Published describes an output that was pushed to a registry: place is what the document calls it, such as
+// "oci:registry.example/words:v1", and manifest the digest under which the registry has it.
+func Published(output, place string, manifest digest.SHA256) ResourceDescriptor {
+	return ResourceDescriptor{Name: output, URI: place, Digest: map[string]string{"sha256": manifest.Hex()}}
 }
 
 // JobEnd is how an execution ended.
@@ -170,6 +177,9 @@ func (r *JobRun) Validate() error {
 	if err := validateDescriptors("byproducts", r.Byproducts); err != nil {
 		return err
 	}
+	if err := r.validatePublished(); err != nil {
+		return err
+	}
 	return validateInputs(r.ResolvedInputs)
 }
 
@@ -232,6 +242,24 @@ func (r *JobRun) validateAnomalies() error {
 	for i, a := range r.Anomalies {
 		if a.Kind == "" || len(a.Kind) > MaxText || len(a.Evidence) > MaxText || a.AtMicros < 0 || a.AtMicros > manifest.MaxInteger {
 			return fmt.Errorf("anomalies[%d] of kind %q is malformed", i, shorten(a.Kind, 100))
+		}
+	}
+	return nil
+}
+
+func (r *JobRun) validatePublished() error {
+	if len(r.Published) > 0 && (r.End.Reason != "exit" || r.End.Exit != 0) {
+		return fmt.Errorf("job run that ended with %q %d has published outputs", r.End.Reason, r.End.Exit)
+	}
+	if err := validateDescriptors("published", r.Published); err != nil {
+		return err
+	}
+	for i, d := range r.Published {
+		switch _, pinned := d.SHA256(); {
+		case d.Name == "" || !strings.HasPrefix(d.URI, "oci:") || !pinned:
+			return fmt.Errorf("published[%d] has not the name of an output, the place of a registry and a sha256", i)
+		case i > 0 && r.Published[i-1].Name >= d.Name:
+			return fmt.Errorf("published[%d] is out of order, or there twice", i)
 		}
 	}
 	return nil

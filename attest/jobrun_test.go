@@ -22,7 +22,7 @@ func jobDocument() *manifest.Job {
 		Spec: manifest.JobSpec{
 			Image: ref("wordcount.wasm"), Runtime: manifest.RuntimeWasm,
 			Inputs:  map[string]manifest.Ref{"text": ref("text")},
-			Outputs: map[string]manifest.Target{"counts": {Destination: "store"}, "index": {Destination: "store"}},
+			Outputs: map[string]manifest.Target{"counts": {Destination: "store"}, "index": {Destination: "oci:registry.example/words:v1"}},
 		},
 	}
 }
@@ -68,6 +68,13 @@ func jobRun() attest.JobRun {
 		Byproducts: []attest.ResourceDescriptor{{Name: "stdout", MediaType: attest.MediaLog, Digest: map[string]string{"sha256": digest.Of([]byte("2 words\n")).Hex()}}},
 		StartedOn:  "2026-05-01T11:59:59Z", FinishedOn: "2026-05-01T12:00:00Z",
 	}
+}
+
+// publishedRun is a run that pushed an output.
+func publishedRun() attest.JobRun {
+	run := jobRun()
+	run.Published = []attest.ResourceDescriptor{attest.Published("index", "oci:registry.example/words:v1", digest.Of([]byte("manifest")))}
+	return run
 }
 
 func newJobRun(t testing.TB, result *attest.Statement, run attest.JobRun) *attest.Statement {
@@ -159,7 +166,7 @@ func TestJobResultOfFailure(t *testing.T) {
 func TestJobRun(t *testing.T) {
 	w := newWorld(t)
 	result := newJobResult(t)
-	s := newJobRun(t, result, jobRun())
+	s := newJobRun(t, result, publishedRun())
 	if diff := cmp.Diff(result.Subject, s.Subject); diff != "" {
 		t.Errorf("subjects (-result +run)\n%s", diff)
 	}
@@ -210,6 +217,7 @@ func TestJobRunRefuses(t *testing.T) {
 		{"an anomaly without a kind", func(r *attest.JobRun) { r.Anomalies[0].Kind = "" }, "anomalies[0]"},
 		{"an end before the start", func(r *attest.JobRun) { r.FinishedOn = "2026-04-01T00:00:00Z" }, "before"},
 		{"no time", func(r *attest.JobRun) { r.StartedOn = "" }, "startedOn"},
+		{"something published by a run that did not end", func(r *attest.JobRun) { r.Published = publishedRun().Published }, "has published outputs"},
 		{"an unpinned input", func(r *attest.JobRun) { r.ResolvedInputs = []attest.ResourceDescriptor{{URI: "x:y"}} }, "no digest"},
 	}
 	for _, tt := range tests {
@@ -224,6 +232,28 @@ func TestJobRunRefuses(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestPublishedRefuses(t *testing.T) {
+	one := publishedRun().Published[0]
+	other := func(change func(*attest.ResourceDescriptor)) []attest.ResourceDescriptor {
+		d := one
+		change(&d)
+		return []attest.ResourceDescriptor{d}
+	}
+	for name, list := range map[string][]attest.ResourceDescriptor{
+		"no output":   other(func(d *attest.ResourceDescriptor) { d.Name = "" }),
+		"no registry": other(func(d *attest.ResourceDescriptor) { d.URI = "https://registry.example/words" }),
+		"no digest":   other(func(d *attest.ResourceDescriptor) { d.Digest = nil }),
+		"twice":       {one, one},
+		"disorder":    {one, attest.Published("counts", one.URI, digest.Of(nil))},
+	} {
+		run := jobRun()
+		run.Published = list
+		if _, err := attest.NewJobRun(newJobResult(t), run); err == nil || !strings.Contains(err.Error(), "published[") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -259,6 +259,17 @@ func agree(run *JobRun, result *JobResult) error {
 		return fmt.Errorf("it used %d gas, but names a result that used %d", run.Usage.Gas, result.Gas.Used)
 	case !bytes.Equal(encodeList(run.ResolvedInputs), encodeList(result.ResolvedInputs)):
 		return errors.New("it lists other inputs than the result that it names")
+	case len(run.Published) == 0:
+		return nil
+	}
+	doc, err := result.Document()
+	if err != nil {
+		return err
+	}
+	for _, p := range run.Published {
+		if doc.Spec.Outputs[p.Name].Destination != p.URI {
+			return fmt.Errorf("it published output %q to %q, which the job does not declare", shorten(p.Name, 100), shorten(p.URI, 300))
+		}
 	}
 	return nil
 }

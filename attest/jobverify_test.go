@@ -96,6 +96,20 @@ func TestVerifyJob(t *testing.T) {
 			r.Add(w.sign(w.account(result, func(run *attest.JobRun) { run.Usage.Gas++ }), w.alice))
 			return r
 		}, want: []string{attest.CheckRun}, class: attest.ClassVerification},
+		{name: "published where the job says", threshold: 1, receipt: func(w *world) *attest.Receipt {
+			r := &attest.Receipt{}
+			r.Add(w.sign(result, w.alice))
+			r.Add(w.sign(w.account(result, func(run *attest.JobRun) { run.Published = publishedRun().Published }), w.alice))
+			return r
+		}},
+		{name: "published where the job does not say", threshold: 1, receipt: func(w *world) *attest.Receipt {
+			r := &attest.Receipt{}
+			r.Add(w.sign(result, w.alice))
+			r.Add(w.sign(w.account(result, func(run *attest.JobRun) {
+				run.Published = []attest.ResourceDescriptor{attest.Published("counts", "oci:registry.example/words:v1", digest.Of(nil))}
+			}), w.alice))
+			return r
+		}, want: []string{attest.CheckRun}, class: attest.ClassVerification},
 		{name: "weaker confinement", threshold: 1, receipt: func(w *world) *attest.Receipt {
 			r := &attest.Receipt{}
 			r.Add(w.sign(result, w.alice))

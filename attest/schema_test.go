@@ -31,7 +31,7 @@ func (w *world) examples() map[string]*attest.Statement {
 	summary, _ := w.vsa(w.verify(w.input(w.receipt(w.alice, w.bob))), summaryOptions())
 	return map[string]*attest.Statement{
 		"build-claim": w.claim, "build-negative": negative, "provenance": w.provenance(w.claim), "verification-summary": summary,
-		"job-result": newJobResult(w.t), "job-run": newJobRun(w.t, newJobResult(w.t), jobRun()),
+		"job-result": newJobResult(w.t), "job-run": newJobRun(w.t, newJobResult(w.t), publishedRun()),
 		"decision": newDecision(w.t, decision(), decisionSubject()),
 	}
 }
@@ -137,6 +137,7 @@ func TestSchemasRefuse(t *testing.T) {
 		{"signature in a job", "job-result", `"kind":"Job"`, `"kind":"Job","signatures":[]`},
 		{"unknown member of a job result", "job-result", `"exit":0`, `"exit":0,"note":1`},
 		{"unknown reason", "job-run", `"reason":"exit"`, `"reason":"tired"`},
+		{"published to no registry", "job-run", `"uri":"oci:registry`, `"uri":"https:registry`},
 		{"signal of an exit", "job-run", `"reason":"exit"`, `"reason":"exit","signal":"SIGKILL"`},
 		{"exit without a result", "job-run", `"result":"`, `"results":"`},
 		{"unknown kind of decision", "decision", `"kind":"admission"`, `"kind":"guess"`},

@@ -27,8 +27,8 @@ type Direct struct {
 type Survivor interface {
 	// Name is the Spec's.
 	Name() string
-	// Wait does what Run would have done from now on. See systemd.Running.
-	Wait(ctx context.Context, spec runner.Spec) (runner.Result, error)
+	// Wait does what Run would have done from now on, for somebody who has that much of what it printed. See systemd.Running.
+	Wait(ctx context.Context, spec runner.Spec, had runner.Kept) (runner.Result, error)
 	// Kill ends it and returns when it is gone.
 	Kill(ctx context.Context) error
 }
@@ -118,10 +118,14 @@ func (d *Direct) Attach(ctx context.Context, w Work) (Outcome, error) {
 	if err == nil && spec.Module != nil {
 		err = errors.New("a module cannot be taken up again: its worker lost its connection")
 	}
+	var had runner.Kept
+	if err == nil {
+		had, err = w.Resume()
+	}
 	if err != nil {
 		return Outcome{}, errors.Join(err, s.Kill(ctx))
 	}
-	return d.outcome(func() (runner.Result, error) { return s.Wait(ctx, spec) })
+	return d.outcome(func() (runner.Result, error) { return s.Wait(ctx, spec, had) })
 }
 
 // End implements Driver.

@@ -42,11 +42,7 @@ func (a *active) execute(placed func()) (agent.State, error) {
 
 // perform has the driver execute what was started, and takes the job to the state after that.
 func (x *execution) perform() (agent.State, error) {
-	work, err := x.prepare()
-	if err != nil {
-		return x.finish(Outcome{}, err)
-	}
-	outcome, err := x.o.Driver.Run(x.ctx, work)
+	outcome, err := x.o.Driver.Run(x.ctx, x.prepare())
 	return x.finish(outcome, err)
 }
 
@@ -107,15 +103,25 @@ func join(a, b []digest.SHA256) []digest.SHA256 {
 }
 
 // prepare makes what the driver gets.
-func (x *execution) prepare() (Work, error) {
+func (x *execution) prepare() Work {
 	x.trees, x.sizes = map[string]digest.SHA256{}, map[string]int64{}
-	var err, err2 error
-	x.stdout, err = x.logs.create(logKey{x.h.number, x.attempt.Number, "stdout"})
-	x.stderr, err2 = x.logs.create(logKey{x.h.number, x.attempt.Number, "stderr"})
+	x.stdout = x.logs.create(logKey{x.h.number, x.attempt.Number, "stdout"})
+	x.stderr = x.logs.create(logKey{x.h.number, x.attempt.Number, "stderr"})
 	return Work{
 		ID: x.id, Doc: x.proposal.Doc, Envelope: x.envelope, Name: x.attempt.Name, Content: x.content, Policy: x.policy,
-		Started: x.named, Stdout: x.stdout, Stderr: x.stderr, Collect: x.collect,
-	}, errors.Join(err, err2)
+		Started: x.named, Stdout: x.stdout, Stderr: x.stderr, Collect: x.collect, Resume: x.resume,
+	}
+}
+
+// resume goes on with what an earlier process kept of what was printed. Of outputs nothing is: those that it had are in the store, but nobody
+// knows any more which is which.
+func (x *execution) resume() (runner.Kept, error) {
+	stdout, err := x.stdout.resume()
+	if err != nil {
+		return runner.Kept{}, err
+	}
+	stderr, err := x.stderr.resume()
+	return runner.Kept{Stdout: stdout, Stderr: stderr}, err
 }
 
 // named makes the name that the driver has found durable.
@@ -381,14 +387,11 @@ func (a *active) takeUp(rec *record) (again bool, err error) {
 	if err != nil {
 		a.content = &content.Content{Resolved: rec.Resolved, Objects: rec.Sources}
 	}
-	work, err := x.prepare()
-	var outcome Outcome
-	if err == nil {
-		if rec.Cancel != nil {
-			a.cancel(errCancelled)
-		}
-		outcome, err = a.o.Driver.Attach(a.ctx, work)
+	work := x.prepare()
+	if rec.Cancel != nil {
+		a.cancel(errCancelled)
 	}
+	outcome, err := a.o.Driver.Attach(a.ctx, work)
 	if errors.Is(err, ErrNoSurvivor) {
 		err = errors.New("the node ended while it ran, and it ended with the node")
 	}

@@ -54,18 +54,15 @@ func (k logKey) key() []byte {
 	return append(binary.BigEndian.AppendUint32(numberKey(k.number), uint32(k.attempt)), k.stream...)
 }
 
-// create begins a stream; one that an earlier process began is begun anew.
-func (l *logs) create(k logKey) (*stream, error) {
-	if err := os.Remove(filepath.Join(l.dir, k.file())); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("keep what job prints: %w", err)
-	}
-	s := &stream{logs: l, key: k, changed: make(chan struct{})}
+// create begins a stream; one that an earlier process began is begun anew, unless resume is called before anything else.
+func (l *logs) create(k logKey) *stream {
+	s := &stream{logs: l, key: k, stale: true, changed: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[k] = s
 	close(l.created)
 	l.created = make(chan struct{})
-	return s, nil
+	return s
 }
 
 // find returns a stream that is open, or nil, and then what is closed when there is a new one.
@@ -95,15 +92,61 @@ type stream struct {
 	kept    int64 // bytes, of file or short
 	short   []byte
 	file    *os.File // nil: short has everything
+	stale   bool     // a file of an earlier process may lie there
 	done    bool
 	failed  error         // why something that was printed is not kept; nil: all is
 	changed chan struct{} // closed when there is more, or no more will come
+}
+
+// errCut says that a log cannot be gone on with.
+var errCut = errors.New("more was printed than is kept, so nobody can say any more what that was")
+
+// resume has the stream go on after what an earlier process kept of it in a file, and returns how many bytes that are. What it had in memory
+// alone, its unit did not hear was kept, and has still.
+func (s *stream) resume() (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, err := os.OpenFile(filepath.Join(s.logs.dir, s.key.file()), os.O_RDWR|os.O_APPEND, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("go on with what job prints: %w", err)
+	}
+	n, err := io.Copy(&s.sum, f)
+	if err == nil && n > s.logs.max {
+		err = errCut
+	}
+	if err != nil {
+		f.Close()
+		return 0, fmt.Errorf("go on with what job prints: %w", err)
+	}
+	s.file, s.stale, s.kept, s.printed = f, false, n, n
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return n, nil
+}
+
+// anew removes what an earlier process has kept.
+func (s *stream) anew() error {
+	if !s.stale {
+		return nil
+	}
+	err := os.Remove(filepath.Join(s.logs.dir, s.key.file()))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	s.stale = false
+	return nil
 }
 
 // Write implements io.Writer. It takes everything, and keeps what there is room for.
 func (s *stream) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.failed == nil {
+		s.failed = s.anew()
+	}
 	s.sum.Write(p)
 	s.printed += int64(len(p))
 	if s.failed == nil { // what came after a gap would be half of a log
@@ -152,6 +195,9 @@ func (s *stream) end() (job.Printed, []put, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := job.Printed{Digest: s.sum.Sum(), Size: s.printed}
+	if s.failed == nil {
+		s.failed = s.anew()
+	}
 	if s.failed != nil {
 		return out, nil, fmt.Errorf("keep what job prints: %w", s.failed)
 	}

@@ -93,6 +93,9 @@ type Work struct {
 	Started        func(name string) error
 	Stdout, Stderr io.Writer
 	Collect        func(name string, nar io.Reader) error // receives each output
+	// Resume is for an Attach that can have the rest of what is printed, and not all of it again: before anything is written, it has Stdout
+	// and Stderr go on after what an earlier process kept, instead of beginning anew, and returns how much that is.
+	Resume func() (runner.Kept, error)
 }
 
 // Outcome is what became of an execution that was started.

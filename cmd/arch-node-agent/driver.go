@@ -127,11 +127,6 @@ type survivor struct{ *systemd.Running }
 // Name implements executor.Survivor.
 func (s survivor) Name() string { return s.Running.Name }
 
-// Wait implements executor.Survivor. An attempt that is taken up is recorded anew: nothing of the one before is kept.
-func (s survivor) Wait(ctx context.Context, spec runner.Spec) (runner.Result, error) {
-	return s.Running.Wait(ctx, spec, runner.Kept{})
-}
-
 func openWasm(o options, driver runner.Runner, pool runner.Pool) (*wasm.Runner, error) {
 	return wasm.New(wasm.Options{Driver: driver, Pool: pool, Worker: os.Getenv("ARCH_WORKER"), Cache: filepath.Join(o.state, "wasm")})
 }

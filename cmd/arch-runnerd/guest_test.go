@@ -31,6 +31,7 @@ import (
 	"arch.network/runner/broker"
 	"arch.network/runner/checkpoint"
 	"arch.network/tests/guest"
+	"arch.network/tests/wasmopt"
 )
 
 var (
@@ -59,9 +60,7 @@ func TestBroker(t *testing.T) {
 		}
 	}
 	files := []string{binary, arch}
-	if prepared := filepath.Join(dir, filepath.Base(preparedFile)); prepare(t, prepared) {
-		files = append(files, prepared)
-	}
+	files = append(files, prepare(t, dir)...)
 	for _, mode := range []guest.Mode{guest.Namespaces, guest.UML} {
 		t.Run(string(mode), func(t *testing.T) {
 			guest.Run(t, guest.Config{Mode: mode, Pattern: "^TestBroker$", Files: append(files, "arch-runnerd.service", "arch-runnerd.socket"), Static: true})
@@ -797,61 +796,82 @@ func newJob(module []byte) *manifest.Job {
 	}
 }
 
-// prepare makes a module for testCheckpoint; false: this machine lacks the tools.
-func prepare(t *testing.T, file string) bool {
-	wasmOpt, err := exec.LookPath("wasm-opt")
+// prepare makes the modules for testCheckpoint in dir, outside of the guest; none: this machine lacks the tools.
+func prepare(t *testing.T, dir string) (files []string) {
+	_, err := exec.LookPath("wasm-opt")
 	if _, clang := exec.LookPath("clang-14"); err != nil || clang != nil {
-		return false
+		return nil
 	}
-	cmd := exec.CommandContext(t.Context(), "clang-14", "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-s", "../../runner/checkpoint/testdata/tree.c", "-o", file)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	const sources = "../../runner/checkpoint/testdata/"
+	for name, args := range map[string][]string{
+		"c":  {"clang-14", "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-s", sources + "tree.c", "-o"},
+		"go": {"go", "build", "-trimpath", "-ldflags=-s -w", "-o"},
+	} {
+		file := filepath.Join(dir, name+preparedSuffix)
+		args = append(args, file)
+		if name == "go" {
+			args = append(args, sources+"collatz")
+		}
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		module, err := os.ReadFile(file)
+		if err == nil {
+			module, _, err = checkpoint.Instrument(t.Context(), module, wasmopt.Path(t))
+		}
+		if err == nil {
+			err = os.WriteFile(file, module, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
 	}
-	module, err := os.ReadFile(file)
-	if err == nil {
-		module, _, err = checkpoint.Instrument(t.Context(), module, wasmOpt)
-	}
-	if err == nil {
-		err = os.WriteFile(file, module, 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return true
+	return files
 }
 
-// preparedFile is a module that was prepared for checkpoints, outside of the guest.
-const preparedFile = guest.InsideDir + "/prepared.wasm"
+// preparedSuffix is that of modules which were prepared for checkpoints.
+const preparedSuffix = ".prepared.wasm"
 
-// testCheckpoint stops a module in its unit, and has it go on in another one: the result and the gas are those of a job that was not stopped.
+// testCheckpoint stops modules of C and Go in their units, and has them go on in others.
 func testCheckpoint(t *testing.T) {
-	module, err := os.ReadFile(preparedFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("cannot run here: there was no wasm-opt to prepare a module")
+	for name, output := range map[string]string{"c": "tree", "go": "collatz"} {
+		module, err := os.ReadFile(filepath.Join(guest.InsideDir, name+preparedSuffix))
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Skip("cannot run here: there was no wasm-opt to prepare a module")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { stopAndGoOn(t, module, output) })
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+}
+
+// stopAndGoOn stops a module, which has one output: the result and the gas are those of a job that was not stopped.
+func stopAndGoOn(t *testing.T, module []byte, output string) {
 	j := newJob(module)
+	j.Spec.Resources.Memory = "512Mi"
 	j.Spec.Checkpointable, j.Spec.Args = true, []string{"count"}
-	j.Spec.Outputs = map[string]manifest.Target{"tree": {Destination: "store"}}
+	j.Spec.Outputs = map[string]manifest.Target{output: {Destination: "store"}}
 	env := envelope(t, j, "alice")
 	type part struct {
 		Said, Output string
 		Gas          uint64
 	}
 	run := func(q broker.Request) (part, broker.Response) {
-		var said, output bytes.Buffer
+		var said, left bytes.Buffer
 		q.Stdout = &said
 		q.Collect = func(_ string, nar io.Reader) error {
-			_, err := io.Copy(&output, nar)
+			_, err := io.Copy(&left, nar)
 			return err
 		}
 		resp, err := ask(t.Context(), env, map[digest.SHA256][]byte{digest.Of(module): module}, q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return part{said.String(), digest.Of(output.Bytes()).String(), resp.Result.Gas}, resp
+		return part{said.String(), digest.Of(left.Bytes()).String(), resp.Result.Gas}, resp
 	}
 	want, resp := run(broker.Request{})
 	if !resp.Result.OK() || want.Said == "" || resp.Snapshot != nil {
@@ -867,6 +887,6 @@ func testCheckpoint(t *testing.T) {
 	if got != want || !last.Result.OK() {
 		t.Errorf("resumed: %+v, unstopped: %+v", got, want)
 	}
-	_, err = ask(t.Context(), env, nil, broker.Request{Snapshot: resp.Snapshot.Digest})
+	_, err := ask(t.Context(), env, nil, broker.Request{Snapshot: resp.Snapshot.Digest})
 	wantCode(t, err, broker.CodeUnknown)
 }

@@ -37,7 +37,8 @@ checkpointable, where its policy allows checkpoint, and keeps the checkpoint its
 What the job prints goes to stdout and stderr. Its outputs appear in the directory of --out, each complete or not at all, and
 in the store. An output that the document pins must be what the pin says. One that it sends to a registry is pushed there with
 --publish: an image layout as that image, anything else as an artifact; without it, or where arch run cannot publish, the job is
-refused before it runs, unless --unpublished leaves the output here. With --attest, a signed account of the run is beside them: NAME.run.intoto.jsonl.
+refused before it runs, unless --unpublished leaves the output here. With --attest, a signed account of the run is beside them: NAME.run.intoto.jsonl;
+it says as what outputs were pushed, too.
 
 EXIT STATUS: 0 the job ended with 0 and left what it had to; 1 error; 2 usage; 3 denied by the policy, the quorum or the
 calendar; 4 a signature or pin does not verify; 5 the outputs are not the expected ones; 6 the job failed, or was stopped by a

@@ -155,11 +155,8 @@ func (e *execution) finish(ctx context.Context, o job.Outcome, signer identity.S
 		if err := e.deliver(ctx, o.Outputs); err != nil {
 			return err
 		}
-		pushed, err := e.publish(ctx, o.Outputs)
-		if err != nil {
-			return err
-		}
-		res.published(pushed)
+		o.Published, verdict = e.publish(ctx, o.Outputs) // what was pushed before one failed is on record
+		res.published(o.Published)
 	}
 	result, run, err := job.Statements(doc, o)
 	if err != nil {

@@ -48,9 +48,13 @@ type jobOutputResult struct {
 }
 
 // published notes as what outputs were pushed.
-func (res *runResult) published(pushed map[string]string) {
-	for i := range res.Outputs {
-		res.Outputs[i].Published = pushed[res.Outputs[i].Name]
+func (res *runResult) published(pushed []attest.ResourceDescriptor) {
+	for _, p := range pushed {
+		for i := range res.Outputs {
+			if res.Outputs[i].Name == p.Name {
+				res.Outputs[i].Published = strings.TrimPrefix(p.URI, "oci:") + "@sha256:" + p.Digest["sha256"]
+			}
+		}
 	}
 }
 

@@ -36,9 +36,8 @@ func (t *jobTarget) planTargets(ctx context.Context, o runOptions) error {
 	return nil
 }
 
-// publish pushes the outputs that are to be pushed, and returns as what each can be pulled.
-func (e *execution) publish(ctx context.Context, outputs []attest.JobOutput) (map[string]string, error) {
-	pushed := map[string]string{}
+// publish pushes the outputs that are to be pushed, in the order of their names, and returns those that were, also with an error.
+func (e *execution) publish(ctx context.Context, outputs []attest.JobOutput) (pushed []attest.ResourceDescriptor, err error) {
 	for _, o := range outputs {
 		r := e.target.registries[o.Name]
 		if r == nil {
@@ -46,14 +45,13 @@ func (e *execution) publish(ctx context.Context, outputs []attest.JobOutput) (ma
 		}
 		path, ok := e.store.TreePath(o.NAR)
 		if !ok {
-			return nil, fmt.Errorf("publish output %s: %s is not in the store", o.Name, o.NAR)
+			return pushed, fmt.Errorf("publish output %s: %s is not in the store", o.Name, o.NAR)
 		}
 		sum, err := r.Push(ctx, path, o.Name)
 		if err != nil {
-			return nil, fmt.Errorf("output %s: %w", o.Name, err)
+			return pushed, fmt.Errorf("output %s: %w", o.Name, err)
 		}
-		place := strings.TrimPrefix(e.target.doc.Spec.Outputs[o.Name].Destination, "oci:")
-		pushed[o.Name] = place + "@" + sum.String()
+		pushed = append(pushed, attest.Published(o.Name, e.target.doc.Spec.Outputs[o.Name].Destination, sum))
 	}
 	return pushed, nil
 }

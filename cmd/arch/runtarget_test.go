@@ -14,6 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/google/go-cmp/cmp"
+
+	"arch.network/attest"
 	"arch.network/attest/digest"
 )
 
@@ -106,7 +109,7 @@ func TestRunTargets(t *testing.T) {
 	if _, err := remote.Get(tag); err == nil {
 		t.Error("something was pushed before anybody asked for that")
 	}
-	status, out, errout = run("oci:"+host+"/words:v1", "--publish")
+	status, out, errout = run("oci:"+host+"/words:v1", "--publish", "--attest")
 	if status != exitOK {
 		t.Fatalf("exit status %d\n%s", status, errout)
 	}
@@ -119,5 +122,29 @@ func TestRunTargets(t *testing.T) {
 	}
 	if !strings.Contains(string(d.Manifest), sum.String()) {
 		t.Errorf("manifest %s does not have the output, %s", d.Manifest, sum)
+	}
+	f, err := os.Open(result(out).Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	receipt, err := attest.ReadReceipt(f)
+	if err != nil || len(receipt.Runs) != 1 {
+		t.Fatalf("%d runs in the receipt: %v", len(receipt.Runs), err)
+	}
+	statement, err := attest.ParseStatement(receipt.Runs[0].Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := statement.JobRun()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := digest.Parse(d.Digest.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]attest.ResourceDescriptor{attest.Published("counts", "oci:"+host+"/words:v1", pushed)}, account.Published); diff != "" {
+		t.Errorf("the signed account says (-pushed +signed)\n%s", diff)
 	}
 }

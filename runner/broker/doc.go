@@ -19,7 +19,8 @@
 //	tree, git           the NAR of that SHA-256
 //	oci                 the manifest, then the blobs that it names; for runtime wasm that may be a module artifact. As an input, the broker
 //	                    makes the root file system of it
-//	store               as an image: nothing. The closure is that of the host's own store, which belongs to root
+//	store               as an image: nothing that the host's own store has, which belongs to root; else the NAR, of that
+//	                    SHA-256 or of the one that the host's store vouches for
 //	                    as an input: the NAR of that SHA-256
 //	go                  the NAR of the module's files, which is compared with the hash of its go.sum line, and must have nothing that this
 //	                    hash does not cover; a Go toolchain is refused

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"runtime"
@@ -180,9 +181,19 @@ func readManifest(path string) (*imagespec.Document, error) {
 	return doc, nil
 }
 
-// closure finds the closure of a path of the host's own store.
+// closure finds the closure of a store path. A path that the host's own store does not have is asked for if its NAR hash is known, from the pin
+// or from whoever vouches for it; what is sent must have that hash.
 func (g *gatherer) closure(ctx context.Context) (job.Program, error) {
-	var options closure.Options
+	var sending error // of the client or its connection
+	options := closure.Options{Locate: func(ctx context.Context, path string, want digest.SHA256) (string, error) {
+		_, err := os.Lstat(path)
+		if err == nil || want.IsZero() || !errors.Is(err, fs.ErrNotExist) {
+			return path, err
+		}
+		g.ref = manifest.Ref{Scheme: manifest.RefStore, Location: path, Digest: want}
+		path, sending = g.get(ctx, Tree, want)
+		return path, sending
+	}}
 	if open := g.server.o.Store; open != nil {
 		v, err := open(ctx, g.ref.Location)
 		if err != nil && !errors.Is(err, closure.ErrUnknown) {
@@ -194,6 +205,9 @@ func (g *gatherer) closure(ctx context.Context) (job.Program, error) {
 		}
 	}
 	paths, err := closure.Compute(ctx, g.ref.Location, g.ref.Digest, options)
+	if sending != nil {
+		return job.Program{}, sending
+	}
 	if err != nil {
 		hint := "have the node's operator realise it in the host's store"
 		if h, ok := errors.AsType[interface {

@@ -281,3 +281,39 @@ func TestImageInputThatIsNone(t *testing.T) {
 		})
 	}
 }
+
+// TestClosureSent runs a program of a store path that this host does not have: it is sent, held to its pin, and mounted at its own name.
+func TestClosureSent(t *testing.T) {
+	const path = "/nix/store/00000000000000000000000000000000-program"
+	data, sum := tree(t, map[string]string{"bin/program": "text"})
+	var seen map[string]string
+	w := newWorld(t, func(_ context.Context, spec runner.Spec) (runner.Result, error) {
+		for _, m := range spec.Mounts {
+			if m.Target == path {
+				var err error
+				if seen, err = listing(m.Source); err != nil {
+					return runner.Result{}, err
+				}
+			}
+		}
+		return runner.Result{Reason: runner.ReasonExit}, nil
+	})
+	p := newPolicy()
+	p.Spec.Runtimes = append(p.Spec.Runtimes, manifest.RuntimeNix)
+	w.write("policy.json", sign(t, p, "carol"))
+	j := newJob()
+	j.Spec.Runtime, j.Spec.Module = manifest.RuntimeNix, "/bin/program"
+	j.Spec.Image = manifest.Ref{Scheme: manifest.RefStore, Location: path, Digest: sum}
+	j.Spec.Determinism = manifest.Determinism{Clock: manifest.ClockReal, Randomness: manifest.RandomReal}
+	envelope := sign(t, j, "alice", "bob")
+	w.refused(envelope, CodeContent) // nobody has it
+	w.blobs[sum] = append(bytes.Clone(data[:len(data)-8]), "deceived"...)
+	w.refused(envelope, CodeContent)
+	w.blobs[sum] = data
+	if _, err := w.run(envelope); err != nil {
+		t.Fatal(err)
+	}
+	if seen["bin/program"] == "" {
+		t.Errorf("the job has %v", seen)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"arch.network/runner/namespace"
 	"arch.network/runner/systemd"
 	"arch.network/runner/wasm"
+	"arch.network/tests/wasmopt"
 )
 
 func TestMain(m *testing.M) {
@@ -122,7 +123,7 @@ func prepared(t testing.TB, name string) []byte {
 	if out, ok := preparedModules[name]; ok {
 		return out
 	}
-	out, _, err := checkpoint.Instrument(context.Background(), module, wasmOpt(t))
+	out, _, err := checkpoint.Instrument(context.Background(), module, wasmopt.Path(t))
 	if err != nil {
 		t.Fatal(err)
 	}

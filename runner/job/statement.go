@@ -15,16 +15,18 @@ const RunnerID = "https://arch.network/runners/arch/v1"
 
 // Outcome is everything that the statements of one execution hold beside the document.
 type Outcome struct {
-	ID       digest.SHA256 // of the document, where it is known; zero: it is computed
-	Result   runner.Result
-	Inputs   []attest.ResourceDescriptor // everything that went in
-	Outputs  []attest.JobOutput          // what was collected, if the job ended with 0
-	Stdout   Printed
-	Stderr   Printed
-	Schedule string // version of package runner/gas, for a module; empty: gas was not counted
-	Started  time.Time
-	Finished time.Time
-	Versions map[string]string // of what ran it, such as "arch" to "v1.2.3"
+	ID      digest.SHA256 // of the document, where it is known; zero: it is computed
+	Result  runner.Result
+	Inputs  []attest.ResourceDescriptor // everything that went in
+	Outputs []attest.JobOutput          // what was collected, if the job ended with 0
+	Stdout  Printed
+	Stderr  Printed
+	// Published are the outputs that were pushed to registries, sorted by name: attest.Published.
+	Published []attest.ResourceDescriptor
+	Schedule  string // version of package runner/gas, for a module; empty: gas was not counted
+	Started   time.Time
+	Finished  time.Time
+	Versions  map[string]string // of what ran it, such as "arch" to "v1.2.3"
 }
 
 // Printed is what was written to one stream.
@@ -67,7 +69,7 @@ func (o Outcome) account(doc *manifest.Job) (attest.JobRun, error) {
 	}
 	r := o.Result
 	run := attest.JobRun{
-		JobID: id, ResolvedInputs: o.Inputs, Engine: r.Engine,
+		JobID: id, ResolvedInputs: o.Inputs, Engine: r.Engine, Published: o.Published,
 		Runner:    attest.Builder{ID: RunnerID, Version: o.Versions},
 		End:       attest.JobEnd{Reason: string(r.Reason), Signal: r.Signal, Detail: r.Detail},
 		Usage:     usage(r.Usage),

@@ -90,16 +90,16 @@ func checkBlob(f *os.File, desc imagespec.Descriptor) error {
 
 // fileWriter writes files under numbers.
 type fileWriter struct {
-	path string
-	n    int
-	dir  *os.Root             // of the current file
-	kept map[os.FileMode]bool // modes that files get as they are asked for: no umask or access control list takes anything away
-	hash hash.Hash
-	buf  []byte
+	path    string
+	n       int
+	dir     *os.File // of the current file
+	creator unpack.Creator
+	hash    hash.Hash
+	buf     []byte
 }
 
 func newFileWriter(path string) *fileWriter {
-	return &fileWriter{path: path, kept: map[os.FileMode]bool{}, hash: sha256.New(), buf: make([]byte, 128<<10)}
+	return &fileWriter{path: path, hash: sha256.New(), buf: make([]byte, 128<<10)}
 }
 
 // write writes one file with exactly the size of e and returns the hash of its content.
@@ -107,42 +107,20 @@ func (w *fileWriter) write(e unpack.LayerEntry, content io.Reader) (digest.SHA25
 	if err := w.next(); err != nil {
 		return digest.SHA256{}, err
 	}
-	perm := os.FileMode(0o644)
-	if e.Executable {
-		perm = 0o755
-	}
-	f, err := w.dir.OpenFile(strconv.Itoa(w.n%perDir), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := w.creator.Create(w.dir, strconv.Itoa(w.n%perDir), e.Executable)
 	if err != nil {
 		return digest.SHA256{}, err
 	}
 	w.n++
 	w.hash.Reset()
 	err = w.copy(f, e.Size, content)
-	if err = errors.Join(err, w.chmod(f, perm), f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return digest.SHA256{}, fmt.Errorf("write %.200q: %w", e.Name, err)
 	}
 	return digest.SHA256(w.hash.Sum(nil)), nil
 }
 
-// chmod makes sure that the open file has its mode, whatever the umask. All files lie in directories that are made alike, so the
-// first of each mode tells.
-func (w *fileWriter) chmod(f *os.File, perm os.FileMode) error {
-	kept, known := w.kept[perm]
-	if !known {
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		kept = info.Mode() == perm
-		w.kept[perm] = kept
-	}
-	if kept {
-		return nil
-	}
-	return f.Chmod(perm)
-}
-
-func (w *fileWriter) copy(f *os.File, size int64, content io.Reader) error {
+func (w *fileWriter) copy(f io.Writer, size int64, content io.Reader) error {
 	for size > 0 {
 		part := w.buf[:min(size, int64(len(w.buf)))]
 		if _, err := io.ReadFull(content, part); err != nil {
@@ -170,7 +148,7 @@ func (w *fileWriter) next() error {
 		return err
 	}
 	var err error
-	w.dir, err = os.OpenRoot(dir)
+	w.dir, err = os.Open(dir)
 	return err
 }
 

@@ -84,17 +84,20 @@ func (b *backlog) keep(stream int, n int64) error {
 	return nil
 }
 
-// resume has a driver that has kept that much already be sent the rest. What an earlier one had kept is gone.
-func (b *backlog) resume(had runner.Kept) {
+// resume has a driver that has kept that much already be sent the rest. It reports whether there is a hole between: what an earlier driver had
+// kept is gone.
+func (b *backlog) resume(had runner.Kept) (hole bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for n, have := range [2]int64{had.Stdout, had.Stderr} {
 		s := &b.streams[n]
+		hole = hole || have < s.kept
 		s.sent = min(max(have, s.kept), s.kept+int64(len(s.rest)))
 		s.rest = s.rest[s.sent-s.kept:]
 		s.kept = s.sent
 	}
 	b.room.Broadcast()
+	return hole
 }
 
 // end says that no driver will come any more: what is printed now is thrown away.

@@ -25,13 +25,14 @@ func TestBacklogResumes(t *testing.T) {
 	for name, c := range map[string]struct {
 		acknowledged, had int64
 		want              string
+		hole              bool
 	}{
-		"nothing is known":          {0, 0, "0123456789"},
-		"as the driver said":        {4, 4, "456789"},
-		"more than the driver said": {4, 8, "89"},
-		"all":                       {0, 10, ""},
-		"less than the driver said": {4, 2, "456789"}, // what is gone is gone
-		"more than there is":        {0, 99, ""},
+		"nothing is known":          {0, 0, "0123456789", false},
+		"as the driver said":        {4, 4, "456789", false},
+		"more than the driver said": {4, 8, "89", false},
+		"all":                       {0, 10, "", false},
+		"less than the driver said": {4, 2, "456789", true}, // what is gone is gone
+		"more than there is":        {0, 99, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBacklog()
@@ -43,7 +44,9 @@ func TestBacklogResumes(t *testing.T) {
 			if err := b.keep(0, c.acknowledged); err != nil {
 				t.Fatal(err)
 			}
-			b.resume(runner.Kept{Stdout: c.had})
+			if hole := b.resume(runner.Kept{Stdout: c.had}); hole != c.hole {
+				t.Errorf("it is a hole: %v", hole)
+			}
 			if got := sent(b, 0); string(got) != c.want {
 				t.Errorf("the next driver got %q", got)
 			}

@@ -44,6 +44,7 @@ type session struct {
 	last   int             // the index of the one that the present driver has collected last; -1: none
 	given  int             // outputs that some driver has collected
 	lost   bool            // a later one does not have them
+	torn   bool            // a later one does not have all that was printed
 }
 
 // received is an order with its descriptors.
@@ -279,8 +280,9 @@ func (s *session) present(not *net.UnixConn, deadline <-chan time.Time) (*net.Un
 // takeOver makes conn the driver, one that has that much of the log already, and sends it the rest of what there is.
 func (s *session) takeOver(conn *net.UnixConn, had runner.Kept) {
 	s.sending.Lock()
-	s.printed.resume(had)
+	hole := s.printed.resume(had)
 	s.mu.Lock()
+	s.torn = s.torn || hole
 	for _, o := range had.Outputs {
 		s.have[o.Name] = true
 	}
@@ -390,7 +392,10 @@ func (s *session) deliver(out outcome) error {
 // sendLast sends what is left of the log, and the outcome.
 func (s *session) sendLast(conn *net.UnixConn, out outcome) error {
 	s.mu.Lock()
-	if s.lost {
+	switch {
+	case s.torn:
+		out.setError(errLogGone)
+	case s.lost:
 		out.setError(errOutputsGone)
 	}
 	s.mu.Unlock()
@@ -404,6 +409,9 @@ func (s *session) sendLast(conn *net.UnixConn, out outcome) error {
 
 // errOutputsGone is the end of an execution of which nobody has all outputs.
 var errOutputsGone = errors.New("outputs went to a driver that is gone")
+
+// errLogGone is the end of an execution of which nobody has all that it printed.
+var errLogGone = errors.New("what was printed went to a driver that is gone")
 
 // arrived waits until the outcome is taken, or the driver has gone.
 func (s *session) arrived(conn *net.UnixConn) bool {

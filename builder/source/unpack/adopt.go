@@ -28,7 +28,7 @@ func (t *Tree) Adopt(name string, executable bool, size int64, sum [32]byte, fro
 	}
 	err = unix.Linkat(int(from.Fd()), base, int(parent.Fd()), to, 0)
 	if errors.Is(err, unix.EMLINK) {
-		err = t.duplicate(name, executable, size, from, base, to)
+		err = t.duplicate(parent, name, executable, size, from, base, to)
 	}
 	if err != nil {
 		return fmt.Errorf("link %s: %w", join(at.path, to), err)
@@ -37,15 +37,15 @@ func (t *Tree) Adopt(name string, executable bool, size int64, sum [32]byte, fro
 	return nil
 }
 
-// duplicate copies a file into the directory that was opened last.
-func (t *Tree) duplicate(name string, executable bool, size int64, from *os.File, base, to string) error {
+// duplicate copies a file into a directory.
+func (t *Tree) duplicate(parent *os.File, name string, executable bool, size int64, from *os.File, base, to string) error {
 	fd, err := unix.Openat(int(from.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	src := os.NewFile(uintptr(fd), base)
 	defer src.Close()
-	return t.write(t.parent, name, to, executable, size, src)
+	return t.write(parent, name, to, executable, size, src)
 }
 
 // Has reports whether the root of the tree has an entry of that name, of any kind.

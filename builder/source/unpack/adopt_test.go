@@ -82,10 +82,11 @@ func TestAdopt(t *testing.T) {
 // A file that has as many links as the file system allows (ext4: 65,000; others: more than anybody needs) is copied.
 func TestAdoptWithoutLinks(t *testing.T) {
 	tree, in, from := adoptable(t)
-	if _, err := tree.openFile(""); err != nil {
+	parent, err := tree.openFile("")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.duplicate("copy", true, 7, from, "f", "copy"); err != nil {
+	if err := tree.duplicate(parent, "copy", true, 7, from, "f", "copy"); err != nil {
 		t.Fatal(err)
 	}
 	var full bool

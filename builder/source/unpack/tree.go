@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 )
 
@@ -65,7 +64,8 @@ type Tree struct {
 	parentPath string
 	parentFile *os.File // the same directory as a descriptor; nil until it is needed
 
-	buf []byte // for copying
+	creator Creator
+	buf     []byte // for copying
 }
 
 // New starts a tree in the directory path, which must exist and be empty, and be no one else's to write.
@@ -132,7 +132,7 @@ func (t *Tree) File(name string, executable bool, size int64, r io.Reader) error
 	if err := t.spend(size); err != nil {
 		return err
 	}
-	parent, err := t.open(at.path)
+	parent, err := t.openFile(at.path)
 	if err != nil {
 		return err
 	}
@@ -141,18 +141,12 @@ func (t *Tree) File(name string, executable bool, size int64, r io.Reader) error
 }
 
 // write makes the file base of a directory, for the entry name.
-func (t *Tree) write(parent *os.Root, name, base string, executable bool, size int64, r io.Reader) error {
-	perm := fs.FileMode(0o644)
-	if executable {
-		perm = 0o755
-	}
-	f, err := parent.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+func (t *Tree) write(parent *os.File, name, base string, executable bool, size int64, r io.Reader) error {
+	f, err := t.creator.Create(parent, base, executable)
 	if err != nil {
 		return err
 	}
-	err = t.copy(f, name, size, r)
-	// The mode is set on the open file: it must not depend on the umask.
-	return errors.Join(err, f.Chmod(perm), f.Close())
+	return errors.Join(t.copy(f, name, size, r), f.Close())
 }
 
 // Symlink makes a symbolic link. The target is kept as it is; it is never followed outside of the tree.
@@ -334,8 +328,7 @@ func (t *Tree) copy(w io.Writer, name string, size int64, r io.Reader) error {
 	if t.buf == nil {
 		t.buf = make([]byte, 128<<10)
 	}
-	// The wrapper hides File.ReadFrom, which would allocate a buffer for each file.
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(t.meter.content(r), size), t.buf)
+	n, err := io.CopyBuffer(w, io.LimitReader(t.meter.content(r), size), t.buf)
 	if err != nil {
 		return fmt.Errorf("archive entry %q: %w", clip(name), err)
 	}
