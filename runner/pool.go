@@ -29,6 +29,8 @@ type Lasting interface {
 	Worker
 	// CPU returns the time that the process and all it started have computed since they exist, as the kernel counts it.
 	CPU() (time.Duration, error)
+	// Rest says whether the process has nothing to do until it is called again: it is not sampled meanwhile.
+	Rest(resting bool)
 	// Confinement returns what is in force. The limit of time, if Take has got one, is that of the process, not of a job.
 	Confinement() Confinement
 }

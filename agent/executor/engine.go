@@ -186,23 +186,37 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.serving = true
 	e.mu.Unlock()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	look := time.NewTimer(idleLook)
+	defer look.Stop()
 	for swept := e.o.Now(); ; {
 		e.schedule()
+		look.Reset(e.nextLook())
 		select {
 		case <-ctx.Done():
 			return e.drain()
 		case <-e.db.ended:
 			return fmt.Errorf("run node: %w", e.db.lost)
 		case <-e.wake:
-		case <-tick.C:
-			if now := e.o.Now(); now.Sub(swept) >= time.Minute {
-				swept = now
-				e.expire(now)
-			}
+		case <-look.C:
+		}
+		if now := e.o.Now(); now.Sub(swept) >= idleLook { // also of a node that is woken all the time
+			swept = now
+			e.expire(now)
 		}
 	}
+}
+
+// idleLook is how often Run looks for what has had its time while no job waits, which needs no wake-up of the machine any sooner.
+const idleLook = time.Minute
+
+// nextLook is when Run looks again without having been woken: soon while jobs wait, since whose turn it is depends on the time, too.
+func (e *Engine) nextLook() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.queue.Waiting() > 0 {
+		return time.Second
+	}
+	return idleLook
 }
 
 // drain ends Run.

@@ -49,6 +49,8 @@ type Options struct {
 	Thresholds Thresholds // fields that are zero have their defaults
 	// Relative counts CPU time and I/O from Start on, for a process that ran before the execution did. False: as the Source does.
 	Relative bool
+	// Rest stops sampling while there is nothing to do; what is used meanwhile is in the next sample. Nil: there always is.
+	Rest *Rest
 	// Found is called for each anomaly when it is found, from the Meter's goroutine or that of Stop. Nil: no call.
 	Found func(runner.Anomaly)
 }
@@ -133,6 +135,7 @@ func (m *Meter) run() {
 			return
 		case <-timer.C:
 		}
+		m.o.Rest.Wait(m.quit)
 		m.sample()
 		m.regulate()
 		m.detect(false)

@@ -140,3 +140,43 @@ func TestPowerIsKept(t *testing.T) {
 		}
 	})
 }
+
+// A meter takes no sample during a rest, and a rest is no reason to raise the quota.
+func TestRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var samples atomic.Int64
+		var quota int64
+		start := time.Now()
+		rest := new(Rest)
+		rest.Set(true)
+		m := Start(&fakeSource{at: func(int) (Sample, error) {
+			samples.Add(1)
+			at := time.Since(start)
+			return Sample{CPU: max(0, at-time.Hour), Known: CPU}, nil // computes after an hour
+		}}, Options{
+			CPUs: 4, Limits: runner.Limits{Power: 10}, Energy: &Model{CoreWatts: 10}, Rest: rest,
+			Power: func(milli int64) error { quota = milli; return nil },
+		})
+		first := quota
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := samples.Load(); n != 1 {
+			t.Errorf("%d samples before there was anything to do, want that of the start", n)
+		}
+		rest.Set(false)
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		if quota > first {
+			t.Errorf("a rest raised the quota from %d to %d", first, quota)
+		}
+		rest.Set(true)
+		time.Sleep(time.Second) // the next look finds the rest
+		before := samples.Load()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := samples.Load(); n != before {
+			t.Errorf("%d samples in another rest", n-before)
+		}
+		m.Stop()
+	})
+}

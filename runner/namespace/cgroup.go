@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"arch.network/runner"
+	"arch.network/runner/meter"
 )
 
 // group is the control groups of one execution. A nil *group, or one without a controller, limits nothing.
@@ -418,14 +419,14 @@ func (g *group) add(pid int) error {
 
 // watch looks for a process that the kernel killed for memory, and calls found once when there is one. The function it
 // returns ends the watch and takes the last readings.
-func (g *group) watch(found func(detail string)) (stop func()) {
+func (g *group) watch(rest *meter.Rest, found func(detail string)) (stop func()) {
 	if g == nil {
 		return func() {}
 	}
 	var done sync.WaitGroup
 	quit := make(chan struct{})
 	if g.limitsMemory() {
-		done.Go(func() { g.watchKills(found, quit) })
+		done.Go(func() { g.watchKills(rest, found, quit) })
 	}
 	return func() {
 		close(quit)
@@ -434,8 +435,8 @@ func (g *group) watch(found func(detail string)) (stop func()) {
 	}
 }
 
-// watchKills looks for kills until quit is closed. The file stays open, since this is done for every waiting worker of a pool, too.
-func (g *group) watchKills(found func(detail string), quit <-chan struct{}) {
+// watchKills looks for kills until quit is closed, but not during a rest: read finds those.
+func (g *group) watchKills(rest *meter.Rest, found func(detail string), quit <-chan struct{}) {
 	fd, err := unix.Open(g.killsFile(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return // read finds them at the end
@@ -450,6 +451,7 @@ func (g *group) watchKills(found func(detail string), quit <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
+		rest.Wait(quit)
 		if n, err := unix.Pread(fd, text[:], 0); err == nil && findKey(string(text[:n]), killsKey) > 0 {
 			found("memory: the kernel killed a process at the limit")
 			return

@@ -113,14 +113,14 @@ func TestGroupVersion2(t *testing.T) {
 		if diff := cmp.Diff([]string{dir}, g.dirs()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		g.watch(func(string) {})()
+		g.watch(nil, func(string) {})()
 		if g.outOfMemory() || g.outOfProcesses() || g.peak() != 0 {
 			t.Errorf("got %+v without files", g)
 		}
 		write(t, filepath.Join(dir, "memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 1\n")
 		write(t, filepath.Join(dir, "memory.peak"), "4096\n")
 		write(t, filepath.Join(dir, "pids.events"), "max 5\n")
-		g.watch(func(string) {})()
+		g.watch(nil, func(string) {})()
 		if !g.outOfMemory() || !g.outOfProcesses() || g.peak() != 4096 {
 			t.Errorf("got %+v", g)
 		}
@@ -133,7 +133,7 @@ func TestGroupVersion2(t *testing.T) {
 	})
 	t.Run("no group limits nothing", func(t *testing.T) {
 		var g *group
-		g.watch(nil)()
+		g.watch(nil, nil)()
 		g.remove()
 		if err := g.add(1); err != nil || g.limitsMemory() || g.limitsProcesses() || g.outOfMemory() || g.peak() != 0 {
 			t.Errorf("got error %v", err)

@@ -37,6 +37,7 @@ type execution struct {
 	way     way
 	denied  tally
 
+	rest     *meter.Rest  // while there is nothing to do; nil: there always is
 	meter    *meter.Meter // nil: nothing is measured but what the kernel counts anyway
 	measured meter.Report
 
@@ -76,7 +77,7 @@ func (e *execution) run(ctx context.Context) (runner.Result, error) {
 		e.kill(ending{Reason: runner.ReasonCancelled, Detail: context.Cause(ctx).Error()}, nil)
 	})()
 	e.measure()
-	watched := e.group.watch(func(detail string) {
+	watched := e.group.watch(e.rest, func(detail string) {
 		e.kill(ending{Reason: runner.ReasonOutOfMemory, Detail: detail}, nil)
 	})
 	err := e.follow()

@@ -24,7 +24,7 @@ func (e *execution) measure() {
 	if err != nil {
 		source = meter.Process(e.cmd.Process.Pid)
 	}
-	options := meter.Options{Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.written, RefusedSyscalls: e.denied.count}
+	options := meter.Options{Limits: e.spec.Limits, CPUs: e.spec.CPUs, Log: e.logs.written, RefusedSyscalls: e.denied.count, Rest: e.rest}
 	if e.spec.Limits.Power > 0 && e.group.has(cpuController) {
 		options.Power = func(thousandths int64) error {
 			if limit := e.spec.Limits.CPU; limit > 0 {

@@ -107,6 +107,7 @@ func (p *Pool) Take(ctx context.Context, l runner.Limits) (runner.Worker, error)
 	if s.err != nil {
 		return nil, s.err
 	}
+	s.worker.rest.Set(false)
 	if wall > 0 {
 		detail := fmt.Sprintf("wall time: more than %s", wall)
 		s.worker.wall = time.AfterFunc(wall, func() {
@@ -145,6 +146,7 @@ type Worker struct {
 	conn      *os.File
 	standing  runner.Confinement // when the program was started
 	wall      *time.Timer        // nil: no limit
+	rest      meter.Rest         // until it is taken
 	observer  atomic.Pointer[func(runner.Usage)]
 	cancel    context.CancelFunc
 	ended     chan struct{} // closed when result and err are set
@@ -156,6 +158,7 @@ type Worker struct {
 func (p *Pool) start(l runner.Limits) (*Worker, error) {
 	ctx, cancel := context.WithCancel(p.over)
 	w := &Worker{cancel: cancel, ended: make(chan struct{})}
+	w.rest.Set(true)
 	begun := make(chan error, 1)
 	spec := p.class
 	spec.Limits = l
@@ -168,7 +171,7 @@ func (p *Pool) start(l runner.Limits) (*Worker, error) {
 		return err
 	}
 	p.done.Go(func() {
-		w.result, w.err = p.runner.run(ctx, spec, func(e *execution) { w.execution = e })
+		w.result, w.err = p.runner.run(ctx, spec, func(e *execution) { w.execution, e.rest = e, &w.rest })
 		cancel()
 		close(w.ended)
 	})
@@ -237,6 +240,9 @@ type lasting struct {
 
 // CPU implements runner.Lasting.
 func (w *lasting) CPU() (time.Duration, error) { return w.clock.Read() }
+
+// Rest implements runner.Lasting.
+func (w *lasting) Rest(resting bool) { w.rest.Set(resting) }
 
 // Confinement implements runner.Lasting.
 func (w *lasting) Confinement() runner.Confinement {

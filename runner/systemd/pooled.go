@@ -30,7 +30,8 @@ type Worker struct {
 	source   meter.Source // nil: not found yet
 	clock    *meter.Clock // nil: there is none
 	meter    *meter.Meter // nil: not taken yet
-	wall     *time.Timer  // nil: no limit
+	rest     meter.Rest
+	wall     *time.Timer // nil: no limit
 	kills    *kills
 	enforced []string
 	missing  []string
@@ -81,7 +82,7 @@ func (w *Worker) begin(ctx context.Context, l runner.Limits) error {
 		}
 		w.missing = append(w.missing, name+": "+why)
 	}
-	w.meter = meter.Start(w.source, meter.Options{Limits: w.limits, Relative: true, Power: w.setQuota})
+	w.meter = meter.Start(w.source, meter.Options{Limits: w.limits, Relative: true, Power: w.setQuota, Rest: &w.rest})
 	w.taken = time.Now()
 	if w.limits.Wall > 0 {
 		w.wall = time.AfterFunc(w.limits.Wall, func() {
@@ -164,6 +165,9 @@ type lastingWorker struct {
 
 // CPU implements runner.Lasting.
 func (w *lastingWorker) CPU() (time.Duration, error) { return w.clock.Read() }
+
+// Rest implements runner.Lasting.
+func (w *lastingWorker) Rest(resting bool) { w.rest.Set(resting) }
 
 // Confinement implements runner.Lasting.
 func (w *lastingWorker) Confinement() runner.Confinement { return w.confinement() }

@@ -237,6 +237,7 @@ func (r *Runner) takeIdle(key keptKey) (*keptWorker, *waiter) {
 	for i := len(r.kept) - 1; i >= 0; i-- {
 		if w := r.kept[i]; w.key == key {
 			r.kept = append(r.kept[:i], r.kept[i+1:]...)
+			w.lasting.Rest(false)
 			return w, nil
 		}
 	}
@@ -257,10 +258,11 @@ func (r *Runner) keep(w *keptWorker) {
 	case r.shut:
 		over = w
 	case r.hand(w):
-	case len(r.kept) == mostKept:
-		over = r.kept[0]
-		r.kept = append(r.kept[1:], w)
 	default:
+		if len(r.kept) == mostKept {
+			over, r.kept = r.kept[0], r.kept[1:]
+		}
+		w.lasting.Rest(true)
 		r.kept = append(r.kept, w)
 	}
 	r.mu.Unlock()
