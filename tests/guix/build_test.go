@@ -238,17 +238,6 @@ func testPackages(t *testing.T, s *shop) {
 	packages.want(t, 0, "verify", "both/small-1.0", "--receipts", "both")
 }
 
-// testChallenged asks a cache that has nothing, and guix-daemon to build again.
-func testChallenged(t *testing.T, s *shop, b built) {
-	if err := os.Mkdir(filepath.Join(s.scratch, "cache"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(s.scratch, "cache", "nix-cache-info"), []byte("StoreDir: /gnu/store\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.want(t, 3, "challenge", b.Outputs[0].StorePath, "--substituters", "file://"+s.scratch+"/cache", "--rebuild").has(t, `only 1 of the 2 operators that are needed vouch for it: self$`, `has +rebuild sha256-`)
-}
-
 // testSameClaim builds with another key, and by other names of the same.
 func testSameClaim(t *testing.T, s *shop, first built) {
 	if b := s.build(t, "-o", "other", "--once", first.Derivation); b.Claim != first.Claim {
