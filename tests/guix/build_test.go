@@ -256,9 +256,9 @@ func testChannels(t *testing.T, s *shop, first built, channels []attest.Resource
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	const cached = `d=$XDG_CACHE_HOME/guix/profiles; mkdir -p "$d"
-ln -s /tmp/profile "$d/$(guile --no-auto-compile -c '(use-modules (guix base32) (gcrypt hash) (rnrs bytevectors))
-(display (bytevector->base32-string (sha256 (string->utf8 (cadr (command-line))))))' "$0")"`
+	const cached = `entry=$(guile --no-auto-compile -c '(use-modules (guix inferior) (guix base32) (gcrypt hash) (rnrs bytevectors))
+(format #t "~a/~a" (%inferior-cache-directory) (bytevector->base32-string (sha256 (string->utf8 (cadr (command-line))))))' "$0")
+mkdir -p "${entry%/*}"; ln -s /tmp/profile "$entry"`
 	if out, status := s.command(t, "sh", "-ec", cached, commit); status != 0 {
 		t.Fatal(out.stderr)
 	}
