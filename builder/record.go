@@ -26,7 +26,7 @@ type Record struct {
 	Variation   *Variation         `json:"variation,omitempty"` // nil: built once
 	// Tools are versions of programs other than this one that built, by name.
 	Tools map[string]string `json:"tools,omitempty"`
-	// Dependencies are what it was evaluated with, for the provenance.
+	// Dependencies are what it was evaluated with, and what builders saw besides what they depend on, for the provenance.
 	Dependencies []attest.ResourceDescriptor `json:"dependencies,omitempty"`
 }
 

@@ -65,8 +65,8 @@ const importRules = `
 
 	# What others have built: binary caches of Nix and Guix. The formats need no network.
 	attest, attest/digest/nar, attest/digest/storepath, builder/source/unpack < builder/binarycache;
-	attest, builder/binarycache < builder/binarycache/cacheclient;
 	builder/binarycache < builder/nix/realisation;
+	attest, builder/nix/realisation < builder/binarycache/cacheclient;
 	builder/nix/realisation, builder/store, runner/closure < builder/binarycache/cacheserver;
 	attest/ledger/durable, builder/binarycache < builder/binarycache/receiptdir;
 	builder/binarycache, builder/guix/signature < builder/vouch;

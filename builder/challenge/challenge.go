@@ -7,10 +7,8 @@ package challenge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -215,16 +213,6 @@ func ask(ctx context.Context, voter Voter, p storepath.Path) Vote {
 	v := Vote{Voter: voter.Name()}
 	var err error
 	v.Answer, err = voter.Ask(ctx, p)
-	broken, isBroken := errors.AsType[*BrokenError](err)
-	switch {
-	case err == nil:
-		v.State = Has
-	case isBroken:
-		v.State, v.Detail = Broken, broken.Error()
-	case errors.Is(err, fs.ErrNotExist):
-		v.State = Missing
-	default:
-		v.State, v.Detail = Failed, err.Error()
-	}
+	v.State, v.Detail = stateOf(err)
 	return v
 }

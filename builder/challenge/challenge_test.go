@@ -19,6 +19,7 @@ import (
 	"arch.network/builder/binarycache/cacheclient"
 	"arch.network/builder/challenge"
 	"arch.network/builder/diff"
+	"arch.network/builder/nix/realisation"
 	"arch.network/builder/store"
 	"arch.network/builder/vouch"
 )
@@ -266,5 +267,73 @@ func TestSummary(t *testing.T) {
 	}
 	if _, err := challenge.Summary(run(t, challenge.Options{Voters: []challenge.Voter{a.voter()}}, top)[0], o); !errors.Is(err, challenge.ErrNothing) {
 		t.Errorf("of nothing: %v", err)
+	}
+}
+
+// TestOutputs asks caches in both layouts of realisations.
+func TestOutputs(t *testing.T) {
+	output := challenge.Output{Drv: storePath("d", "top.drv"), ID: digest.Of([]byte("derivation")), Name: "out"}
+	if output.String() != output.Drv.String()+"^out" {
+		t.Errorf("it is called %s", output)
+	}
+	older := realisation.Realisation{DrvHash: output.ID, Output: "out", Path: top.String()}
+	newer := realisation.Realisation{Drv: output.Drv.Base(), Output: "out"}
+	tell := func(key string, change func(*realisation.Realisation)) *cache {
+		c := newCache(t, key)
+		said := older
+		text, err := said.Fingerprint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said.Signatures = []binarycache.Signature{c.key.Sign(text)}
+		change(&said)
+		data, err := said.Encode()
+		if err := errors.Join(err, os.Mkdir(filepath.Join(c.dir, realisation.Dir), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		c.write(older.Name(), data)
+		return c
+	}
+	asIs := func(*realisation.Realisation) {}
+	a, b := tell("a", asIs), tell("b", asIs)
+	lies := tell("b", func(r *realisation.Realisation) { r.Path = lib.String() })
+	unsigned := tell("c", func(r *realisation.Realisation) { r.Signatures = nil })
+	silent, trace, garbage := newCache(t, "e"), newCache(t, "f"), newCache(t, "g")
+	for c, text := range map[*cache]string{trace: `{"outPath":"` + top.Base() + `","signatures":[]}`, garbage: `{"outPath":"x"}`} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(c.dir, newer.TraceName())), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c.write(newer.TraceName(), []byte(text))
+	}
+	k := keys(t, map[string]*cache{"a": a, "b": b, "f": trace})
+	for _, tt := range []struct {
+		name   string
+		keys   *vouch.Keys
+		of     []*cache
+		want   challenge.Outcome
+		reason string
+		wrong  int
+	}{
+		{"two operators", k, []*cache{a, b, silent}, challenge.Agree, "2 operators vouch for /nix/store/a", 0},
+		{"unsigned", k, []*cache{a, unsigned}, challenge.Unknown, "only 1 of the 2", 0},
+		{"unsigned, and nobody asks for keys", nil, []*cache{a, unsigned}, challenge.Agree, "2 operators", 0},
+		{"the newer layout, without keys", nil, []*cache{a, trace}, challenge.Agree, "2 operators", 0},
+		{"the newer layout, whose signatures are not known", k, []*cache{a, trace}, challenge.Unknown, "only 1 of the 2", 0},
+		{"another path", k, []*cache{a, b, lies}, challenge.Differ, "at 2 paths", 1},
+		{"what is none", k, []*cache{a, b, garbage}, challenge.Differ, "cannot be read", 0},
+		{"nobody", k, []*cache{silent}, challenge.Unknown, "nobody who was asked", 0},
+	} {
+		o := challenge.Options{Keys: tt.keys, At: at}
+		for _, c := range tt.of {
+			o.Voters = append(o.Voters, c.voter())
+		}
+		o.Voters = append(o.Voters, challenge.Local{Root: t.TempDir()}) // says nothing of outputs
+		got, err := challenge.Outputs(t.Context(), []challenge.Output{output}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := got[0]; r.Outcome != tt.want || !strings.Contains(r.Reason, tt.reason) || len(r.Wrong) != tt.wrong || len(r.Tellings) != len(tt.of) {
+			t.Errorf("%s: %s: %s, wrong %q, %+v", tt.name, r.Outcome, r.Reason, r.Wrong, r.Tellings)
+		}
 	}
 }

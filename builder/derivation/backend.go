@@ -20,6 +20,9 @@ type Backend interface {
 	Version(ctx context.Context) (string, error)
 	// Confinement says what holds for builds.
 	Confinement() runner.Confinement
+	// Surroundings are what builders see of this machine besides what they depend on, such as a shell as /bin/sh, each by its hash. They are part of this
+	// builder's account, not of the claim: who builds where another one is shown gives the same claim, if the bits are the same.
+	Surroundings() []attest.ResourceDescriptor
 	// File returns where an object is on this machine.
 	File(path string) string
 

@@ -114,7 +114,7 @@ func (b *Builder) Build(ctx context.Context, req Request) (*builder.Made, error)
 		return nil, err
 	}
 	made.Record.Started, made.Record.Finished = started, b.notBefore(started)
-	made.Record.Dependencies = e.Tools
+	made.Record.Dependencies = append(made.Record.Dependencies, e.Tools...)
 	if made.ID, err = b.buildID(made); err != nil {
 		return nil, err
 	}
@@ -197,7 +197,10 @@ func (b *Builder) keep(ctx context.Context, doc *manifest.Build, outputs map[str
 	if err != nil {
 		return builder.Record{}, err
 	}
-	rec := builder.Record{Confinement: b.At.Confinement(), Run: rand.Text(), Tools: map[string]string{b.At.Kind().Tool: version}}
+	rec := builder.Record{
+		Confinement: b.At.Confinement(), Run: rand.Text(), Tools: map[string]string{b.At.Kind().Tool: version},
+		Dependencies: slices.Clone(b.At.Surroundings()),
+	}
 	for _, decl := range doc.Spec.Outputs {
 		o := outputs[decl.Of]
 		path, err := b.add(ctx, o)

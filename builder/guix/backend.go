@@ -133,6 +133,9 @@ func (b *Backend) Confinement() runner.Confinement {
 	return c
 }
 
+// Surroundings implements derivation.Backend: a builder of guix-daemon sees what it depends on and nothing else.
+func (b *Backend) Surroundings() []attest.ResourceDescriptor { return nil }
+
 // File implements derivation.Backend.
 func (b *Backend) File(path string) string { return path }
 

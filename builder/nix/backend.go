@@ -23,8 +23,9 @@ type Backend struct {
 	Nix Nix
 	At  Store
 
-	oneCPU bool     // the second build
-	lent   []string // what builders see beside what they depend on: see Open
+	oneCPU bool                        // the second build
+	shown  []attest.ResourceDescriptor // what builders see besides what they depend on, and is known: see Open
+	lent   []string                    // and what is not
 }
 
 // Kind implements derivation.Backend.
@@ -52,6 +53,9 @@ func (b Backend) Confinement() runner.Confinement {
 	}
 	return c
 }
+
+// Surroundings implements derivation.Backend.
+func (b Backend) Surroundings() []attest.ResourceDescriptor { return b.shown }
 
 // File implements derivation.Backend.
 func (b Backend) File(path string) string { return b.At.file(path) }

@@ -5,20 +5,40 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"arch.network/attest"
+	"arch.network/attest/digest"
+	"arch.network/attest/digest/nar"
 )
 
-// Open returns the backend of a store, after a look at what Nix's configuration lets builders see there.
+// Open returns the backend of a store, after a look at what Nix lets builders see there besides what they depend on: what this Nix shows by itself, such as
+// a static shell as /bin/sh, is described by its hash; what is configured beyond that, and what cannot be hashed, is lent.
 func Open(ctx context.Context, n Nix, s Store) (Backend, error) {
 	b := Backend{Nix: n, At: s}
 	if !s.own() {
 		return b, nil
 	}
-	var err error
-	b.lent, err = n.lentPaths(ctx, s)
-	return b, err
+	usual, lent, err := n.visible(ctx, s)
+	if err != nil {
+		return b, err
+	}
+	b.lent = lent
+	for _, p := range usual {
+		d, err := describe(ctx, p)
+		switch {
+		case errors.Is(err, errNotShown):
+		case err != nil:
+			b.lent = append(b.lent, fmt.Sprintf("%s (%v)", p, err))
+		default:
+			b.shown = append(b.shown, d)
+		}
+	}
+	return b, nil
 }
 
 // Unconfined returns a *DaemonError or a *LentError if builders are not in a sandbox, or not in one that holds nothing but what they depend on.
@@ -44,21 +64,76 @@ func (e *LentError) Hint() string {
 	return "take sandbox-paths out of nix.conf and NIX_CONFIG; or allow it with --degraded, and the receipt names another builder"
 }
 
-// lentPaths returns the sandbox-paths of Nix's configuration beyond those that this Nix has by itself, such as a static shell as /bin/sh.
-func (n *Nix) lentPaths(ctx context.Context, s Store) ([]string, error) {
+// visible returns what builders see besides what they depend on: what this Nix shows by itself, and what its configuration adds.
+func (n *Nix) visible(ctx context.Context, s Store) (usual, lent []string, err error) {
 	configured, err := n.sandboxPaths(ctx, s)
 	if err != nil || len(configured) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	bare := Nix{Bin: n.Bin, Offline: n.Offline, Conf: filepath.Join(s.Dir, "no-configuration")}
-	usual, err := bare.sandboxPaths(ctx, s)
+	own, err := bare.sandboxPaths(ctx, s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return slices.DeleteFunc(configured, func(p string) bool { return slices.Contains(usual, p) }), nil
+	for _, p := range configured {
+		if slices.Contains(own, p) {
+			usual = append(usual, p)
+		} else {
+			lent = append(lent, p)
+		}
+	}
+	return usual, lent, nil
 }
 
-// sandboxPaths returns what builders in a store see besides what they depend on, as INSIDE=OUTSIDE or, if both are the same, INSIDE; sorted.
+// errNotShown says that a path is shown only where it is, and is not.
+var errNotShown = errors.New("it is not there, and need not be")
+
+// describe returns what builders see at a path, INSIDE=OUTSIDE or INSIDE, by its hash: of a file, or of a directory's NAR. A question mark behind it
+// says that it need not be there (nix.conf(5), sandbox-paths).
+func describe(ctx context.Context, path string) (attest.ResourceDescriptor, error) {
+	path, optional := strings.CutSuffix(path, "?")
+	inside, outside, different := strings.Cut(path, "=")
+	if !different {
+		outside = inside
+	}
+	d := attest.ResourceDescriptor{Name: inside, MediaType: attest.MediaFile}
+	at, err := filepath.EvalSymlinks(outside)
+	if errors.Is(err, fs.ErrNotExist) && optional {
+		return d, errNotShown
+	}
+	if err != nil {
+		return d, err
+	}
+	info, err := os.Stat(at)
+	if err != nil {
+		return d, err
+	}
+	var sum digest.SHA256
+	switch {
+	case info.IsDir():
+		d.MediaType = attest.MediaNAR
+		sum, _, err = nar.Hash(ctx, at, nar.Options{})
+	case info.Mode().IsRegular():
+		sum, err = hashFile(at)
+	default:
+		err = errors.New("it is neither a file nor a directory")
+	}
+	d.Digest = map[string]string{"sha256": sum.Hex()}
+	return d, err
+}
+
+func hashFile(path string) (digest.SHA256, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return digest.SHA256{}, err
+	}
+	defer f.Close()
+	sum, _, err := digest.OfReader(f)
+	return sum, err
+}
+
+// sandboxPaths returns what builders in a store see besides what they depend on, as INSIDE=OUTSIDE or, if both are the same, INSIDE, with a question
+// mark behind it if it need not be there; sorted.
 func (n *Nix) sandboxPaths(ctx context.Context, s Store) ([]string, error) {
 	text, err := n.run(ctx, s, call{act: "look up Nix's settings", program: "nix", verb: []string{"show-config"}, args: []string{"--json"}})
 	if err != nil {
@@ -80,7 +155,8 @@ func (n *Nix) sandboxPaths(ctx context.Context, s Store) ([]string, error) {
 		return slices.Sorted(slices.Values(list)), nil
 	}
 	var byPath map[string]struct {
-		Source string `json:"source"`
+		Source   string `json:"source"`
+		Optional bool   `json:"optional"`
 	}
 	if err := json.Unmarshal(settings.Paths.Value, &byPath); err != nil { // as 2.34 has it
 		return nil, fmt.Errorf("look up Nix's settings: sandbox-paths: %w", err)
@@ -88,6 +164,9 @@ func (n *Nix) sandboxPaths(ctx context.Context, s Store) ([]string, error) {
 	for inside, p := range byPath {
 		if p.Source != inside {
 			inside += "=" + p.Source
+		}
+		if p.Optional {
+			inside += "?"
 		}
 		list = append(list, inside)
 	}

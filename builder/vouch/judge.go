@@ -105,10 +105,22 @@ type judging struct {
 	wrong []string
 }
 
-func (j *judging) nix() {
-	text := j.e.Fingerprint.String()
+// JudgeRealisation finds out who vouches for a realisation, which says what path an output of a derivation came out at: by signatures of Nix over its
+// fingerprint, at a time. wrong are the signatures of known keys that are not what they claim to be.
+func (k *Keys) JudgeRealisation(fingerprint string, sigs []binarycache.Signature, at time.Time) (operators, wrong []string) {
+	j := judging{keys: k, at: at, votes: map[Vote]bool{}}
+	j.signed(fingerprint, sigs)
+	v := Verdict{Votes: slices.Collect(maps.Keys(j.votes))}
+	slices.Sort(j.wrong)
+	return v.Operators(), slices.Compact(j.wrong)
+}
+
+func (j *judging) nix() { j.signed(j.e.Fingerprint.String(), j.e.Sigs) }
+
+// signed counts signatures of Nix over a text.
+func (j *judging) signed(text string, sigs []binarycache.Signature) {
 	var signed []identity.PublicKey // of the trust root
-	for _, s := range j.e.Sigs[:min(len(j.e.Sigs), binarycache.MaxSignatures)] {
+	for _, s := range sigs[:min(len(sigs), binarycache.MaxSignatures)] {
 		for _, key := range j.keys.nix {
 			switch {
 			case key.Verify(text, s):

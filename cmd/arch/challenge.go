@@ -37,6 +37,10 @@ somebody has, it is one voice. Without either each cache counts for itself. This
 With --rebuild Nix builds each path again here, in a new store, and that is one more operator, "self". Its derivation must be in the store that --nix-store
 names; where it is not, the rebuild says nothing. What Guix built is built again by this machine's guix-daemon.
 
+DRV^OUTPUT is an output of a derivation of Nix that is named by its content, such as /nix/store/…-hello.drv^out. The caches are asked at which path it came
+out (their realisations, which Nix believes without looking at a signature), and the path is challenged, too. Operators vouch for it by signatures of Nix on
+the realisation. The derivation is read from this machine's store.
+
 With --attest each path that agrees or differs gets a signed verification summary.
 
 EXIT STATUS: 0 all paths agree; 1 error; 2 usage; 3 too few operators vouch for a path; 4 a signature of a known key is wrong; 5 a path differs;
@@ -56,7 +60,7 @@ type challengeOptions struct {
 func newChallengeCommand(a *app) *cobra.Command {
 	var o challengeOptions
 	c := &cobra.Command{
-		Use:   "challenge PATH...",
+		Use:   "challenge PATH|DRV^OUTPUT...",
 		Short: "Compare what several binary caches say and serve of store paths",
 		Long:  challengeHelp,
 		Example: `  arch challenge /nix/store/…-hello --substituters https://cache.nixos.org,https://cache.example.org --keys operators
@@ -87,7 +91,11 @@ func newChallengeCommand(a *app) *cobra.Command {
 }
 
 func runChallenge(ctx context.Context, a *app, o challengeOptions, args []string) error {
-	paths, err := parseStorePaths(args)
+	outputs, named, err := parseOutputs(args, o.root)
+	if err != nil {
+		return err
+	}
+	paths, err := parseStorePaths(named)
 	if err != nil {
 		return err
 	}
@@ -134,6 +142,13 @@ func runChallenge(ctx context.Context, a *app, o challengeOptions, args []string
 		opts.Voters = append(opts.Voters, &rebuilder{shop: w, nix: n})
 	}
 	opts.Progress = show.challenge
+	told, err := challenge.Outputs(ctx, outputs, opts)
+	if err != nil {
+		return err
+	}
+	for _, t := range told {
+		paths = append(paths, t.Paths...)
+	}
 	results, err := challenge.Run(ctx, paths, opts)
 	if err != nil {
 		return err
@@ -142,6 +157,7 @@ func runChallenge(ctx context.Context, a *app, o challengeOptions, args []string
 	if err != nil {
 		return err
 	}
+	res.add(describeOutputs(told))
 	show.end()
 	if signer != nil {
 		if err := o.writeSummaries(ctx, signer, rules, opts.At, results); err != nil {
@@ -186,7 +202,8 @@ func storePathOf(path string) (p storepath.Path, err error) {
 
 // challengeResult is what the command found.
 type challengeResult struct {
-	Outcome challenge.Outcome     `json:"outcome"` // of all paths: the worst
+	Outcome challenge.Outcome     `json:"outcome"`           // of all paths and outputs: the worst
+	Outputs []challengeOutput     `json:"outputs,omitempty"` // of derivations
 	Paths   []challengePathResult `json:"paths"`
 }
 
@@ -239,22 +256,36 @@ func (a *app) describeChallenge(ctx context.Context, results []challenge.Result)
 				return res, err
 			}
 		}
-		if r.Outcome == challenge.Differ || r.Outcome == challenge.Unknown && res.Outcome == challenge.Agree {
-			res.Outcome = r.Outcome
-		}
+		res.Outcome = worse(res.Outcome, r.Outcome)
 		res.Paths = append(res.Paths, p)
 	}
 	return res, nil
 }
 
-func (res challengeResult) text(s *screen) {
-	colors := map[challenge.Outcome]string{challenge.Agree: "32", challenge.Differ: "31", challenge.Unknown: "33"}
-	for _, p := range res.Paths {
-		s.paint(colors[p.Outcome], fmt.Sprintf("%-7s", strings.ToUpper(string(p.Outcome))))
-		fmt.Fprintf(s, " %s\n          %s\n", p.Path, p.Reason)
-		for _, wrong := range p.Wrong {
-			fmt.Fprintf(s, "          WRONG SIGNATURE %s\n", wrong)
+// add adds outputs.
+func (res *challengeResult) add(outputs []challengeOutput) {
+	res.Outputs = outputs
+	for _, o := range outputs {
+		res.Outcome = worse(res.Outcome, o.Outcome)
+	}
+}
+
+// worse returns the worse one of two outcomes.
+func worse(a, b challenge.Outcome) challenge.Outcome {
+	for _, o := range []challenge.Outcome{challenge.Differ, challenge.Unknown} {
+		if a == o || b == o {
+			return o
 		}
+	}
+	return challenge.Agree
+}
+
+func (res challengeResult) text(s *screen) {
+	for _, o := range res.Outputs {
+		o.text(s)
+	}
+	for _, p := range res.Paths {
+		showOutcome(s, p.Outcome, p.Path, p.Reason, p.Wrong)
 		for _, v := range p.Votes {
 			if v.State != challenge.Missing || v.Voter != (challenge.Local{}).Name() {
 				fmt.Fprintf(s, "  %-7s %s %s\n", v.State, v.Voter, cmp.Or(v.NAR, v.Detail))
@@ -269,25 +300,35 @@ func (res challengeResult) text(s *screen) {
 	}
 }
 
-// err says what the exit status says.
+// err says what the exit status says. An output comes before the paths that it is said to have come out at.
 func (res challengeResult) err() error {
 	bad := map[challenge.Outcome]int{}
+	outputs := map[challenge.Outcome]error{}
 	wrong := 0
+	for _, o := range res.Outputs {
+		wrong += len(o.Wrong)
+		outputs[o.Outcome] = fmt.Errorf("%s: %s", o.Output, o.Reason)
+	}
 	for _, p := range res.Paths {
 		bad[p.Outcome]++
 		wrong += len(p.Wrong)
 	}
 	switch {
+	case outputs[challenge.Differ] != nil:
+		return withStatus(exitNotReproducible, outputs[challenge.Differ])
 	case bad[challenge.Differ] > 0:
 		return withStatus(exitNotReproducible, fmt.Errorf("%s of %d differ", count(bad[challenge.Differ], "path", "paths"), len(res.Paths)))
 	case wrong > 0:
 		return withStatus(exitVerification, fmt.Errorf("%s of known keys wrong", count(wrong, "signature is", "signatures are")))
+	case outputs[challenge.Unknown] != nil:
+		return hinted(withStatus(exitDenied, outputs[challenge.Unknown]), moreVoices)
 	case bad[challenge.Unknown] > 0:
-		return hinted(withStatus(exitDenied, fmt.Errorf("%s of %d: too few operators vouch", count(bad[challenge.Unknown], "path", "paths"), len(res.Paths))),
-			"ask more caches, or name whose keys are whose with --keys")
+		return hinted(withStatus(exitDenied, fmt.Errorf("%s of %d: too few operators vouch", count(bad[challenge.Unknown], "path", "paths"), len(res.Paths))), moreVoices)
 	}
 	return nil
 }
+
+const moreVoices = "ask more caches, or name whose keys are whose with --keys"
 
 // writeSummaries signs what was found of each path that was found out about.
 func (o challengeOptions) writeSummaries(ctx context.Context, signer identity.Signer, r rules, at time.Time, results []challenge.Result) error {

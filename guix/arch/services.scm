@@ -197,12 +197,15 @@ nobody is asked.")
      #:name "arch-node-agent"
      #:user user
      #:group user
-     #:namespaces (fold delq %namespaces '(net user)) ;it knows who connects by the user
+     ;; It knows who connects by the user.  With a namespace of processes the wrapper would fork once more in the
+     ;; process that it cloned, where Guile 3.0.11 waits for threads that are not there.
+     #:namespaces (fold delq %namespaces '(net user pid))
      #:preserved-environment-variables '("CREDENTIALS_DIRECTORY" "SSL_CERT_DIR")
      #:mappings (cons* (mapping %agent-state #:writable? #t)
                        (mapping %agent-run #:writable? #t)
                        (mapping %agent-credentials)
                        (mapping %broker-run)
+                       (mapping "/proc")
                        (mapping nss-certs)
                        (map mapping (append (named-directories config)
                                             (filter file-like? (agent-documents config))))))))
@@ -221,7 +224,9 @@ nobody is asked.")
                       #:environment-variables
                       (list (string-append "CREDENTIALS_DIRECTORY=" #$%agent-credentials)
                             (string-append "SSL_CERT_DIR=" #$(file-append nss-certs "/etc/ssl/certs")))
-                      #:file-creation-mask #o077
+                      ;; The wrapper makes the directories to mount at by this, and the agent's user must get through
+                      ;; them; what the agent makes itself is for nobody else in any case.
+                      #:file-creation-mask #o022
                       #:resource-limits '((nofile 8192 8192) (core 0 0)))))
           (lambda args
             ;; As systemd's LoadCredential= does: the agent cannot write its key, and nobody else can read it.

@@ -1,5 +1,5 @@
 // Package debroot gives tests a private Debian system with programs that the machine's own Debian does not have, or only old: of Debian
-// sid, Guix 1.5 and Nix 2.34.
+// sid, Guix 1.5, the Shepherd 1.0 and Nix 2.34.
 //
 //	m := debroot.Start(t, debroot.Options{Read: []string{repository}})
 //	out, err := m.Command(t.Context(), "guix", "--version").CombinedOutput()
@@ -38,7 +38,7 @@ import (
 // suite and packages are what the system is made of.
 const (
 	suite    = "sid"
-	packages = "bash-static,busybox-static,ca-certificates,guile-3.0,guix,nix-bin,procps,xz-utils,zstd"
+	packages = "bash-static,busybox-static,ca-certificates,guile-3.0,guile-zstd,guix,nix-bin,procps,shepherd,xz-utils,zstd"
 )
 
 // Options says what a Machine sees of the host. The zero value is nothing.

@@ -219,7 +219,24 @@ func testPackages(t *testing.T, s *shop) {
 	if want := strings.TrimSpace(out.stdout); one.Derivation != want {
 		t.Errorf("tiny is %s; guix build says %q%s", one.Derivation, want, out.stderr)
 	}
-	stmt, err := attest.ParseStatement(s.receipt(t, "tiny/"+one.Name+".receipt.jsonl").Provenances[0].Payload)
+	commit := strings.Repeat("0123456789", 4)
+	want := []attest.ResourceDescriptor{{
+		Name: "guix", URI: "git+https://git.guix.gnu.org/guix.git@" + commit, Digest: map[string]string{"gitCommit": commit},
+	}}
+	if diff := cmp.Diff(want, s.builderDependencies(t, "tiny/"+one.Name+".receipt.jsonl")); diff != "" {
+		t.Errorf("channels (-want +got):\n%s", diff)
+	}
+	timed := *s // with the machine's Guix, and another one for --channels
+	timed.env = []string{"GUIX_PACKAGE_PATH=" + s.data + "/packages"}
+	testChannels(t, &timed, one, want)
+	packages.want(t, 0, "build", "--offline", "--attest", "--once", "-o", "both", "--guix", "-m", s.data+"/manifest.scm").has(t, `^tiny.*: built$`, `^small.*: built$`)
+	packages.want(t, 0, "verify", "both/small-1.0", "--receipts", "both")
+}
+
+// builderDependencies are what a receipt says that the builder was made of.
+func (s *shop) builderDependencies(t *testing.T, receipt string) []attest.ResourceDescriptor {
+	t.Helper()
+	stmt, err := attest.ParseStatement(s.receipt(t, receipt).Provenances[0].Payload)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,26 +244,33 @@ func testPackages(t *testing.T, s *shop) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit := strings.Repeat("0123456789", 4)
-	want := []attest.ResourceDescriptor{{
-		Name: "guix", URI: "git+https://git.guix.gnu.org/guix.git@" + commit, Digest: map[string]string{"gitCommit": commit},
-	}}
-	if diff := cmp.Diff(want, account.RunDetails.Builder.BuilderDependencies); diff != "" {
-		t.Errorf("channels (-want +got):\n%s", diff)
-	}
-	packages.want(t, 0, "build", "--offline", "--attest", "--once", "-o", "both", "--guix", "-m", s.data+"/manifest.scm").has(t, `^tiny.*: built$`, `^small.*: built$`)
-	packages.want(t, 0, "verify", "both/small-1.0", "--receipts", "both")
+	return account.RunDetails.Builder.BuilderDependencies
 }
 
-// testChallenged asks a cache that has nothing, and guix-daemon to build again.
-func testChallenged(t *testing.T, s *shop, b built) {
-	if err := os.Mkdir(filepath.Join(s.scratch, "cache"), 0o755); err != nil {
+// testChannels builds the package that was built with a Guix of those channels, now by `guix time-machine`, which finds that Guix in its cache: to make
+// one needs the network.
+func testChannels(t *testing.T, s *shop, first built, channels []attest.ResourceDescriptor) {
+	commit := channels[0].Digest["gitCommit"]
+	file := filepath.Join(s.scratch, "channels.scm")
+	text := `(list (channel (name 'guix) (url "https://git.guix.gnu.org/guix.git") (branch "master") (commit "` + commit + `")))`
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.scratch, "cache", "nix-cache-info"), []byte("StoreDir: /gnu/store\n"), 0o644); err != nil {
-		t.Fatal(err)
+	const cached = `entry=$(guile --no-auto-compile -c '(use-modules (guix inferior) (guix base32) (gcrypt hash) (rnrs bytevectors))
+(format #t "~a/~a" (%inferior-cache-directory) (bytevector->base32-string (sha256 (string->utf8 (cadr (command-line))))))' "$0")
+mkdir -p "${entry%/*}"; ln -s /tmp/profile "$entry"`
+	if out, status := s.command(t, "sh", "-ec", cached, commit); status != 0 {
+		t.Fatal(out.stderr)
 	}
-	s.want(t, 3, "challenge", b.Outputs[0].StorePath, "--substituters", "file://"+s.scratch+"/cache", "--rebuild").has(t, `only 1 of the 2 operators that are needed vouch for it: self$`, `has +rebuild sha256-`)
+	b := s.build(t, "-o", "timed", "--once", "--guix", "--channels", file, "tiny")
+	if diff := cmp.Diff(channels, s.builderDependencies(t, "timed/"+b.Name+".receipt.jsonl")); diff != "" || b.Claim != first.Claim {
+		t.Errorf("by --channels the claim is %s, not %s; channels (-want +got):\n%s", b.Claim, first.Claim, diff)
+	}
+	// Without them it is the machine's Guix, of which nothing is known.
+	b = s.build(t, "-o", "untimed", "--once", "--guix", "tiny")
+	if got := s.builderDependencies(t, "untimed/"+b.Name+".receipt.jsonl"); got != nil || b.Claim != first.Claim {
+		t.Errorf("without --channels the claim is %s, not %s; channels %v", b.Claim, first.Claim, got)
+	}
 }
 
 // testSameClaim builds with another key, and by other names of the same.

@@ -178,8 +178,8 @@ func testServices(t *testing.T, said map[string][]string) {
 			}
 		}
 	}
-	if start := strings.Join(said["start arch-node-agent"], ""); !strings.Contains(start, "#:file-creation-mask 63") { // octal 077
-		t.Errorf("the agent's umask: %s", start)
+	if start := strings.Join(said["start arch-node-agent"], ""); !strings.Contains(start, "#:file-creation-mask 18") { // octal 022: the wrapper's, see TestNode
+		t.Errorf("the umask of the agent's wrapper: %s", start)
 	}
 	if socket := unit.BrokerSocket(unit.Settings{}).Properties("Socket", "ListenStream")[0]; !strings.Contains(strings.Join(said["start arch-runnerd"], ""), `"`+socket+`"`) {
 		t.Errorf("the broker does not listen at %s", socket)

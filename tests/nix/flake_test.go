@@ -76,6 +76,20 @@ func TestFlake(t *testing.T) {
 	})
 }
 
+// TestFlakeNewer has a newer Nix check the flake and evaluate it. TestExamples/arch-itself in package tests has it build the package.
+func TestFlakeNewer(t *testing.T) {
+	m := newerMachine(t)
+	t.Run("check", func(t *testing.T) { m.run(t, m.nix("flake", "check", "--no-build")...) })
+	t.Run("outputs", func(t *testing.T) { testOutputs(t, m) })
+	t.Run("package", func(t *testing.T) {
+		here := newMachine(t)
+		older, newer := here.run(t, here.nix("eval", "--raw", ".#arch.drvPath")...), m.run(t, m.nix("eval", "--raw", ".#arch.drvPath")...)
+		if older != newer {
+			t.Errorf("the package is %s here, and %s by the newer Nix", older, newer)
+		}
+	})
+}
+
 // pins is nix/pins.json.
 type pins struct {
 	Toolchain struct {

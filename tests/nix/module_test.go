@@ -69,8 +69,9 @@ func lines(section map[string]any) []string {
 }
 
 // TestModule compares the units that the module makes with those of package unit for the same settings.
-func TestModule(t *testing.T) {
-	m := newMachine(t)
+func TestModule(t *testing.T) { everyNix(t, testModule) }
+
+func testModule(t *testing.T, m *machine) {
 	module := filepath.Join(m.flake, "nix/module.nix")
 	for _, tt := range []struct {
 		name, settings string
@@ -190,8 +191,9 @@ func exposure(t *testing.T, path string, sections map[string]map[string]any) {
 }
 
 // TestModuleFiles wants documents that are written in Nix, or lie beside the configuration, to be in the store.
-func TestModuleFiles(t *testing.T) {
-	m := newMachine(t)
+func TestModuleFiles(t *testing.T) { everyNix(t, testModuleFiles) }
+
+func testModuleFiles(t *testing.T, m *machine) {
 	write(t, filepath.Join(m.dir, "policy.yaml"), []byte("kind: Policy\n"), 0o644)
 	for settings, want := range map[string]string{
 		`{ policyFile = ` + m.dir + `/policy.yaml; }`: "-policy.yaml --trust /etc/arch/trust.yaml",
@@ -212,8 +214,9 @@ func TestModuleFiles(t *testing.T) {
 }
 
 // TestModuleRefuses holds what is a mistake to be an error that says so.
-func TestModuleRefuses(t *testing.T) {
-	m := newMachine(t)
+func TestModuleRefuses(t *testing.T) { everyNix(t, testModuleRefuses) }
+
+func testModuleRefuses(t *testing.T, m *machine) {
 	own := filepath.Join(m.flake, "nix/module.nix")
 	mission, err := filepath.Abs("testdata/mission-module.nix")
 	if err != nil {
@@ -246,8 +249,9 @@ func TestModuleRefuses(t *testing.T) {
 }
 
 // TestVM reads the script of the test that boots a node: Python parses it. Booting needs nixpkgs.
-func TestVM(t *testing.T) {
-	m := newMachine(t)
+func TestVM(t *testing.T) { everyNix(t, testVM) }
+
+func testVM(t *testing.T, m *machine) {
 	script := m.run(t, m.nix("eval", "--raw", ".#checks.x86_64-linux.vm.testScript")...)
 	python, err := exec.LookPath("python3")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package nix tests the flake with the Nix of this machine and no network. nix/offline stands in for nixpkgs, the store is a chroot store
+// Package nix tests the flake and the module with the Nix of this machine, and with a newer one in a Debian system of its own, and no network. nix/offline stands in for nixpkgs, the store is a chroot store
 // in a temporary directory, and what would be fetched is put there before, after its hash was compared with nix/pins.json.
 package nix
 
@@ -9,8 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"arch.network/tests/debroot"
 )
 
 var update = flag.Bool("update", false, "write nix/pins.json and nix/units.json anew")
@@ -30,16 +33,42 @@ flake-registry =
 
 // machine is where Nix runs: a store, a checkout, and what stands in for nixpkgs.
 type machine struct {
-	dir     string   // holds all of it
-	flake   string   // the files that git has or would take
-	nixpkgs string   // the stand-in, with its tools
-	prefix  []string // words before each command
-	sandbox []string // options of builds
+	dir     string           // holds all of it
+	flake   string           // the files that git has or would take
+	nixpkgs string           // the stand-in, with its tools
+	prefix  []string         // words before each command
+	sandbox []string         // options of builds
+	debian  *debroot.Machine // where Nix is; nil: on this machine
+}
+
+// everyNix runs a test with each Nix that there is.
+func everyNix(t *testing.T, test func(t *testing.T, m *machine)) {
+	t.Helper()
+	t.Run("of this machine", func(t *testing.T) { test(t, newMachine(t)) })
+	t.Run("newer", func(t *testing.T) { test(t, newerMachine(t)) })
+}
+
+// newerMachine is a machine with a newer Nix.
+func newerMachine(t *testing.T) *machine {
+	t.Helper()
+	m := makeMachine(t)
+	repository, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.debian = debroot.Start(t, debroot.Options{Read: []string{repository}, Write: []string{m.dir}})
+	return m
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	needNix(t)
+	return makeMachine(t)
+}
+
+// makeMachine makes all that is not Nix.
+func makeMachine(t *testing.T) *machine {
+	t.Helper()
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		t.Skip("cannot run here: there is no static busybox: " + err.Error())
@@ -73,10 +102,14 @@ type outcome struct {
 // command prepares a program of Nix, in the flake.
 func (m *machine) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	env := []string{"HOME=" + filepath.Join(m.dir, "home"), "TMPDIR=" + m.dir, "NIX_CONFIG=" + config, "NIX_CONF_DIR=" + m.dir}
+	if m.debian != nil {
+		return m.debian.Command(t.Context(), slices.Concat([]string{"env", "-C", m.flake}, env, args)...)
+	}
 	args = append(append([]string{}, m.prefix...), args...)
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Dir = m.flake
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(m.dir, "home"), "TMPDIR=" + m.dir, "NIX_CONFIG=" + config, "NIX_CONF_DIR=" + m.dir}
+	cmd.Env = append(env, "PATH="+os.Getenv("PATH"))
 	return cmd
 }
 

@@ -19,6 +19,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/storepath"
 	"arch.network/builder/binarycache"
+	"arch.network/builder/nix/realisation"
 )
 
 // Cache is a binary cache. It is safe for concurrent use.
@@ -87,6 +88,23 @@ func (c *Cache) NarInfo(ctx context.Context, p storepath.Path) (*binarycache.Nar
 		return nil, nil, c.at(err)
 	}
 	return n, data, nil
+}
+
+// Realisation returns what the cache says of the output of a derivation, in whichever layout it has it: want has Drv, DrvHash and Output set. It is never
+// that of another output, and no signature of it is verified. That the cache says nothing of it is an error that wraps fs.ErrNotExist.
+func (c *Cache) Realisation(ctx context.Context, want realisation.Realisation) (*realisation.Realisation, error) {
+	for _, name := range []string{want.Name(), want.TraceName()} {
+		data, err := c.read(ctx, name, realisation.MaxSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r, err := realisation.Parse(name, data)
+		return r, c.at(err)
+	}
+	return nil, c.at(fmt.Errorf("find realisation %s: %w", want.ID(), fs.ErrNotExist))
 }
 
 // NAR opens the NAR that n names, packed in the way that is unpacked fastest: see binarycache.NarInfo.Open.

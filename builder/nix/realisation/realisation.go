@@ -23,6 +23,9 @@ import (
 // Dir is where caches have entries of the older layout.
 const Dir = "realisations"
 
+// traceDir is where they have those of the newer one.
+const traceDir = "build-trace-v2"
+
 const suffix = ".doi"
 
 // Limits of an entry.
@@ -111,7 +114,7 @@ func ParseName(name string) (*Realisation, error) {
 			return nil, err
 		}
 		r.Output = output
-	} else if key, ok := strings.CutPrefix(rest, "build-trace-v2/"); ok {
+	} else if key, ok := strings.CutPrefix(rest, traceDir+"/"); ok {
 		if r.Drv, r.Output, ok = strings.Cut(key, "/"); !ok {
 			return nil, fmt.Errorf("the name is not build-trace-v2/NAME.drv/OUTPUT.doi")
 		}
@@ -204,6 +207,9 @@ func (r *Realisation) ID() string { return "sha256:" + r.DrvHash.Hex() + "!" + r
 
 // Name returns where a cache has an entry of the older layout.
 func (r *Realisation) Name() string { return Dir + "/" + r.ID() + suffix }
+
+// TraceName returns where a cache has an entry of the newer layout.
+func (r *Realisation) TraceName() string { return traceDir + "/" + r.Drv + "/" + r.Output + suffix }
 
 // older returns the entry without signatures.
 func (r *Realisation) older() (older, error) {

@@ -27,5 +27,6 @@ in rec {
     outputHash = builtins.hashString "sha256" "from afar\n"; outputHashAlgo = "sha256"; outputHashMode = "flat"; preferLocalBuild = true;
   };
   uses = run "uses" { inherit fetched; } "cat $fetched > $out";
+  shell = run "shell" { } "if test -e /bin/sh; then cat /bin/sh > $out; else echo none > $out; fi";
   fails = run "fails" { } "echo it broke >&2; exit 3";
 }
