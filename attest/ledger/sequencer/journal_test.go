@@ -48,4 +48,3 @@ func TestResume(t *testing.T) {
 		}
 	}
 }
-
