@@ -52,8 +52,8 @@ var (
 	keyEvent   = []byte("event")
 	keyDrain   = []byte("drain")
 	keyLast    = []byte("last")    // highest number of a job that was removed
-	keyApplied = []byte("applied") // how many entries of the journal are in the state file; only there
 	keySalt    = []byte("salt")    // of the journal; only in the state file
+	keyApplied = []byte("applied") // how many entries of the journal are in the state file; only there
 )
 
 // format is what this program writes, and formatBefore what it opens, too: a state without a journal.

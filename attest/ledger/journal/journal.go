@@ -18,14 +18,16 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"arch.network/attest/ledger/durable"
 )
 
 // Options are what a journal's owner says of its entries.
 type Options struct {
 	MaxEntry int // most bytes of one. Required
-	// Salt goes into the sums of groups, so that nobody who does not know it can write an entry that has the form of a group. Nil: where entries
-	// are not of others' making.
+	// Salt goes into the sums of groups, so that nobody whose bytes are in an entry can give them the form of a group. Nil: where no others'
+	// are.
 	Salt []byte
 }
 
@@ -35,18 +37,30 @@ const (
 	Full = 32 << 20
 	// MaxGroup is the most that the entries of one Write should have together, but for the last of them.
 	MaxGroup = 4 << 20
+
+	// ahead is by how much a file grows at a time, filled with zeros: a write into what is there already needs no more of a sync than its own bytes,
+	// and takes half of the time of one that makes the file longer.
+	ahead = 512 << 10
+	// kept is what a file that was emptied keeps of its length.
+	kept = 8 << 20
 )
 
-// Journal is two files, each of which is groups, one after the other, that were each written and synced as a whole: the sum of the salt and the rest, the
+// Journal is two files. A file is groups, one after the other, that were each written and synced as a whole: the sum of the salt and the rest, the
 // index of its first entry in eight bytes, the length of its body in four, and the body, in which each entry follows its own length in four;
-// big endian.
+// big endian. Each group goes on where the one before it ends. Behind them is what they have not overwritten yet: zeros, or groups of an
+// earlier use of the file, whose indexes are lower.
 type Journal struct {
 	o     Options
-	paths [2]string
-	files [2]*os.File
-	sizes [2]int64
 	now   int // the file that is written
-	group []byte
+	files [2]file
+	buf   []byte // of the last Write
+}
+
+type file struct {
+	*os.File
+	path string
+	size int64 // up to where its groups go
+	long int64 // its length
 }
 
 // groupHead is the length of what stands before the body of a group, in bytes.
@@ -62,11 +76,12 @@ type Entry struct {
 func Open(dir string, o Options) (*Journal, error) {
 	j := &Journal{o: o}
 	for i := range j.files {
-		var err error
-		j.paths[i] = filepath.Join(dir, fmt.Sprintf("journal.%d", i))
-		if j.files[i], err = os.OpenFile(j.paths[i], os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		path := filepath.Join(dir, fmt.Sprintf("journal.%d", i))
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open journal: %w", err), j.Close())
 		}
+		j.files[i] = file{File: f, path: path}
 	}
 	if err := durable.Sync(dir); err != nil {
 		return nil, errors.Join(err, j.Close())
@@ -78,7 +93,7 @@ func Open(dir string, o Options) (*Journal, error) {
 func (j *Journal) Close() error {
 	var errs []error
 	for _, f := range j.files {
-		if f != nil {
+		if f.File != nil {
 			errs = append(errs, f.Close())
 		}
 	}
@@ -96,30 +111,55 @@ func (e *SyncError) Unwrap() error { return e.Err }
 // Write makes entries durable, of which the first has this index and each next one the next. After an error that is no *SyncError nothing of them is
 // there, and the next Write takes their place.
 func (j *Journal) Write(first int64, entries [][]byte) error {
-	group := slices.Grow(j.group[:0], groupHead)[:sha256.Size]
-	group = binary.BigEndian.AppendUint64(group, uint64(first))
-	group = append(group, 0, 0, 0, 0)
+	f := &j.files[j.now]
+	group := append(j.buf[:0], make([]byte, groupHead)...)
 	for _, e := range entries {
 		if len(e) == 0 || len(e) > j.o.MaxEntry {
 			return fmt.Errorf("write journal: an entry has %d bytes, not 1 to %d", len(e), j.o.MaxEntry)
 		}
 		group = append(binary.BigEndian.AppendUint32(group, uint32(len(e))), e...)
 	}
+	binary.BigEndian.PutUint64(group[sha256.Size:], uint64(first))
 	binary.BigEndian.PutUint32(group[sha256.Size+8:], uint32(len(group)-groupHead))
 	sum := j.o.sum(group)
 	copy(group, sum[:])
-	if j.group = group; cap(group) > 2*MaxGroup {
-		j.group = nil // it was unusually large
+	if j.buf = group; cap(group) > 2*MaxGroup {
+		j.buf = nil // it was unusually large
 	}
-	f := j.files[j.now]
-	if _, err := f.WriteAt(group, j.sizes[j.now]); err != nil {
+	return f.append(group)
+}
+
+// append writes behind what is there, and returns when that is durable.
+func (f *file) append(data []byte) error {
+	if _, err := f.WriteAt(data, f.size); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := f.Sync(); err != nil {
+	end := f.size + int64(len(data))
+	var err error
+	if end > f.long {
+		f.long = end
+		if _, err := f.WriteAt(make([]byte, ahead), end); err == nil { // else the disk may be full: it works without
+			f.long += ahead
+		}
+		err = f.Sync()
+	} else {
+		err = fdatasync(f.File)
+	}
+	if err != nil {
 		return &SyncError{err}
 	}
-	j.sizes[j.now] += int64(len(group))
+	f.size = end
 	return nil
+}
+
+// fdatasync makes durable what was written within a file's length.
+func fdatasync(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("fdatasync", err)
+		}
+	}
 }
 
 // sum is that of a group.
@@ -132,7 +172,7 @@ func (o Options) sum(group []byte) (sum [sha256.Size]byte) {
 }
 
 // Full reports whether nothing more is to be written before a Turn.
-func (j *Journal) Full() bool { return j.sizes[j.now] >= Full }
+func (j *Journal) Full() bool { return j.files[j.now].size >= Full }
 
 // Turn has what follows written to the other file, which is empty, and returns the number of this one, for Empty.
 func (j *Journal) Turn() int {
@@ -141,69 +181,85 @@ func (j *Journal) Turn() int {
 	return full
 }
 
-// Empty empties a file whose entries were carried on. It need not be durable: Read passes over entries that come back.
+// Empty empties a file whose entries were carried on. That is not durable before the next Write to it: Read passes over entries that come back.
 func (j *Journal) Empty(file int) error {
-	if j.sizes[file] == 0 {
-		return nil
+	f := &j.files[file]
+	if f.size = 0; f.long > kept {
+		if err := f.Truncate(kept); err != nil {
+			return fmt.Errorf("empty journal: %w", err)
+		}
+		f.long = kept
 	}
-	if err := j.files[file].Truncate(0); err != nil {
-		return fmt.Errorf("empty journal: %w", err)
-	}
-	j.sizes[file] = 0
 	return nil
 }
 
 // Read returns the entries from an index on, in order, and has what was cut off while it was written removed. The next Write goes where
 // they end, or to where the caller empties. The error is an *Error if the journal cannot be relied on.
 func (j *Journal) Read(from int64) ([]Entry, error) {
-	most := int64(Full + 2*MaxGroup + j.o.MaxEntry)
+	most := int64(Full + 2*MaxGroup + j.o.MaxEntry + ahead)
 	var all []Entry
-	for i, f := range j.files {
+	for i := range j.files {
+		f := &j.files[i]
 		data, err := io.ReadAll(io.NewSectionReader(f, 0, most+1))
 		if err == nil && int64(len(data)) > most {
 			err = fmt.Errorf("it has over %d bytes", most)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read journal %s: %w", j.paths[i], err)
+			return nil, fmt.Errorf("read journal %s: %w", f.path, err)
 		}
-		entries, good, err := j.o.parse(data)
+		entries, good, err := j.o.parse(data, from)
 		if err != nil {
-			return nil, &Error{j.paths[i], err}
+			return nil, &Error{f.path, err}
 		}
 		if err := f.Truncate(int64(good)); err != nil {
 			return nil, fmt.Errorf("cut journal: %w", err)
 		}
-		j.sizes[i] = int64(good)
+		f.size, f.long = int64(good), int64(good)
 		all = append(all, entries...)
 	}
 	slices.SortStableFunc(all, func(a, b Entry) int { return cmp.Compare(a.Index, b.Index) })
 	all = slices.DeleteFunc(all, func(e Entry) bool { return e.Index < from })
 	for i, e := range all {
 		if e.Index != from+int64(i) {
-			return nil, &Error{j.paths[0], fmt.Errorf("entry %d is missing", from+int64(i))}
+			return nil, &Error{j.files[0].path, fmt.Errorf("entry %d is missing", from+int64(i))}
 		}
 	}
 	return all, nil
 }
 
-// parse returns the entries of a file, and how many of its bytes are whole groups. What follows them is the group that was being
-// written when the process or the machine stopped, whose entries nobody was told of; if a whole group comes later, it is damage.
-func (o Options) parse(data []byte) (entries []Entry, good int, err error) {
+// parse returns the entries of a file, and how many of its bytes are whole groups that go on from each other. What follows them is the group that
+// was being written when the process or the machine stopped, whose entries nobody was told of, and what the file was used for before, which has
+// no entry from an index on; if a later group is whole, it is damage.
+func (o Options) parse(data []byte, from int64) (entries []Entry, good int, err error) {
 	for good < len(data) {
 		group, size := o.parseGroup(data[good:])
-		if size == 0 {
-			for at := good + 1; at+groupHead <= len(data); at++ {
-				if plausible(data[at:]) {
-					if _, later := o.parseGroup(data[at:]); later > 0 {
-						return nil, 0, fmt.Errorf("what stands from byte %d to %d is damaged", good, at)
-					}
-				}
+		if size == 0 || len(entries) > 0 && group[0].Index != from {
+			if at := o.later(data, good, from); at > 0 {
+				return nil, 0, fmt.Errorf("what stands from byte %d to %d is damaged", good, at)
 			}
-			return entries, good, nil
+			break
 		}
 		entries, good = append(entries, group...), good+size
+		from = entries[len(entries)-1].Index + 1
 	}
 	return entries, good, nil
+}
+
+// later finds a whole group, behind some byte, with entries from an index on; zero: there is none.
+func (o Options) later(data []byte, at int, from int64) int {
+	for at++; at+groupHead <= len(data); at++ {
+		next := bytes.Index(data[at+sha256.Size:], []byte{0, 0}) // an index begins so
+		if next < 0 {
+			return 0
+		}
+		if at += next; at+groupHead > len(data) || !plausible(data[at:]) {
+			continue
+		}
+		if group, size := o.parseGroup(data[at:]); size > 0 && group[0].Index >= from {
+			return at
+		}
+	}
+	return 0
 }
 
 // plausible reports whether a group of the right length may begin here: it spares most of the sums.

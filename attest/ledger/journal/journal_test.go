@@ -26,6 +26,7 @@ func TestJournal(t *testing.T) {
 			}
 		}
 	}
+	size := j.files[0].size
 	first := j.Turn()
 	if err := j.Write(10, [][]byte{[]byte("d")}); err != nil {
 		t.Fatal(err)
@@ -38,6 +39,7 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	whole = whole[:size] // the rest is zeros
 	second := len(whole) - groupHead - (4 + 2) - (4 + 3)
 	change := func(at int) []byte { c := bytes.Clone(whole); c[at] ^= 1; return c }
 	for _, tt := range []struct {
@@ -103,15 +105,16 @@ func TestJournalTail(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	data, err := os.ReadFile(j.paths[0])
+	data, err := os.ReadFile(j.files[0].path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	data = data[:j.files[0].size] // the rest is zeros
 	want := []Entry{{0, []byte("entry")}}
 	half := len(data) / 2
 	for n := half; n < len(data); n++ {
 		for _, tail := range [][]byte{data[half:n], make([]byte, n-half)} {
-			got, good, err := j.o.parse(append(bytes.Clone(data[:half]), tail...))
+			got, good, err := j.o.parse(append(bytes.Clone(data[:half]), tail...), 0)
 			if err != nil || good != half {
 				t.Fatalf("%d bytes: %d, %v", n, good, err)
 			}
@@ -119,6 +122,64 @@ func TestJournalTail(t *testing.T) {
 				t.Fatal(d)
 			}
 		}
+	}
+}
+
+// A file that is used again still has groups of its earlier use behind the new ones: they never come back, at whatever byte the last write stopped.
+func TestJournalReuse(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{MaxEntry: 1 << 16, Salt: []byte("salt")}
+	j, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	next := int64(0)
+	write := func(words ...string) {
+		t.Helper()
+		var entries [][]byte
+		for _, w := range words {
+			entries = append(entries, []byte(w))
+		}
+		if err := j.Write(next, entries); err != nil {
+			t.Fatal(err)
+		}
+		next += int64(len(words))
+	}
+	for range 4 {
+		write("long ago")
+	}
+	for range 2 { // to the other file, and back
+		if err := j.Empty(j.Turn()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("new one!") // as long as one of the old ones, so that another follows
+	before := j.files[0].size
+	write("new", "ones")
+	data, err := os.ReadFile(j.files[0].path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Clone(data)
+	copy(old[before:], make([]byte, j.files[0].size-before))
+	for cut := before; cut <= j.files[0].size; cut++ {
+		torn := append(bytes.Clone(data[:cut]), old[cut:]...)
+		got, good, err := o.parse(torn, 4)
+		want := 1
+		if cut == j.files[0].size {
+			want = 3
+		}
+		if err != nil || len(got) != want || got[0].Index != 4 {
+			t.Fatalf("%d bytes of the last group: %v, %d, %v", cut-before, got, good, err)
+		}
+	}
+	data[groupHead+1] ^= 1
+	if _, _, err := o.parse(data, 4); err == nil {
+		t.Error("a damaged group before a whole one is passed over")
+	}
+	if list, _, err := (Options{MaxEntry: 1 << 16, Salt: []byte("other")}).parse(old, 4); err != nil || len(list) > 0 {
+		t.Errorf("with another salt: %v, %v", list, err)
 	}
 }
 
@@ -132,7 +193,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	j.Close()
-	data, err := os.ReadFile(j.paths[0])
+	data, err := os.ReadFile(j.files[0].path)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -140,11 +201,11 @@ func FuzzParse(f *testing.F) {
 	f.Add(append(data, data...))
 	f.Add(data[:len(data)-1])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, good, err := j.o.parse(data)
+		entries, good, err := j.o.parse(data, 0)
 		if err != nil {
 			return
 		}
-		again, n, err := j.o.parse(data[:good])
+		again, n, err := j.o.parse(data[:good], 0)
 		if err != nil || n != good {
 			t.Errorf("%s: %d of %d: %v", hex.EncodeToString(data), n, good, err)
 		}
