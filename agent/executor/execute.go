@@ -42,11 +42,7 @@ func (a *active) execute(placed func()) (agent.State, error) {
 
 // perform has the driver execute what was started, and takes the job to the state after that.
 func (x *execution) perform() (agent.State, error) {
-	work, err := x.prepare()
-	if err != nil {
-		return x.finish(Outcome{}, err)
-	}
-	outcome, err := x.o.Driver.Run(x.ctx, work)
+	outcome, err := x.o.Driver.Run(x.ctx, x.prepare())
 	return x.finish(outcome, err)
 }
 
@@ -107,16 +103,16 @@ func join(a, b []digest.SHA256) []digest.SHA256 {
 }
 
 // prepare makes what the driver gets.
-func (x *execution) prepare() (Work, error) {
+func (x *execution) prepare() Work {
 	x.trees, x.sizes = map[string]digest.SHA256{}, map[string]int64{}
-	var err, err2 error
-	x.stdout, err = x.logs.create(logKey{x.h.number, x.attempt.Number, "stdout"})
-	x.stderr, err2 = x.logs.create(logKey{x.h.number, x.attempt.Number, "stderr"})
+	x.stdout, x.stderr = x.logs.create(x.log("stdout")), x.logs.create(x.log("stderr"))
 	return Work{
 		ID: x.id, Doc: x.proposal.Doc, Envelope: x.envelope, Name: x.attempt.Name, Content: x.content, Policy: x.policy,
 		Started: x.named, Stdout: x.stdout, Stderr: x.stderr, Collect: x.collect,
-	}, errors.Join(err, err2)
+	}
 }
+
+func (x *execution) log(stream string) logKey { return logKey{x.h.number, x.attempt.Number, stream} }
 
 // named makes the name that the driver has found durable.
 func (x *execution) named(name string) error {
@@ -381,7 +377,9 @@ func (a *active) takeUp(rec *record) (again bool, err error) {
 	if err != nil {
 		a.content = &content.Content{Resolved: rec.Resolved, Objects: rec.Sources}
 	}
-	work, err := x.prepare()
+	// What it printed is told anew.
+	err = errors.Join(a.logs.remove(x.log("stdout")), a.logs.remove(x.log("stderr")))
+	work := x.prepare()
 	var outcome Outcome
 	if err == nil {
 		if rec.Cancel != nil {

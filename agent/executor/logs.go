@@ -54,18 +54,15 @@ func (k logKey) key() []byte {
 	return append(binary.BigEndian.AppendUint32(numberKey(k.number), uint32(k.attempt)), k.stream...)
 }
 
-// create begins a stream; one that an earlier process began is begun anew.
-func (l *logs) create(k logKey) (*stream, error) {
-	if err := os.Remove(filepath.Join(l.dir, k.file())); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("keep what job prints: %w", err)
-	}
+// create begins a stream.
+func (l *logs) create(k logKey) *stream {
 	s := &stream{logs: l, key: k, changed: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[k] = s
 	close(l.created)
 	l.created = make(chan struct{})
-	return s, nil
+	return s
 }
 
 // find returns a stream that is open, or nil, and then what is closed when there is a new one.
