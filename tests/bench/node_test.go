@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ const flying = 32
 // statements, and durable. The node's CPU time is this process's, that of the client left out of it; the worker's is as its control group
 // counts it. p50 and p99 are of the time from handing in to archived, with 32 jobs on their way.
 func BenchmarkNode(b *testing.B) {
+	defer debug.SetGCPercent(debug.SetGCPercent(300)) // as in the agent
 	w := newNodeWorld(b)
 	n, stop := w.open(b)
 	defer stop()
