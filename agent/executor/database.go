@@ -112,6 +112,15 @@ type change struct {
 	done   chan error
 }
 
+// size is about how many bytes it writes.
+func (c *change) size() int {
+	n := len(c.record)
+	for _, p := range c.puts {
+		n += len(p.key) + len(p.value)
+	}
+	return n
+}
+
 // put is one more key; a nil value removes it.
 type put struct {
 	bucket     bucket
@@ -262,11 +271,11 @@ func (d *database) run() {
 
 // group writes c and whatever else waits.
 func (d *database) group(c *change) {
-	list := []*change{c}
-	for len(list) < maxGroup {
+	list, size := []*change{c}, c.size()
+	for len(list) < maxGroup && size < journal.MaxGroup {
 		select {
 		case c := <-d.queue:
-			list = append(list, c)
+			list, size = append(list, c), size+c.size()
 			continue
 		default:
 		}
