@@ -29,7 +29,8 @@ const importRules = `
 	attest/digest, attest/identity < attest/ledger;
 	NONE < attest/ledger/durable < attest/identity;
 	attest/ledger, attest/ledger/durable < attest/ledger/notekey;
-	attest, attest/ledger/notekey < attest/ledger/sequencer;
+	attest/ledger/durable < attest/ledger/journal;
+	attest, attest/ledger/notekey, attest/ledger/journal < attest/ledger/sequencer;
 	attest/ledger/sequencer < attest/ledger/hammer;
 	attest/ledger < attest/ledger/tilehttp;
 	attest/ledger/notekey < attest/ledger/witness;
@@ -83,7 +84,7 @@ const importRules = `
 	agent/admission, builder/binarycache, builder/source, builder/store < agent/evidence;
 	builder/source, runner/job < agent/content;
 	agent, agent/content, builder/diff < agent/archive;
-	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker, attest/ledger/durable < agent/executor;
+	agent/scheduler, agent/validation, agent/archive, agent/content, runner/broker, attest/ledger/journal < agent/executor;
 	agent < agent/control/wire < agent/control/client;
 	attest/ledger < agent/control/logview;
 	agent/control/wire, agent/control/logview < agent/control;

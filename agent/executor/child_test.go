@@ -322,7 +322,7 @@ func TestKilledWhileModulesRun(t *testing.T) {
 	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("processes are left: %q", left)
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, "state", "*")); err != nil || len(left) != 2 {
+	if left, err := filepath.Glob(filepath.Join(dir, "state", "*")); err != nil || len(left) != 4 {
 		t.Errorf("the state holds %q: %v", left, err)
 	}
 }

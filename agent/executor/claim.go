@@ -1,8 +1,6 @@
 package executor
 
 import (
-	"bytes"
-
 	"arch.network/agent/content"
 	"arch.network/agent/scheduler"
 	"arch.network/builder/store"
@@ -17,7 +15,7 @@ type claim struct {
 	lease *store.Lease
 }
 
-// claim takes a place for a job that was just admitted, and is not on disk yet; nil: it waits for its turn. If it is not nil, begin
+// claim takes a place for a job that was just admitted, and is not on disk yet, and keeps its envelope; nil: it waits for its turn. If it is not nil, begin
 // gives the place back.
 func (e *Engine) claim(rec *record, p Proposal, envelope []byte) *claim {
 	source, ok := e.o.Source.(LocalSource)
@@ -47,7 +45,7 @@ func (e *Engine) claim(rec *record, p Proposal, envelope []byte) *claim {
 		c.lease.Release()
 		return nil
 	}
-	c.proposal, c.envelope, c.content, c.policy = p, bytes.Clone(envelope), found, policy.Doc
+	c.proposal, c.envelope, c.content, c.policy = p, envelope, found, policy.Doc
 	c.h = e.jobs.hold(rec.Number)
 	c.first = &execution{active: c.active}
 	c.first.name()

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -16,56 +17,85 @@ import (
 	"arch.network/agent"
 	"arch.network/attest/digest"
 	"arch.network/attest/ledger/durable"
+	"arch.network/attest/ledger/journal"
 )
 
-// The buckets of the state file. A job's key is its number in eight bytes, big endian, counted from 1 in the order of submission.
-var (
-	bucketMeta       = []byte("meta")       // format, counts, event, drain
-	bucketJobs       = []byte("jobs")       // number → record
-	bucketEnvelopes  = []byte("envelopes")  // number → DSSE envelope, as it was handed in
-	bucketIDs        = []byte("ids")        // document id → number
-	bucketNames      = []byte("names")      // name, 0, number → nothing
-	bucketOpen       = []byte("open")       // number → nothing: jobs that have not ended
-	bucketStatements = []byte("statements") // statement id → DSSE envelope
-	bucketLogs       = []byte("logs")       // number, attempt, stream → what was printed, if it is short
-	bucketContent    = []byte("content")    // digest of an object of the store → how many jobs need it
-	bucketExpiry     = []byte("expiry")     // Unix second, number, kind → nothing: what is removed when
-	bucketForgotten  = []byte("forgotten")  // document id → what is left of a job whose record was removed
+// bucket is a part of the state. Its number is in the journal, so it stays: new ones come at the end.
+type bucket byte
+
+// The buckets of the state. A job's key is its number in eight bytes, big endian, counted from 1 in the order of submission.
+const (
+	bucketMeta       bucket = iota // format, counts, event, drain
+	bucketJobs                     // number → record
+	bucketEnvelopes                // number → DSSE envelope, as it was handed in
+	bucketIDs                      // document id → number
+	bucketNames                    // name, 0, number → nothing
+	bucketOpen                     // number → nothing: jobs that have not ended
+	bucketStatements               // statement id → DSSE envelope
+	bucketLogs                     // number, attempt, stream → what was printed, if it is short
+	bucketContent                  // digest of an object of the store → how many jobs need it
+	bucketExpiry                   // Unix second, number, kind → nothing: what is removed when
+	bucketForgotten                // document id → what is left of a job whose record was removed
+	numBuckets
 )
 
-var buckets = [][]byte{
-	bucketMeta, bucketJobs, bucketEnvelopes, bucketIDs, bucketNames, bucketOpen, bucketStatements, bucketLogs, bucketContent, bucketExpiry, bucketForgotten,
+// name is the bucket's in the state file.
+func (b bucket) name() []byte {
+	return []byte([numBuckets]string{
+		"meta", "jobs", "envelopes", "ids", "names", "open", "statements", "logs", "content", "expiry", "forgotten",
+	}[b])
 }
 
 var (
-	keyFormat = []byte("format")
-	keyCounts = []byte("counts")
-	keyEvent  = []byte("event")
-	keyDrain  = []byte("drain")
-	keyCommit = []byte("commit") // counts the committer's transactions
+	keyFormat  = []byte("format")
+	keyCounts  = []byte("counts")
+	keyEvent   = []byte("event")
+	keyDrain   = []byte("drain")
+	keyLast    = []byte("last")    // highest number of a job that was removed
+	keySalt    = []byte("salt")    // of the journal; only in the state file
+	keyApplied = []byte("applied") // how many entries of the journal are in the state file; only there
 )
 
-// format is what this program writes; it opens nothing else.
-const format = "arch node state 1\n"
+// format is what this program writes, and formatBefore what it opens, too: a state without a journal.
+const (
+	format       = "arch node state 2\n"
+	formatBefore = "arch node state 1\n"
+)
 
-// maxGroup is how many changes share one commit at most.
+// maxGroup is how many changes share one write at most.
 const maxGroup = 1024
 
-// database is the state file. Every change goes through commit, which many callers share.
+// maxChange bounds what one change writes: a record, and as many statements and evidence as belong to one step. Bytes.
+const maxChange = 64 << 20
+
+// database is the state. Every change goes through commit: it is durable when it is in the journal, many changes to one wait for the disk. From then
+// on it is found in memory, and some moments later, with all that has changed meanwhile, in the state file (settle).
 type database struct {
 	bolt  *bolt.DB
 	queue chan *change
 	ended chan struct{} // closed when the committer has gone
 	stop  chan struct{} // closed to end it
-	lost  error         // why the committer has gone before its time; read it when ended is closed, or with durable
-	// durable is held while a transaction is committed, and read while one that reads begins.
-	durable sync.RWMutex
+	sick  chan struct{} // closed when failed is set
+
+	settling sync.Mutex // held while the state file is written; taken before writing
+	full     int        // file of the journal that has older, or is to be emptied; -1: none. Guarded by settling
+	upTo     int64      // of the journal, has older. Guarded by settling
+	writing  sync.Mutex // held from a write to the journal until it is in fresh, and while the journal turns; taken before mu
+	journal  *journal.Journal
+	next     int64         // index of the next entry of the journal; guarded by writing
+	due      chan struct{} // something is fresh: capacity 1
+	hurry    chan struct{} // and it is much: capacity 1
+	settled  chan struct{} // closed when the settling goroutine has gone
+
+	mu     sync.RWMutex // guards what follows; the committer alone changes fresh, and reads it without
+	fresh  *recent      // what is in the journal and not in the state file
+	older  *recent      // the part of it that is being written there; nil: none
+	failed error        // why the committer goes before its time: nobody knows what is on the disk, and nothing is read any more
 
 	published func([]agent.Event)       // called by the committer, in order, after the events are durable
 	unused    func([]digest.SHA256)     // called after a commit with objects that no job needs any more
 	counts    map[agent.State]int       // the committer's own
 	event     int64                     // the committer's own: number of the last one
-	commits   uint64                    // the committer's own: transactions
 	countNow  func(map[agent.State]int) // called with a copy of counts after each commit
 }
 
@@ -82,8 +112,20 @@ type change struct {
 	done   chan error
 }
 
+// size is about how many bytes it writes.
+func (c *change) size() int {
+	n := len(c.record)
+	for _, p := range c.puts {
+		n += len(p.key) + len(p.value)
+	}
+	return n
+}
+
 // put is one more key; a nil value removes it.
-type put struct{ bucket, key, value []byte }
+type put struct {
+	bucket     bucket
+	key, value []byte
+}
 
 // FormatError says that a state directory is not one that this program can use.
 type FormatError struct{ Path, Found string }
@@ -97,7 +139,7 @@ func (e *FormatError) Hint() string {
 	return "use the program that wrote it, or begin with another state directory"
 }
 
-// openDatabase opens or makes the state file in dir. Only one process can have it open.
+// openDatabase opens or makes the state in dir. Only one process can have it open.
 func openDatabase(dir string) (*database, error) {
 	path := filepath.Join(dir, "state.db")
 	if err := createDatabase(path); err != nil {
@@ -108,17 +150,33 @@ func openDatabase(dir string) (*database, error) {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
 	}
 	d := &database{
-		bolt: b, queue: make(chan *change, maxGroup), ended: make(chan struct{}), stop: make(chan struct{}), counts: map[agent.State]int{},
+		bolt: b, queue: make(chan *change, maxGroup), ended: make(chan struct{}), stop: make(chan struct{}), sick: make(chan struct{}),
+		full: -1, due: make(chan struct{}, 1), hurry: make(chan struct{}, 1), settled: make(chan struct{}), fresh: &recent{},
+		counts:    map[agent.State]int{},
 		published: func([]agent.Event) {}, unused: func([]digest.SHA256) {}, countNow: func(map[agent.State]int) {},
 	}
-	err = d.prepare(path)
-	if err == nil {
+	if err = d.prepare(path); err == nil {
 		err = durable.Sync(dir) // the file's name, which bolt leaves to others
 	}
+	if err == nil {
+		err = d.replay(dir)
+	}
+	if err == nil {
+		err = d.begin(path)
+	}
 	if err != nil {
-		return nil, errors.Join(err, b.Close())
+		return nil, errors.Join(err, d.release())
 	}
 	return d, nil
+}
+
+// release closes the files.
+func (d *database) release() error {
+	var err error
+	if d.journal != nil {
+		err = d.journal.Close()
+	}
+	return errors.Join(err, d.bolt.Close())
 }
 
 // createDatabase makes an empty state file if there is none. It gets its name when it is whole on the disk: bolt opens none of which the power
@@ -149,42 +207,58 @@ func openBolt(path string) (*bolt.DB, error) {
 	return bolt.Open(path, 0o600, &bolt.Options{Timeout: patience, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true})
 }
 
-// prepare makes the buckets of a new file, and reads what the committer keeps in memory.
+// prepare makes the buckets of a new state file, and the salt of its journal.
 func (d *database) prepare(path string) error {
 	return d.bolt.Update(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
-		if meta != nil && string(meta.Get(keyFormat)) != format {
-			return &FormatError{path, string(meta.Get(keyFormat))}
+		if meta := tx.Bucket(bucketMeta.name()); meta != nil {
+			if found := string(meta.Get(keyFormat)); found != format && found != formatBefore {
+				return &FormatError{path, found}
+			}
 		}
-		for _, name := range buckets {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+		for b := range numBuckets {
+			if _, err := tx.CreateBucketIfNotExists(b.name()); err != nil {
 				return err
 			}
 		}
-		meta = tx.Bucket(bucketMeta)
-		if data := meta.Get(keyCounts); data != nil {
-			if err := json.Unmarshal(data, &d.counts); err != nil {
-				return fmt.Errorf("read state %s: counts: %w", path, err)
+		meta := tx.Bucket(bucketMeta.name())
+		if len(meta.Get(keySalt)) == 0 {
+			if err := meta.Put(keySalt, []byte(rand.Text())); err != nil {
+				return err
 			}
 		}
-		if data := meta.Get(keyEvent); len(data) == 8 {
-			d.event = int64(binary.BigEndian.Uint64(data))
-		}
-		d.commits = committed(meta)
 		return meta.Put(keyFormat, []byte(format))
 	})
 }
 
-// run is the committer: it takes what is queued and writes it in one transaction, whose end is one wait for the disk.
+// load reads what the committer keeps in memory.
+func (d *database) begin(path string) error {
+	counts, err := d.get(bucketMeta, keyCounts)
+	if err == nil && counts != nil {
+		err = json.Unmarshal(counts, &d.counts)
+	}
+	if err != nil {
+		return fmt.Errorf("read state %s: counts: %w", path, err)
+	}
+	event, err := d.get(bucketMeta, keyEvent)
+	d.event = int64(number(event))
+	return err
+}
+
+// run is the committer: it takes what is queued and writes it as one, which is one wait for the disk.
 func (d *database) run() {
 	defer close(d.ended)
-	for d.lost == nil {
+	go d.settleNowAndThen()
+	for {
 		select {
+		case <-d.sick:
+			return
 		case c := <-d.queue:
 			d.group(c)
 		case <-d.stop:
-			for d.lost == nil {
+			for {
 				select {
+				case <-d.sick:
+					return
 				case c := <-d.queue:
 					d.group(c)
 				default:
@@ -195,113 +269,203 @@ func (d *database) run() {
 	}
 }
 
-// group commits c and what has come in the meantime.
+// group writes c and whatever else waits.
 func (d *database) group(c *change) {
-	list := []*change{c}
-	for len(list) < maxGroup {
+	list, size := []*change{c}, c.size()
+	for len(list) < maxGroup && size < journal.MaxGroup {
 		select {
 		case c := <-d.queue:
-			list = append(list, c)
+			list, size = append(list, c), size+c.size()
 			continue
 		default:
 		}
 		break
 	}
-	counts, event := cloneCounts(d.counts), d.event
-	var events []agent.Event
-	var unused []digest.SHA256
-	d.commits++
-	err := d.update(func(tx *bolt.Tx) error {
-		counts, event, events, unused = cloneCounts(d.counts), d.event, nil, nil
-		for _, c := range list {
-			free, err := c.write(tx)
-			if err != nil {
-				return err
-			}
-			unused = append(unused, free...)
-			if c.before != c.after {
-				if c.before != "" {
-					counts[c.before]--
-				}
-				if c.after != "" {
-					counts[c.after]++
-				}
-			}
-			if c.event != nil {
-				event++
-				c.event.Number = event
-				events = append(events, *c.event)
-			}
-		}
-		return writeMeta(tx, counts, event)
-	})
+	err := d.room()
 	if err == nil {
-		d.counts, d.event = counts, event
-		d.countNow(cloneCounts(counts))
-		if len(unused) > 0 {
-			d.unused(unused) // before anybody hears of it, so that who waits for removals then waits for this one, too
-		}
-		d.published(events)
+		err = d.write(list)
 	}
 	for _, c := range list {
 		c.done <- err
 	}
 }
 
-// update is one transaction, whose number is d.commits. Nobody reads before it is durable what it writes. If the sync of its last page fails, nobody can
-// know whether it is on the disk, and bolt takes its pages for free, so that one transaction more would destroy them. So there is none: the committer goes,
-// nothing is read any more, and the next process starts from what is there.
-func (d *database) update(write func(*bolt.Tx) error) error {
-	tx, err := d.bolt.Begin(true)
+// write makes changes durable, and then visible.
+func (d *database) write(list []*change) error {
+	g := &group{d: d, counts: cloneCounts(d.counts), event: d.event}
+	entries := make([][]byte, len(list))
+	for i, c := range list {
+		g.entry = nil
+		if err := g.take(c); err != nil {
+			return err
+		}
+		if i == len(list)-1 {
+			if err := g.meta(); err != nil {
+				return err
+			}
+		}
+		entries[i] = g.entry
+	}
+	if err := d.journalise(g, entries); err != nil {
+		if _, unknown := errors.AsType[*journal.SyncError](err); unknown {
+			err = d.fail(err)
+		}
+		return err
+	}
+	d.counts, d.event = g.counts, g.event
+	d.countNow(cloneCounts(g.counts))
+	if len(g.unused) > 0 {
+		d.unused(g.unused) // before anybody hears of it, so that who waits for removals then waits for this one, too
+	}
+	d.published(g.events)
+	return nil
+}
+
+// journalise writes entries, and has them found from then on.
+func (d *database) journalise(g *group, entries [][]byte) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := d.journal.Write(d.next, entries); err != nil {
+		return err
+	}
+	d.next += int64(len(entries))
+	d.mu.Lock()
+	was := d.fresh.size
+	d.fresh.add(&g.recent)
+	size := d.fresh.size
+	d.mu.Unlock()
+	if was == 0 {
+		poke(d.due)
+	}
+	if size >= settleAt {
+		poke(d.hurry)
+	}
+	return nil
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// fail says that nobody knows what is on the disk. The committer goes, nothing is read any more, and the next process starts from what is there.
+func (d *database) fail(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed == nil {
+		d.failed = &unknownError{err}
+		close(d.sick)
+	}
+	return d.failed
+}
+
+// loss is why the committer has gone before its time; nil: it has not.
+func (d *database) loss() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.failed
+}
+
+// group is changes that are written together.
+type group struct {
+	d      *database
+	recent recent // what they write
+	entry  []byte // of the journal: what the last one writes
+	counts map[agent.State]int
+	event  int64
+	events []agent.Event
+	unused []digest.SHA256
+}
+
+// take adds a change.
+func (g *group) take(c *change) error {
+	key := numberKey(c.number)
+	switch {
+	case c.after == "" && c.before != "": // its number is never given again
+		last, err := g.get(bucketMeta, keyLast)
+		if err != nil {
+			return err
+		}
+		g.put(put{bucketJobs, key, nil})
+		g.put(put{bucketMeta, keyLast, numberKey(max(number(last), c.number))})
+	case c.record != nil:
+		g.put(put{bucketJobs, key, c.record})
+	}
+	if c.after.Ended() || c.after == "" {
+		if c.before != "" {
+			g.put(put{bucketOpen, key, nil})
+		}
+	} else if c.before == "" || c.before.Ended() {
+		g.put(put{bucketOpen, key, []byte{}})
+	}
+	for _, p := range c.puts {
+		g.put(p)
+	}
+	if c.before != c.after {
+		if c.before != "" {
+			g.counts[c.before]--
+		}
+		if c.after != "" {
+			g.counts[c.after]++
+		}
+	}
+	if c.event != nil {
+		g.event++
+		c.event.Number = g.event
+		g.events = append(g.events, *c.event)
+	}
+	return g.content(c)
+}
+
+// content counts who needs objects of the store.
+func (g *group) content(c *change) error {
+	for _, sum := range c.adds {
+		n, err := g.get(bucketContent, sum[:])
+		if err != nil {
+			return err
+		}
+		g.put(put{bucketContent, sum[:], numberKey(number(n) + 1)})
+	}
+	for _, sum := range c.drops {
+		data, err := g.get(bucketContent, sum[:])
+		if err != nil {
+			return err
+		}
+		switch n := number(data); {
+		case n > 1:
+			g.put(put{bucketContent, sum[:], numberKey(n - 1)})
+		case n == 1:
+			g.put(put{bucketContent, sum[:], nil})
+			g.unused = append(g.unused, sum)
+		}
+	}
+	return nil
+}
+
+// meta adds what has changed about all jobs together.
+func (g *group) meta() error {
+	data, err := json.Marshal(g.counts)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
-	if err := write(tx); err != nil {
-		return err
-	}
-	if err := tx.Bucket(bucketMeta).Put(keyCommit, binary.BigEndian.AppendUint64(nil, d.commits)); err != nil {
-		return err
-	}
-	d.durable.Lock()
-	defer d.durable.Unlock()
-	if err = tx.Commit(); err == nil {
-		return nil
-	}
-	seen := false
-	_ = d.bolt.View(func(tx *bolt.Tx) error { // it reads memory
-		seen = committed(tx.Bucket(bucketMeta)) == d.commits
-		return nil
-	})
-	if seen {
-		d.lost = &unknownError{err}
-		return d.lost
-	}
-	return err
+	g.put(put{bucketMeta, keyCounts, data})
+	g.put(put{bucketMeta, keyEvent, numberKey(uint64(g.event))})
+	return nil
 }
 
-// view reads what is durable. Within read there must be no other view: the state file may have to grow in between, and waits for readers.
-func (d *database) view(read func(*bolt.Tx) error) error {
-	d.durable.RLock() // bolt shows what a commit writes before its sync has ended
-	if d.lost != nil {
-		d.durable.RUnlock()
-		return d.lost
-	}
-	tx, err := d.bolt.Begin(false)
-	d.durable.RUnlock()
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	return read(tx)
+func (g *group) put(p put) {
+	g.recent.put(p)
+	g.entry = appendPut(g.entry, p)
 }
 
-// committed is the number of the last transaction.
-func committed(meta *bolt.Bucket) uint64 {
-	if data := meta.Get(keyCommit); len(data) == 8 {
-		return binary.BigEndian.Uint64(data)
+// get is database.get with what the group writes.
+func (g *group) get(b bucket, key []byte) ([]byte, error) {
+	if v, ok := g.recent.get(b, key); ok {
+		return v, nil
 	}
-	return 0
+	return g.d.get(b, key)
 }
 
 // unknownError says that nobody knows what of the state is on the disk.
@@ -329,77 +493,6 @@ func cloneCounts(m map[agent.State]int) map[agent.State]int {
 		}
 	}
 	return out
-}
-
-func writeMeta(tx *bolt.Tx, counts map[agent.State]int, event int64) error {
-	data, err := json.Marshal(counts)
-	if err != nil {
-		return err
-	}
-	meta := tx.Bucket(bucketMeta)
-	return errors.Join(meta.Put(keyCounts, data), meta.Put(keyEvent, binary.BigEndian.AppendUint64(nil, uint64(event))))
-}
-
-// write puts a change into a transaction, and returns objects that nobody needs afterwards.
-func (c *change) write(tx *bolt.Tx) (free []digest.SHA256, err error) {
-	key := numberKey(c.number)
-	jobs := tx.Bucket(bucketJobs)
-	switch {
-	case c.after == "": // its number is never given again
-		if err := errors.Join(jobs.Delete(key), jobs.SetSequence(max(jobs.Sequence(), c.number))); err != nil {
-			return nil, err
-		}
-	case c.record != nil:
-		if err := jobs.Put(key, c.record); err != nil {
-			return nil, err
-		}
-	}
-	open := tx.Bucket(bucketOpen)
-	if c.after.Ended() || c.after == "" {
-		err = open.Delete(key)
-	} else if c.before == "" || c.before.Ended() {
-		err = open.Put(key, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range c.puts {
-		b := tx.Bucket(p.bucket)
-		if p.value == nil {
-			err = b.Delete(p.key)
-		} else {
-			err = b.Put(p.key, p.value)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	content := tx.Bucket(bucketContent)
-	for _, d := range c.adds {
-		if err := content.Put(d[:], binary.BigEndian.AppendUint64(nil, count(content, d)+1)); err != nil {
-			return nil, err
-		}
-	}
-	for _, d := range c.drops {
-		switch n := count(content, d); {
-		case n > 1:
-			err = content.Put(d[:], binary.BigEndian.AppendUint64(nil, n-1))
-		case n == 1:
-			err = content.Delete(d[:])
-			free = append(free, d)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return free, nil
-}
-
-func count(b *bolt.Bucket, d digest.SHA256) uint64 {
-	if v := b.Get(d[:]); len(v) == 8 {
-		return binary.BigEndian.Uint64(v)
-	}
-	return 0
 }
 
 // errClosed is what comes of asking a node that was closed.
@@ -454,58 +547,79 @@ func (d *database) drained() (*agent.Drain, error) {
 	return why, nil
 }
 
-// close ends the committer when everything queued is written, and closes the file.
+// close ends the committer when everything queued is written, puts everything into the state file, and closes it.
 func (d *database) close() error {
 	close(d.stop)
 	<-d.ended
-	return d.bolt.Close()
+	<-d.settled
+	return errors.Join(d.settle(), d.release())
 }
 
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// number is the inverse of numberKey; zero, if it is none.
+func number(data []byte) uint64 {
+	if len(data) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(data)
+}
 
 // nameKey is where the number of a job is found by its name.
 func nameKey(name string, n uint64) []byte {
 	return append(append([]byte(name), 0), numberKey(n)...)
 }
 
-// get returns a copy of a value; nil: there is none.
-func (d *database) get(bucket, key []byte) (out []byte, err error) {
-	err = d.view(func(tx *bolt.Tx) error {
-		out = bytes.Clone(tx.Bucket(bucket).Get(key))
+// get returns a value, which must not be changed; nil: there is none.
+func (d *database) get(b bucket, key []byte) (out []byte, err error) {
+	d.mu.RLock()
+	v, ok := d.fresh.get(b, key)
+	if !ok && d.older != nil {
+		v, ok = d.older.get(b, key)
+	}
+	err = d.failed
+	d.mu.RUnlock()
+	if ok || err != nil {
+		return v, err
+	}
+	err = d.bolt.View(func(tx *bolt.Tx) error {
+		out = bytes.Clone(tx.Bucket(b.name()).Get(key))
 		return nil
 	})
 	return out, err
 }
 
 // needed returns how many jobs need an object of the store.
-func (d *database) needed(sum digest.SHA256) (n uint64, err error) {
-	err = d.view(func(tx *bolt.Tx) error {
-		n = count(tx.Bucket(bucketContent), sum)
-		return nil
-	})
-	return n, err
+func (d *database) needed(sum digest.SHA256) (uint64, error) {
+	data, err := d.get(bucketContent, sum[:])
+	return number(data), err
 }
 
 // last returns the highest number that a job has or had; zero: there was none.
 func (d *database) last() (n uint64, err error) {
-	err = d.view(func(tx *bolt.Tx) error {
-		jobs := tx.Bucket(bucketJobs)
-		n = jobs.Sequence()
-		if k, _ := jobs.Cursor().Last(); len(k) == 8 {
-			n = max(n, binary.BigEndian.Uint64(k))
-		}
+	removed, err := d.get(bucketMeta, keyLast)
+	if err != nil {
+		return 0, err
+	}
+	n = number(removed)
+	err = d.descend(bucketJobs, nil, func(k, _ []byte) (bool, error) {
+		n = max(n, number(k))
+		return false, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, d.bolt.View(func(tx *bolt.Tx) error { // where formatBefore had it
+		n = max(n, tx.Bucket(bucketJobs.name()).Sequence())
 		return nil
 	})
-	return n, err
 }
 
 // opened returns the numbers of the jobs that have not ended, in the order of their submission.
 func (d *database) opened() (out []uint64, err error) {
-	err = d.view(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketOpen).ForEach(func(k, _ []byte) error {
-			out = append(out, binary.BigEndian.Uint64(k))
-			return nil
-		})
+	err = d.ascend(bucketOpen, nil, func(k, _ []byte) (bool, error) {
+		out = append(out, number(k))
+		return true, nil
 	})
 	return out, err
 }

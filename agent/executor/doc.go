@@ -6,13 +6,15 @@
 //
 // # What is on disk
 //
+//	journal.0, journal.1              what was changed last, until it is in state.db (attest/ledger/journal)
 //	state.db                          records, envelopes, statements, short logs, and how many jobs need each object of the store (bbolt)
 //	logs/NUMBER-ATTEMPT.STREAM        what an execution printed, if it is more than 16 KiB
 //	the store                         content and outputs, with one root for each object that a job or an archive entry needs
 //	the ledger                        every decision
 //
 // Statements and short logs are in state.db and not in the store, because they share its commits: a file of its own would cost each
-// job several waits for the disk.
+// job several waits for the disk. A commit is one write to the journal, which is one wait for the disk; what it changes is found in memory from then
+// on, and gets into state.db with everything else of about a quarter of a second, or when the state is opened again.
 //
 // # Crash safety
 //
@@ -22,7 +24,7 @@
 //  2. Objects of the store that the new record names get their roots. After a crash here, there are roots too many: Open removes them.
 //  3. The decision is in the ledger, durable. After a crash here, the ledger has a decision that had no effect; the step is taken again and is
 //     in the ledger a second time.
-//  4. The record with the new state, and everything that belongs to it, is committed to state.db: the envelope with the proposal, the
+//  4. The record with the new state, and everything that belongs to it, is committed to the journal: the envelope with the proposal, the
 //     statements and logs with the end of an execution. Many jobs share one commit, and so one wait for the disk.
 //  5. Only now can anybody see the new state, does an event tell of it, and is anything done because of it: nothing is
 //     fetched before "placed" is on disk, nothing is started before "running" is, with the name that the execution will have.
@@ -57,5 +59,5 @@
 // # Bounds
 //
 // Memory holds about 250 bytes for each job that waits, the records of jobs that are worked at, of which there are no more than slots,
-// 16 KiB of each of their logs, and the last events. What has ended is on disk only. Logs are cut at Options.MaxLog.
+// 16 KiB of each of their logs, the last events, and up to some 24 MiB of what is not in state.db yet. What has ended is on disk only. Logs are cut at Options.MaxLog.
 package executor

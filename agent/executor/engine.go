@@ -195,7 +195,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return e.drain()
 		case <-e.db.ended:
-			return fmt.Errorf("run node: %w", e.db.lost)
+			return fmt.Errorf("run node: %w", e.db.loss())
 		case <-e.wake:
 		case <-look.C:
 		}

@@ -42,7 +42,7 @@ func (a *active) execute(placed func()) (agent.State, error) {
 
 // perform has the driver execute what was started, and takes the job to the state after that.
 func (x *execution) perform() (agent.State, error) {
-	outcome, err := x.o.Driver.Run(x.ctx, x.prepare())
+	outcome, err := x.o.Driver.Run(x.ctx, x.prepare(false))
 	return x.finish(outcome, err)
 }
 
@@ -102,11 +102,11 @@ func join(a, b []digest.SHA256) []digest.SHA256 {
 	return append(slices.Clip(a), difference(b, a)...)
 }
 
-// prepare makes what the driver gets.
-func (x *execution) prepare() Work {
+// prepare makes what the driver gets; again says that an earlier process has begun this attempt.
+func (x *execution) prepare(again bool) Work {
 	x.trees, x.sizes = map[string]digest.SHA256{}, map[string]int64{}
-	x.stdout = x.logs.create(logKey{x.h.number, x.attempt.Number, "stdout"})
-	x.stderr = x.logs.create(logKey{x.h.number, x.attempt.Number, "stderr"})
+	x.stdout = x.logs.create(logKey{x.h.number, x.attempt.Number, "stdout"}, again)
+	x.stderr = x.logs.create(logKey{x.h.number, x.attempt.Number, "stderr"}, again)
 	return Work{
 		ID: x.id, Doc: x.proposal.Doc, Envelope: x.envelope, Name: x.attempt.Name, Content: x.content, Policy: x.policy,
 		Started: x.named, Stdout: x.stdout, Stderr: x.stderr, Collect: x.collect, Resume: x.resume,
@@ -387,7 +387,7 @@ func (a *active) takeUp(rec *record) (again bool, err error) {
 	if err != nil {
 		a.content = &content.Content{Resolved: rec.Resolved, Objects: rec.Sources}
 	}
-	work := x.prepare()
+	work := x.prepare(true)
 	if rec.Cancel != nil {
 		a.cancel(errCancelled)
 	}

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"arch.network/agent"
 	"arch.network/attest/digest"
 )
@@ -20,15 +18,12 @@ func (e *Engine) Expire() {
 func (e *Engine) expire(now time.Time) {
 	const most = 1000
 	var keys [][]byte
-	err := e.db.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketExpiry).Cursor()
-		for k, _ := c.First(); k != nil && len(keys) < most; k, _ = c.Next() {
-			if at, _, _ := parseExpiry(k); at > now.Unix() {
-				break
-			}
-			keys = append(keys, slices.Clone(k))
+	err := e.db.ascend(bucketExpiry, nil, func(k, _ []byte) (bool, error) {
+		if at, _, _ := parseExpiry(k); at > now.Unix() {
+			return false, nil
 		}
-		return nil
+		keys = append(keys, slices.Clone(k))
+		return len(keys) < most, nil
 	})
 	for _, key := range keys {
 		if err == nil {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"arch.network/agent"
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
@@ -136,12 +134,12 @@ func (e *Engine) forgotten(ref string) error {
 		return &agent.UnknownError{Ref: ref}
 	}
 	var found [][2][]byte
-	err = e.db.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketForgotten).Cursor()
-		for k, v := c.Seek(start[:]); k != nil && len(found) < maxJobs && strings.HasPrefix(digest.SHA256(k).Hex(), prefix); k, v = c.Next() {
-			found = append(found, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
+	err = e.db.ascend(bucketForgotten, start[:], func(k, v []byte) (bool, error) {
+		if !strings.HasPrefix(digest.SHA256(k).Hex(), prefix) {
+			return false, nil
 		}
-		return nil
+		found = append(found, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
+		return len(found) < maxJobs, nil
 	})
 	switch {
 	case err != nil:

@@ -54,9 +54,9 @@ func (k logKey) key() []byte {
 	return append(binary.BigEndian.AppendUint32(numberKey(k.number), uint32(k.attempt)), k.stream...)
 }
 
-// create begins a stream; one that an earlier process began is begun anew, unless resume is called before anything else.
-func (l *logs) create(k logKey) *stream {
-	s := &stream{logs: l, key: k, stale: true, changed: make(chan struct{})}
+// create begins a stream. One that an earlier process began, which is what again says, is begun anew, unless resume is called before anything else.
+func (l *logs) create(k logKey, again bool) *stream {
+	s := &stream{logs: l, key: k, stale: again, changed: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[k] = s

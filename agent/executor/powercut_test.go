@@ -56,7 +56,8 @@ func recordNode(t *testing.T, dir string, jobs int, inject ...string) *powercut.
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
-	if strings.Contains(stderr.String(), "panic") {
+	// A fault may hit the Go runtime's own descriptor, by which it wakes its poller: then the process ends as if it were killed.
+	if strings.Contains(stderr.String(), "panic") && !strings.Contains(stderr.String(), "netpollBreak write failed") {
 		t.Fatal(stderr.String())
 	}
 	return trace
@@ -164,6 +165,7 @@ func TestPowerCutFindsForgottenSyncs(t *testing.T) {
 	trace := recordNode(t, dir, jobs)
 	for name, path := range map[string]func(string) bool{
 		"state file":             func(p string) bool { return p == "state/state.db" },
+		"journal":                func(p string) bool { return strings.HasPrefix(p, "state/journal.") },
 		"new state file":         func(p string) bool { return p == "state/state.db.new" },
 		"directory of the state": func(p string) bool { return p == "state" },
 		"directory above":        func(p string) bool { return p == "." },

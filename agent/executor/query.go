@@ -3,13 +3,10 @@ package executor
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-
-	bolt "go.etcd.io/bbolt"
 
 	"arch.network/agent"
 	"arch.network/attest/digest"
@@ -70,29 +67,20 @@ func (e *Engine) Jobs(ctx context.Context, q agent.Query) ([]agent.Job, error) {
 // jobsBefore goes through the records from the newest on.
 func (e *Engine) jobsBefore(ctx context.Context, before uint64, limit int, fits func(*agent.Job) bool) (out []agent.Job, err error) {
 	out = []agent.Job{}
-	err = e.db.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketJobs).Cursor()
-		k, v := c.Seek(numberKey(before))
-		if k == nil {
-			k, v = c.Last()
+	look := 0
+	err = e.db.descend(bucketJobs, numberKey(before), func(_, v []byte) (bool, error) {
+		look++
+		if err := ctx.Err(); err != nil {
+			return false, err
 		}
-		for look := 0; k != nil && len(out) < limit && look < maxLook; k, v = c.Prev() {
-			if binary.BigEndian.Uint64(k) >= before {
-				continue
-			}
-			look++
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			rec, err := decodeRecord(v)
-			if err != nil {
-				return err
-			}
-			if fits(&rec.Job) {
-				out = append(out, rec.Job)
-			}
+		rec, err := decodeRecord(v)
+		if err != nil {
+			return false, err
 		}
-		return nil
+		if fits(&rec.Job) {
+			out = append(out, rec.Job)
+		}
+		return len(out) < limit && look < maxLook, nil
 	})
 	return out, err
 }
@@ -148,7 +136,7 @@ func (e *Engine) lookUp(ref string) (uint64, error) {
 }
 
 // byPrefix finds the only job whose id begins with some hexadecimal digits. Many: more than one does.
-func (e *Engine) byPrefix(prefix string) (number uint64, many int, err error) {
+func (e *Engine) byPrefix(prefix string) (found uint64, many int, err error) {
 	if len(prefix) < minPrefix || len(prefix) > 64 || strings.Trim(prefix, "0123456789abcdef") != "" {
 		return 0, 0, nil
 	}
@@ -156,40 +144,30 @@ func (e *Engine) byPrefix(prefix string) (number uint64, many int, err error) {
 	if err != nil {
 		return 0, 0, nil // only zeros: nobody's id
 	}
-	err = e.db.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketIDs).Cursor()
-		for k, v := c.Seek(start[:]); k != nil && many < maxJobs; k, v = c.Next() {
-			if !strings.HasPrefix(digest.SHA256(k).Hex(), prefix) {
-				break
-			}
-			many++
-			number = binary.BigEndian.Uint64(v)
+	err = e.db.ascend(bucketIDs, start[:], func(k, v []byte) (bool, error) {
+		if !strings.HasPrefix(digest.SHA256(k).Hex(), prefix) {
+			return false, nil
 		}
-		return nil
+		many++
+		found = number(v)
+		return many < maxJobs, nil
 	})
 	if many > 1 {
-		number = 0
+		found = 0
 	}
-	return number, many, err
+	return found, many, err
 }
 
 // byName finds the newest job of a name; zero: there is none.
-func (e *Engine) byName(name string) (number uint64, err error) {
+func (e *Engine) byName(name string) (found uint64, err error) {
 	prefix := append([]byte(name), 0)
-	err = e.db.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketNames).Cursor()
-		k, _ := c.Seek(append([]byte(name), 1))
-		if k == nil {
-			k, _ = c.Last()
-		} else {
-			k, _ = c.Prev()
+	err = e.db.descend(bucketNames, append([]byte(name), 1), func(k, _ []byte) (bool, error) {
+		if rest, ok := bytes.CutPrefix(k, prefix); ok {
+			found = number(rest)
 		}
-		if bytes.HasPrefix(k, prefix) && len(k) == len(prefix)+8 {
-			number = binary.BigEndian.Uint64(k[len(prefix):])
-		}
-		return nil
+		return false, nil
 	})
-	return number, err
+	return found, err
 }
 
 // Why implements agent.Node.

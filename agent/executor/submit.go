@@ -1,8 +1,8 @@
 package executor
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -122,7 +122,7 @@ func (e *Engine) enter(ctx context.Context, id digest.SHA256) (leave func(), err
 
 // propose judges a job and writes it. Claimed: a place was taken for it at once, and if there is no error it has started.
 func (e *Engine) propose(ctx context.Context, p Proposal, number uint64, envelope []byte, by string) (_ *record, claimed bool, err error) {
-	p.At = e.o.Now().UTC()
+	p.At, envelope = e.o.Now().UTC(), bytes.Clone(envelope) // the caller may change it afterwards
 	v, err := e.o.Judge.Judge(ctx, p)
 	if err != nil {
 		return nil, false, fmt.Errorf("judge job: %w", err)
@@ -259,10 +259,7 @@ func bounded(a agent.Resources, by manifest.JobResources) agent.Resources {
 // numberOf finds a job's number by its document id; zero: there is none.
 func (e *Engine) numberOf(id digest.SHA256) (uint64, error) {
 	v, err := e.db.get(bucketIDs, id[:])
-	if err != nil || len(v) != 8 {
-		return 0, err
-	}
-	return binary.BigEndian.Uint64(v), nil
+	return number(v), err
 }
 
 // find returns a job's record by its document id; nil: there is none.

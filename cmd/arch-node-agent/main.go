@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"arch.network/runner"
 	"arch.network/runner/namespace"
@@ -21,7 +22,20 @@ func main() {
 	if handled, code := inside(os.Args); handled {
 		os.Exit(code)
 	}
+	tuneMemory(os.Getenv)
 	os.Exit(run(context.Background(), connect, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// tuneMemory has garbage collected when the heap is four times what lives, and not twice: what lives in an agent is some megabytes, and short jobs make as
+// much garbage in milliseconds. Above a soft limit, far below what its unit may use, it is collected as often as that takes. The Go runtime's
+// own settings, GOGC and GOMEMLIMIT in the environment, count before these.
+func tuneMemory(env func(string) string) {
+	if env("GOGC") == "" {
+		debug.SetGCPercent(300)
+	}
+	if env("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(256 << 20)
+	}
 }
 
 // inside is the program where it is started again, as a part of a job's confinement.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"arch.network/attest/ledger"
+	"arch.network/attest/ledger/journal"
 )
 
 // pending is an entry on its way.
@@ -91,7 +92,7 @@ func (l *Log) group() {
 // together returns first and what else is waiting.
 func (l *Log) together(first *pending) []*pending {
 	group, size := []*pending{first}, len(first.entry)
-	for len(group) < l.batch && size < maxGroup {
+	for len(group) < l.batch && size < journal.MaxGroup {
 		select {
 		case p, ok := <-l.queue:
 			if !ok {
@@ -130,7 +131,7 @@ func (l *Log) journalise(group []*pending) error {
 	if err := l.failure(); err != nil {
 		return err
 	}
-	if err := l.journal.write(l.next, entries); err != nil {
+	if err := l.journal.Write(l.next, entries); err != nil {
 		l.fail(err)
 		return err
 	}
@@ -207,18 +208,18 @@ func (l *Log) Recover(ctx context.Context) error {
 
 // replay puts what the journal has, and the tree has not, into the tiles. Nobody else works at either.
 func (l *Log) replay(tree ledger.Checkpoint) error {
-	rest, err := l.journal.read(tree.Size)
+	rest, err := l.journal.Read(tree.Size)
 	if err != nil {
 		return err
 	}
 	entries := make([][]byte, len(rest))
 	for i, e := range rest {
-		entries[i] = e.entry
+		entries[i] = e.Data
 	}
 	l.tiles.reset(tree.Size, len(entries))
 	if err := l.integrate(entries); err != nil {
 		return err
 	}
 	l.next = tree.Size + int64(len(entries))
-	return errors.Join(l.journal.empty(0), l.journal.empty(1))
+	return errors.Join(l.journal.Empty(0), l.journal.Empty(1))
 }

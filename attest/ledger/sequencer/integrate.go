@@ -110,7 +110,7 @@ func (l *Log) makeRoom() {
 	pending := int64(cap(l.queue))
 	for {
 		l.journaling.Lock()
-		full := l.journal.full()
+		full := l.journal.Full()
 		l.journaling.Unlock()
 		l.tiles.mu.Lock()
 		if l.failure() != nil || !full && l.tiles.want-l.tiles.size < pending {
@@ -187,11 +187,11 @@ func (l *Log) round() {
 		l.journaling.Unlock()
 		return
 	}
-	file := l.journal.turn()
+	file := l.journal.Turn()
 	l.journaling.Unlock()
 	err := l.integrate(list)
 	if err == nil {
-		err = l.journal.empty(file)
+		err = l.journal.Empty(file)
 	}
 	if err != nil {
 		l.fail(err)

@@ -13,12 +13,16 @@ import (
 
 	"arch.network/attest/ledger"
 	"arch.network/attest/ledger/durable"
+	"arch.network/attest/ledger/journal"
 	"arch.network/attest/ledger/notekey"
 
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/storage/posix"
 	"k8s.io/klog/v2"
 )
+
+// journalOptions are those of the journal of entries, all of which the node itself has made and signed.
+var journalOptions = journal.Options{MaxEntry: ledger.MaxEntry}
 
 // Options say where a log lies and how it is written.
 type Options struct {
@@ -99,7 +103,7 @@ type Log struct {
 	tiled   chan struct{}  // closed when it has ended
 
 	journaling sync.Mutex // guards journal, but for the file that is being put into the tiles, and next
-	journal    *journal
+	journal    *journal.Journal
 	next       int64 // index of the next entry
 
 	mu     sync.Mutex // guards failed and closed
@@ -172,7 +176,7 @@ func (l *Log) lock(opts Options) error {
 
 // resume puts what an earlier process left in the journal into the tiles.
 func (l *Log) resume() (err error) {
-	if l.journal, err = openJournal(filepath.Join(l.opts.Dir, ".state")); err != nil {
+	if l.journal, err = journal.Open(filepath.Join(l.opts.Dir, ".state"), journalOptions); err != nil {
 		return err
 	}
 	tree, err := l.dir.ReadTree(l.origin)
@@ -189,7 +193,7 @@ func (l *Log) release() error {
 		l.storage.cancel()
 	}
 	if l.journal != nil {
-		errs = append(errs, l.journal.close())
+		errs = append(errs, l.journal.Close())
 	}
 	for _, unlock := range l.locks {
 		errs = append(errs, unlock())
