@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,7 +21,8 @@ import (
 // entries go to the other.
 //
 // A file is groups, one after the other, each of which was written and synced as a whole: the sum of the rest, the index of its first
-// entry in eight bytes, the length of its body in four, and the body, in which each entry follows its own length in four; big endian.
+// entry in eight bytes, the length of its body in four, the CRC-32C of these two in four, and the body, in which each entry follows its own
+// length in four; big endian.
 type journal struct {
 	paths [2]string
 	files [2]*os.File
@@ -29,7 +31,12 @@ type journal struct {
 }
 
 // groupHead is the length of what stands before the body of a group, in bytes.
-const groupHead = sha256.Size + 8 + 4
+const groupHead = sha256.Size + 8 + 4 + 4
+
+// sector is the least that a disk writes whole, in bytes.
+const sector = 512
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // journaled is an entry of the journal.
 type journaled struct {
@@ -72,6 +79,7 @@ func (j *journal) write(first int64, entries [][]byte) error {
 	group := make([]byte, sha256.Size, size)
 	group = binary.BigEndian.AppendUint64(group, uint64(first))
 	group = binary.BigEndian.AppendUint32(group, uint32(size-groupHead))
+	group = binary.BigEndian.AppendUint32(group, crc32.Checksum(group[sha256.Size:], castagnoli))
 	for _, e := range entries {
 		group = append(binary.BigEndian.AppendUint32(group, uint32(len(e))), e...)
 	}
@@ -152,7 +160,7 @@ const (
 )
 
 // parseJournal returns the entries of a file, and how many of its bytes are whole groups. What follows them is the group that was being
-// written when the process or the machine stopped, whose entries nobody was told of; if a whole group comes later, it is damage.
+// written when the process or the machine stopped, whose entries nobody was told of; what that cannot have left is damage.
 func parseJournal(data []byte) (entries []journaled, good int, err error) {
 	for good < len(data) {
 		group, size := parseGroup(data[good:])
@@ -164,6 +172,9 @@ func parseJournal(data []byte) (entries []journaled, good int, err error) {
 					}
 				}
 			}
+			if !torn(data, good) {
+				return nil, 0, fmt.Errorf("the group from byte %d on is damaged", good)
+			}
 			return entries, good, nil
 		}
 		entries, good = append(entries, group...), good+size
@@ -171,10 +182,38 @@ func parseJournal(data []byte) (entries []journaled, good int, err error) {
 	return entries, good, nil
 }
 
+// torn reports whether what stands from a byte on may be a group that was being written: it is cut off, or a sector of it is not there, and so reads as
+// zeros. Entries have no such zeros. (etcd tells its torn records from damaged ones in the same way: server/storage/wal/decoder.go, isTornEntry.)
+func torn(data []byte, from int) bool {
+	if len(data)-from < groupHead {
+		return true
+	}
+	end := from + groupHead
+	if sound(data[from:]) {
+		end += int(binary.BigEndian.Uint32(data[from+sha256.Size+8:]))
+	}
+	if end > len(data) {
+		return true
+	}
+	for at := from; at < end; {
+		next := min(end, (at/sector+1)*sector)
+		if len(bytes.Trim(data[at:next], "\x00")) == 0 {
+			return true
+		}
+		at = next
+	}
+	return false
+}
+
+// sound reports whether the index and the length at the beginning of a group are as they were written.
+func sound(group []byte) bool {
+	return crc32.Checksum(group[sha256.Size:groupHead-4], castagnoli) == binary.BigEndian.Uint32(group[groupHead-4:])
+}
+
 // plausible reports whether a group of the right length may begin here: it spares most of the sums.
 func plausible(data []byte) bool {
 	n := int64(binary.BigEndian.Uint32(data[sha256.Size+8:]))
-	return n > 4 && n <= int64(len(data)-groupHead) && data[sha256.Size] == 0 && data[sha256.Size+1] == 0
+	return n > 4 && n <= int64(len(data)-groupHead) && sound(data)
 }
 
 // parseGroup reads the group that data begins with; zero: there is no whole one.

@@ -56,7 +56,10 @@ func TestJournal(t *testing.T) {
 		{"the group before the last is cut off", whole[:len(whole)-1], 7, "entry 8 is missing"},
 		{"a group is damaged before a whole one", change(second - 1), 7, "is damaged"},
 		{"its sum is", change(0), 7, "is damaged"},
-		{"its length is", change(groupHead - 1), 7, "is damaged"},
+		{"its length is", change(groupHead - 5), 7, "is damaged"},
+		{"the last group is damaged", change(len(whole) - 1), 7, "is damaged"},
+		{"its length is, too", change(second + groupHead - 5), 7, "is damaged"},
+		{"it is cut off and damaged", change(second + groupHead)[:len(whole)-1], 7, "entry 8 is missing"},
 		{"some that the tiles have not are missing", nil, 7, "entry 7 is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
