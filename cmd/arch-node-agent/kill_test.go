@@ -20,6 +20,7 @@ import (
 
 	"arch.network/agent"
 	"arch.network/agent/control/client"
+	"arch.network/agent/control/wire"
 	"arch.network/attest"
 	"arch.network/attest/digest"
 	"arch.network/attest/digest/nar"
@@ -187,7 +188,7 @@ func builtAgent(t testing.TB) string {
 type running struct {
 	cmd   *exec.Cmd
 	pid   int // of the program, which may be strace's child
-	log   bytes.Buffer
+	log   *os.File
 	ended chan struct{} // closed when it has ended; then err is its end
 	err   error
 	node  *client.Client
@@ -206,7 +207,11 @@ func (p *place) start(t testing.TB, wrap []string, flags ...string) *running {
 	}, flags...)...)
 	r := &running{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
 	r.cmd.Env = append(os.Environ(), "TMPDIR="+p.in("tmp"), "ARCH_STORE=", "ARCH_WORKER=")
-	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	if r.log, err = os.Create(p.in("log")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.log.Close() })
+	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
 	address := &net.UnixAddr{Name: p.in("notify"), Net: "unixgram"}
 	os.Remove(address.Name)
 	notes, err := net.ListenUnixgram("unixgram", address)
@@ -238,6 +243,15 @@ func (p *place) start(t testing.TB, wrap []string, flags ...string) *running {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// said is what it has logged, before it was ready at least.
+func (r *running) said() string {
+	data, err := os.ReadFile(r.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
 }
 
 // dead reports whether it has ended.
@@ -293,6 +307,9 @@ func (p *place) await(r *running) error {
 			if late, ok := errors.AsType[*agent.LaggedError](err); ok {
 				after = late.Next - 1
 				break
+			}
+			if busy, ok := errors.AsType[*wire.Error](err); ok && busy.Problem.Code == wire.CodeBusy {
+				break // it is asked again
 			}
 			if err != nil {
 				return err
@@ -431,7 +448,7 @@ func (p *place) liveOn(t testing.TB, accepted map[digest.SHA256]bool) {
 	}
 	if err != nil {
 		r.stop()
-		t.Fatalf("%v\n%s", err, r.log.String())
+		t.Fatalf("%v\n%s", err, r.said())
 	}
 	var jobs []agent.Job
 	for _, id := range p.ids {
@@ -442,7 +459,7 @@ func (p *place) liveOn(t testing.TB, accepted map[digest.SHA256]bool) {
 		jobs = append(jobs, j)
 	}
 	if err := r.stop(); err != nil {
-		t.Errorf("%v\n%s", err, r.log.String())
+		t.Errorf("%v\n%s", err, r.said())
 	}
 	p.whole(t, jobs, accepted)
 }
@@ -469,6 +486,37 @@ func killAt(t *testing.T, program, call string, when int) (killed bool) {
 	}
 	p.liveOn(t, accepted)
 	return bytes.Contains(data, []byte("killed by SIGKILL"))
+}
+
+// A program that was told to stop goes on when it is started again, without anybody's word; one that an operator drained does not.
+func TestStoppedAndStarted(t *testing.T) {
+	p := newPlace(t, builtAgent(t), 1, 0)
+	if r := p.start(t, nil); r.stop() != nil {
+		t.Fatalf("%v\n%s", r.err, r.said())
+	}
+	r := p.start(t, nil)
+	if s, err := r.node.Status(t.Context()); err != nil || s.Draining {
+		t.Fatalf("it starts nothing: %+v, %v", s.Drain, err)
+	}
+	if _, err := p.submit(r); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.await(r); err != nil {
+		t.Error(err)
+	}
+	if err := r.node.Act(t.Context(), agent.Act{Verb: agent.VerbDrain, By: "uid:0", Reason: "a new disk"}); err != nil {
+		t.Error(err)
+	}
+	if r.stop() != nil {
+		t.Fatalf("%v\n%s", r.err, r.said())
+	}
+	r = p.start(t, nil)
+	if s, err := r.node.Status(t.Context()); err != nil || !s.Draining || s.Drain == nil || s.Drain.Reason != "a new disk" {
+		t.Errorf("it forgot that it was drained: %+v, %v", s.Drain, err)
+	}
+	if r.stop() != nil {
+		t.Errorf("%v\n%s", r.err, r.said())
+	}
 }
 
 // durableCalls are those by which the program changes what is on the disk.
