@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -172,17 +173,28 @@ func (p *place) add(t testing.TB, j *manifest.Job) {
 	p.jobs, p.ids = append(p.jobs, data), append(p.ids, env.ID())
 }
 
-// builtAgent is the program as it is shipped: static, and without the race detector.
+// builtAgent is the program as it is shipped, static and without the race detector, compiled once for all tests.
 func builtAgent(t testing.TB) string {
 	t.Helper()
-	dir := t.TempDir()
+	path, err := buildAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var buildAgent = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "arch-agent-*")
+	if err != nil {
+		return "", err
+	}
 	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir, ".")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		return "", fmt.Errorf("compile arch-node-agent: %w\n%s", err, out)
 	}
-	return filepath.Join(dir, "arch-node-agent")
-}
+	return filepath.Join(dir, "arch-node-agent"), nil
+})
 
 // running is one life of the program.
 type running struct {

@@ -60,7 +60,7 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 	}
 	closing = false // the server closes them
 	server := control.New(control.Options{
-		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Witness: n.witness, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log,
+		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Witness: n.witness, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log, Connections: connections(len(listeners)),
 		Dashboard: dashboard.New(dashboard.Options{Node: n, Ledger: n.ledger, Policy: n.policy}),
 	})
 	for _, l := range listeners {
@@ -79,6 +79,20 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 		return lead(running, n, stop, reload, log)
 	})
 	return g.Wait()
+}
+
+// connections is how many may be open at one listener, of which there are so many: all of them leave half of the file descriptors to the node, whose
+// ledger cannot live without. Zero: the default, which is less.
+func connections(listeners int) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	share := limit.Cur / 2 / uint64(listeners)
+	if share >= control.DefaultConnections {
+		return 0
+	}
+	return max(1, int(share))
 }
 
 // socketOf is the path of the Unix socket among listeners, whoever has made it.
