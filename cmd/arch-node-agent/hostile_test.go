@@ -130,7 +130,7 @@ type forever struct{}
 
 func (forever) Read(p []byte) (int, error) { return copy(p, bytes.Repeat([]byte(" "), len(p))), nil }
 
-// With few file descriptors, all of which others take, a node refuses and says why, and works again when they are gone.
+// With few file descriptors, of which a crowd over TCP takes what it gets, a node does its work for those on the socket.
 func TestFewDescriptors(t *testing.T) {
 	p := newPlace(t, builtAgent(t), 1, 0)
 	r := p.start(t, []string{"prlimit", "--nofile=64:64", "--"}, "--listen", "127.0.0.1:0", "--read")
@@ -142,15 +142,12 @@ func TestFewDescriptors(t *testing.T) {
 	if len(conns) == 0 {
 		t.Fatal("nobody could connect")
 	}
-	for _, c := range conns {
-		c.Close()
-	}
 	accepted, err := p.submit(r)
 	if err == nil {
 		err = p.await(r)
 	}
 	if err != nil {
-		t.Errorf("when they are gone: %v\n%s", err, r.said())
+		t.Errorf("while they are there: %v\n%s", err, r.said())
 	}
 	if r.dead() {
 		t.Errorf("it ended: %v\n%s", r.err, r.said())
