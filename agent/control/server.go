@@ -21,6 +21,9 @@ import (
 	"arch.network/attest/dsse"
 )
 
+// DefaultConnections is how many connections may be open at one time on each listener.
+const DefaultConnections = 2048
+
 // Options are what a Server serves, and to whom.
 type Options struct {
 	Node agent.Node
@@ -44,7 +47,7 @@ type Options struct {
 	Dashboard http.Handler                              // every other path; nil: there is none
 	Ready     func(ctx context.Context) error           // why the node takes no jobs; nil: it does when it answers
 
-	Connections int           // open at one time, on each listener; zero: 2048
+	Connections int           // open at one time, on each listener; zero: DefaultConnections
 	Streams     int           // events and logs that are followed at one time; zero: 1000
 	Slow        time.Duration // how long a reader may take what was written to it; zero: 10 s
 	Heartbeat   time.Duration // between signs of life on a silent stream; zero: 15 s
@@ -70,7 +73,7 @@ type Server struct {
 
 // New returns a server that listens nowhere yet.
 func New(o Options) *Server {
-	o.Connections, o.Streams = cmp.Or(o.Connections, 2048), cmp.Or(o.Streams, 1000)
+	o.Connections, o.Streams = cmp.Or(o.Connections, DefaultConnections), cmp.Or(o.Streams, 1000)
 	o.Slow, o.Heartbeat = cmp.Or(o.Slow, 10*time.Second), cmp.Or(o.Heartbeat, 15*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

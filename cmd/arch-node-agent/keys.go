@@ -15,6 +15,12 @@ import (
 	"arch.network/attest/ledger/notekey"
 )
 
+// Files of keys in the state directory.
+const (
+	nodeKeyFile   = "node.key"
+	ledgerKeyFile = "ledger.key"
+)
+
 // nodeKey returns the node's signer. The one in the state directory is made when it is not there; one that is named must be.
 func nodeKey(ctx context.Context, o options, stderr *os.File) (_ identity.Signer, made bool, err error) {
 	load := identity.LoadOptions{Stderr: stderr}
@@ -26,7 +32,7 @@ func nodeKey(ctx context.Context, o options, stderr *os.File) (_ identity.Signer
 		s, err := identity.Load(ctx, "credential:key", load)
 		return s, false, err
 	}
-	path := filepath.Join(o.state, "node.key")
+	path := filepath.Join(o.state, nodeKeyFile)
 	if !exists(path) {
 		k, err := identity.Generate(identity.Ed25519, rand.Reader)
 		if err != nil {
@@ -43,7 +49,7 @@ func nodeKey(ctx context.Context, o options, stderr *os.File) (_ identity.Signer
 
 // ledgerKeys returns what signs the ledger's checkpoints, in the same way.
 func ledgerKeys(o options, node identity.Signer) (*notekey.Keys, error) {
-	path := filepath.Join(o.state, "ledger.key")
+	path := filepath.Join(o.state, ledgerKeyFile)
 	if name, ok := strings.CutPrefix(o.ledgerKey, "credential:"); ok {
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" || name != filepath.Base(name) {

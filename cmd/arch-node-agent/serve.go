@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"arch.network/agent"
 	"arch.network/agent/control"
 	"arch.network/agent/control/client"
 	"arch.network/agent/control/dashboard"
@@ -61,7 +60,7 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 	}
 	closing = false // the server closes them
 	server := control.New(control.Options{
-		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Witness: n.witness, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log,
+		Node: n, Known: n.known, Operators: operators, Reading: o.read, Hosts: o.hosts, Policy: n.policy, Ledger: n.ledger, Tiles: n.tiles, Witness: n.witness, Content: n.content, Archive: n.archive, Ready: n.ready, Log: log, Connections: connections(len(listeners)),
 		Dashboard: dashboard.New(dashboard.Options{Node: n, Ledger: n.ledger, Policy: n.policy}),
 	})
 	for _, l := range listeners {
@@ -77,9 +76,23 @@ func serve(ctx context.Context, o options, w wiring, log *slog.Logger) (err erro
 	g.Go(func() error { return server.Serve(running, listeners...) })
 	g.Go(func() error {
 		defer cancel()
-		return lead(running, o, n, stop, reload, log)
+		return lead(running, n, stop, reload, log)
 	})
 	return g.Wait()
+}
+
+// connections is how many may be open at one listener, of which there are so many: all of them leave half of the file descriptors to the node, whose
+// ledger cannot live without. Zero: the default, which is less.
+func connections(listeners int) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	share := limit.Cur / 2 / uint64(listeners)
+	if share >= control.DefaultConnections {
+		return 0
+	}
+	return max(1, int(share))
 }
 
 // socketOf is the path of the Unix socket among listeners, whoever has made it.
@@ -94,7 +107,7 @@ func socketOf(listeners []net.Listener) string {
 
 // lead tells systemd how the node is, and does what signals say, until the node is to stop. The watchdog is fed from here, and only while
 // the node's own loop turns.
-func lead(ctx context.Context, o options, n *node, stop, reload <-chan os.Signal, log *slog.Logger) error {
+func lead(ctx context.Context, n *node, stop, reload <-chan os.Signal, log *slog.Logger) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
@@ -123,19 +136,9 @@ func lead(ctx context.Context, o options, n *node, stop, reload <-chan os.Signal
 		case sig := <-stop:
 			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 			log.InfoContext(ctx, "stopping", "signal", sig.String())
-			return drain(ctx, o, n)
+			return nil // and so the node's run ends: it starts nothing new. What an operator wants to outlive this process, arch node drain says
 		}
 	}
-}
-
-// drain has the node start nothing new. What runs is left to its units; the next start finds it again.
-func drain(ctx context.Context, o options, n *node) error {
-	ctx, cancel := context.WithTimeout(ctx, o.drain)
-	defer cancel()
-	if err := n.Act(ctx, agent.Act{Verb: agent.VerbDrain, By: fmt.Sprintf("uid:%d", os.Getuid()), Reason: "the agent was told to stop"}); err != nil {
-		return fmt.Errorf("drain: %w", err)
-	}
-	return nil
 }
 
 // listen takes the sockets of systemd, or makes one, and opens the addresses of --listen.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -99,6 +100,11 @@ func connect(ctx context.Context, o options, log *slog.Logger) (*node, error) {
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeDriver())
+	}
+	for _, name := range []string{nodeKeyFile, ledgerKeyFile} { // the state is ours now
+		if err := durable.Sweep(filepath.Join(o.state, name)); err != nil {
+			log.WarnContext(ctx, "what a killed agent left is not removed", "error", err)
+		}
 	}
 	if refused := n.Keeper.Refused(); refused != nil && !exists(o.trust) && !exists(o.policy) {
 		log.WarnContext(ctx, "no jobs are taken before there are a trust root and a policy", "trust", o.trust, "policy", o.policy,

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"arch.network/attest/ledger/hammer"
 	"arch.network/runner/checkpoint"
 	"arch.network/runner/egress"
 	"arch.network/runner/namespace"
@@ -29,7 +30,7 @@ func main() {
 }
 
 // otherMain is the program in its other lives: as the first process of a confinement or unit, as the gateway of a job's
-// network, or as the worker that runs a module.
+// network, as the worker that runs a module, or as a writer that hammer kills.
 func otherMain(args []string) (handled bool, code int) {
 	if handled, code = namespace.Main(args); handled {
 		return handled, code
@@ -38,6 +39,9 @@ func otherMain(args []string) (handled bool, code int) {
 		return handled, code
 	}
 	if handled, code = egress.Main(args); handled {
+		return handled, code
+	}
+	if handled, code = hammer.Main(args); handled {
 		return handled, code
 	}
 	if handled, code = wasm.Main(args, checkpoint.Extension()); handled {

@@ -103,6 +103,7 @@ func TestBadInput(t *testing.T) {
 		{"ledger", "fsck", "--ledger", "@"},
 		{"ledger", "fsck", "--ledger", "directory", "--policy", "@"},
 		{"ledger", "hammer", "--ledger", "artifact", "--goal", "@"},
+		{"ledger", "hammer", "--ledger", "artifact", "--kills", "@"},
 		{"ledger", "keys", "@"},
 		{"ledger", "keys", "--ledger", "@"},
 		{"ledger", "serve", "--ledger", "@", "--listen", "nowhere"},

@@ -61,6 +61,7 @@ func results() []result {
 		jobResult{},
 		jobSummary{},
 		keyResult{},
+		killed{},
 		ledgerEntry{},
 		ledgerEntryList{},
 		ledgerKeys{},

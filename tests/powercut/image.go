@@ -181,10 +181,12 @@ func (n *inode) content(m moment, r *rand.Rand) []byte {
 					continue
 				}
 				if len(write) > sector && r.IntN(2) == 0 {
-					for at := 0; at < len(write); at += sector {
+					for at := 0; at < len(write); { // a sector is one of the file's, wherever the write begins
+						end := min(at+sector-int(c.at+int64(at))%sector, len(write))
 						if r.IntN(2) == 0 {
-							data = put(data, c.at+int64(at), write[at:min(at+sector, len(write))])
+							data = put(data, c.at+int64(at), write[at:end])
 						}
+						at = end
 					}
 					continue
 				}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,6 +97,26 @@ func write(path string, r io.Reader, mode fs.FileMode, name func(temp, path stri
 		return err
 	}
 	return Sync(filepath.Dir(path))
+}
+
+// Sweep removes what writers of the file at path left beside it who were killed in WriteFile, WriteFrom or CreateFile. The caller MUST know that nobody
+// is writing it, such as by a Lock.
+func Sweep(path string) error {
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	for _, e := range list {
+		number, ok := strings.CutPrefix(e.Name(), prefix)
+		if !ok || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("sweep: %w", err)
+		}
+	}
+	return nil
 }
 
 // Sync makes a file, or the names in a directory, durable.

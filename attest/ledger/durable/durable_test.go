@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"arch.network/attest/ledger/durable"
@@ -59,4 +60,31 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// Sweep removes what killed writers of one file left, and nothing else.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"key", ".key.123", ".key.7", ".key.", ".key.x1", ".keys.123", "key.123", ".other.5"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := durable.Sweep(filepath.Join(dir, "key")); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		left = append(left, e.Name())
+	}
+	if got := strings.Join(left, " "); got != ".key. .key.x1 .keys.123 .other.5 key key.123" {
+		t.Error(got)
+	}
+	if err := durable.Sweep(filepath.Join(dir, "nowhere", "key")); err == nil {
+		t.Error("a directory that is not there was swept")
+	}
 }

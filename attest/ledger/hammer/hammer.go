@@ -1,5 +1,5 @@
 // Package hammer puts a ledger under load and watches it: many writers record decisions, and readers prove what was acknowledged, under
-// checkpoints of which each must continue the one before.
+// checkpoints of which each must continue the one before; or it kills the processes that write (Kill).
 //
 // It promises that nil means that all of it held. It writes made-up decisions, so it takes a new ledger and refuses one that exists.
 package hammer
@@ -25,6 +25,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// origin is the name of every ledger that is hammered.
+const origin = "hammer.invalid/ledger"
+
 // Options say how hard.
 type Options struct {
 	Dir     string        // of the new ledger
@@ -49,7 +52,7 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 	if _, err := os.Stat(opts.Dir); err == nil {
 		return nil, &existsError{opts.Dir}
 	}
-	keys, err := notekey.Generate("hammer.invalid/ledger", rand.Reader)
+	keys, err := notekey.Generate(origin, rand.Reader)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,9 +47,8 @@ const (
 )
 
 // Journal is two files. A file is groups, one after the other, that were each written and synced as a whole: the sum of the salt and the rest, the
-// index of its first entry in eight bytes, the length of its body in four, and the body, in which each entry follows its own length in four;
-// big endian. Each group goes on where the one before it ends. Behind them is what they have not overwritten yet: zeros, or groups of an
-// earlier use of the file, whose indexes are lower.
+// index of its first entry in eight bytes, the length of its body in four, the CRC-32C of these two in four, and the body, in which each entry
+// follows its own length in four; big endian. Each group goes on where the one before it ends, and behind the last one is nothing, or zeros.
 type Journal struct {
 	o     Options
 	now   int // the file that is written
@@ -64,7 +64,10 @@ type file struct {
 }
 
 // groupHead is the length of what stands before the body of a group, in bytes.
-const groupHead = sha256.Size + 8 + 4
+const groupHead = sha256.Size + 8 + 4 + 4
+
+// sector is the least that a disk writes whole, in bytes.
+const sector = 512
 
 // Entry is one that was read back.
 type Entry struct {
@@ -121,6 +124,7 @@ func (j *Journal) Write(first int64, entries [][]byte) error {
 	}
 	binary.BigEndian.PutUint64(group[sha256.Size:], uint64(first))
 	binary.BigEndian.PutUint32(group[sha256.Size+8:], uint32(len(group)-groupHead))
+	binary.BigEndian.PutUint32(group[groupHead-4:], headSum(group))
 	sum := j.o.sum(group)
 	copy(group, sum[:])
 	if j.buf = group; cap(group) > 2*MaxGroup {
@@ -132,7 +136,12 @@ func (j *Journal) Write(first int64, entries [][]byte) error {
 // append writes behind what is there, and returns when that is durable.
 func (f *file) append(data []byte) error {
 	if _, err := f.WriteAt(data, f.size); err != nil {
-		return fmt.Errorf("write journal: %w", err)
+		err = fmt.Errorf("write journal: %w", err)
+		if cut := f.Truncate(f.size); cut != nil { // half of a group would be in the way of what is read behind the next one
+			return &SyncError{errors.Join(err, cut)}
+		}
+		f.long = f.size
+		return err
 	}
 	end := f.size + int64(len(data))
 	var err error
@@ -181,16 +190,35 @@ func (j *Journal) Turn() int {
 	return full
 }
 
-// Empty empties a file whose entries were carried on. That is not durable before the next Write to it: Read passes over entries that come back.
+// Empty empties a file whose entries were carried on: it is zeros up to where the next Write goes and further, durably. Read passes over what was
+// not emptied yet when the machine stopped.
 func (j *Journal) Empty(file int) error {
 	f := &j.files[file]
-	if f.size = 0; f.long > kept {
+	err := f.clear()
+	if err != nil {
+		return fmt.Errorf("empty journal: %w", err)
+	}
+	f.size = 0
+	return nil
+}
+
+func (f *file) clear() error {
+	if f.size == 0 {
+		return nil
+	}
+	if f.long > kept {
 		if err := f.Truncate(kept); err != nil {
-			return fmt.Errorf("empty journal: %w", err)
+			return err
 		}
 		f.long = kept
 	}
-	return nil
+	zeros := make([]byte, min(f.size, f.long, 1<<20))
+	for at := int64(0); at < min(f.size, f.long); at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), f.long-at)], at); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
 }
 
 // Read returns the entries from an index on, in order, and has what was cut off while it was written removed. The next Write goes where
@@ -228,22 +256,59 @@ func (j *Journal) Read(from int64) ([]Entry, error) {
 }
 
 // parse returns the entries of a file, and how many of its bytes are whole groups that go on from each other. What follows them is the group that
-// was being written when the process or the machine stopped, whose entries nobody was told of, and what the file was used for before, which has
-// no entry from an index on; if a later group is whole, it is damage.
+// was being written when the process or the machine stopped, whose entries nobody was told of, or what was being emptied, which has no entry from an
+// index on; what these cannot have left is damage.
 func (o Options) parse(data []byte, from int64) (entries []Entry, good int, err error) {
 	for good < len(data) {
 		group, size := o.parseGroup(data[good:])
-		if size == 0 || len(entries) > 0 && group[0].Index != from {
+		if size == 0 || len(entries) > 0 && group[0].Index != entries[len(entries)-1].Index+1 {
 			if at := o.later(data, good, from); at > 0 {
 				return nil, 0, fmt.Errorf("what stands from byte %d to %d is damaged", good, at)
+			}
+			if size == 0 && !torn(data, good) {
+				return nil, 0, fmt.Errorf("what stands from byte %d on is damaged", good)
 			}
 			break
 		}
 		entries, good = append(entries, group...), good+size
-		from = entries[len(entries)-1].Index + 1
+		from = max(from, entries[len(entries)-1].Index+1)
 	}
 	return entries, good, nil
 }
+
+// torn reports whether what stands from a byte on may be a group that was being written: it is cut off, its end is not there, or a sector of it, and so
+// reads as zeros. (etcd tells its torn records from damaged ones in a similar way: server/storage/wal/decoder.go, isTornEntry.) Of a group whose
+// entries end in a zero, or hold a sector of them, damage is not told from that.
+func torn(data []byte, from int) bool {
+	end := from + groupHead
+	if end+4 > len(data) {
+		return true
+	}
+	if sound(data[from:]) {
+		end += int(binary.BigEndian.Uint32(data[from+sha256.Size+8:]))
+		if end > len(data) || data[end-1] == 0 {
+			return true
+		}
+	} else if binary.BigEndian.Uint32(data[end:]) == 0 { // no entry has this length
+		return true
+	}
+	for at := from; at < end; {
+		next := min(end, (at/sector+1)*sector)
+		if len(bytes.Trim(data[at:next], "\x00")) == 0 {
+			return true
+		}
+		at = next
+	}
+	return false
+}
+
+// headSum is the sum of the index and the length at the beginning of a group.
+func headSum(group []byte) uint32 {
+	return crc32.Checksum(group[sha256.Size:groupHead-4], crc32.MakeTable(crc32.Castagnoli))
+}
+
+// sound reports whether they are as they were written.
+func sound(group []byte) bool { return headSum(group) == binary.BigEndian.Uint32(group[groupHead-4:]) }
 
 // later finds a whole group, behind some byte, with entries from an index on; zero: there is none.
 func (o Options) later(data []byte, at int, from int64) int {
@@ -265,7 +330,7 @@ func (o Options) later(data []byte, at int, from int64) int {
 // plausible reports whether a group of the right length may begin here: it spares most of the sums.
 func plausible(data []byte) bool {
 	n := int64(binary.BigEndian.Uint32(data[sha256.Size+8:]))
-	return n > 4 && n <= int64(len(data)-groupHead) && data[sha256.Size] == 0 && data[sha256.Size+1] == 0
+	return n > 4 && n <= int64(len(data)-groupHead) && data[sha256.Size] == 0 && data[sha256.Size+1] == 0 && sound(data)
 }
 
 // parseGroup reads the group that data begins with; zero: there is no whole one.

@@ -55,7 +55,10 @@ func TestJournal(t *testing.T) {
 		{"the group before the last is cut off", whole[:len(whole)-1], 7, "entry 8 is missing"},
 		{"a group is damaged before a whole one", change(second - 1), 7, "is damaged"},
 		{"its sum is", change(0), 7, "is damaged"},
-		{"its length is", change(groupHead - 1), 7, "is damaged"},
+		{"its length is", change(groupHead - 5), 7, "is damaged"},
+		{"the last group is damaged", change(len(whole) - 1), 7, "is damaged"},
+		{"its length is, too", change(second + groupHead - 5), 7, "is damaged"},
+		{"it is cut off and damaged", change(second + groupHead)[:len(whole)-1], 7, "entry 8 is missing"},
 		{"some that the tiles have not are missing", nil, 7, "entry 7 is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,7 +128,8 @@ func TestJournalTail(t *testing.T) {
 	}
 }
 
-// A file that is used again still has groups of its earlier use behind the new ones: they never come back, at whatever byte the last write stopped.
+// A file that is used again has nothing of its earlier use behind the new groups, at whatever byte the last write stopped; and what had its emptying
+// stopped is passed over.
 func TestJournalReuse(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{MaxEntry: 1 << 16, Salt: []byte("salt")}
@@ -146,8 +150,19 @@ func TestJournalReuse(t *testing.T) {
 		}
 		next += int64(len(words))
 	}
-	for range 4 {
+	for range 40 {
 		write("long ago")
+	}
+	full, err := os.ReadFile(j.files[0].path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := range len(full) / sector {
+		half := bytes.Clone(full)
+		copy(half[at*sector:], make([]byte, sector))
+		if got, _, err := o.parse(half, 40); err != nil || len(got) > 40 || len(got) > 0 && got[0].Index != 0 {
+			t.Fatalf("sector %d is empty: %d entries, %v", at, len(got), err)
+		}
 	}
 	for range 2 { // to the other file, and back
 		if err := j.Empty(j.Turn()); err != nil {
@@ -165,21 +180,24 @@ func TestJournalReuse(t *testing.T) {
 	copy(old[before:], make([]byte, j.files[0].size-before))
 	for cut := before; cut <= j.files[0].size; cut++ {
 		torn := append(bytes.Clone(data[:cut]), old[cut:]...)
-		got, good, err := o.parse(torn, 4)
+		got, good, err := o.parse(torn, 40)
 		want := 1
 		if cut == j.files[0].size {
 			want = 3
 		}
-		if err != nil || len(got) != want || got[0].Index != 4 {
+		if err != nil || len(got) != want || got[0].Index != 40 {
 			t.Fatalf("%d bytes of the last group: %v, %d, %v", cut-before, got, good, err)
 		}
 	}
+	if rest := bytes.Trim(data[j.files[0].size:], "\x00"); len(rest) > 0 {
+		t.Errorf("%d bytes of the earlier use are there", len(rest))
+	}
 	data[groupHead+1] ^= 1
-	if _, _, err := o.parse(data, 4); err == nil {
+	if _, _, err := o.parse(data, 40); err == nil {
 		t.Error("a damaged group before a whole one is passed over")
 	}
-	if list, _, err := (Options{MaxEntry: 1 << 16, Salt: []byte("other")}).parse(old, 4); err != nil || len(list) > 0 {
-		t.Errorf("with another salt: %v, %v", list, err)
+	if list, _, err := (Options{MaxEntry: 1 << 16, Salt: []byte("other")}).parse(old, 40); err == nil {
+		t.Errorf("with another salt: %v", list)
 	}
 }
 

@@ -171,7 +171,7 @@ func (l *Log) lock(opts Options) error {
 		}
 		l.locks = append(l.locks, unlock)
 	}
-	return nil
+	return errors.Join(durable.Sweep(opts.Signed), durable.Sweep(filepath.Join(opts.Dir, ledger.PolicyPath)))
 }
 
 // resume puts what an earlier process left in the journal into the tiles.

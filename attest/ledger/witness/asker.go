@@ -82,6 +82,11 @@ func NewAsker(o AskerOptions) (*Asker, error) {
 		o.HTTP = &http.Client{Timeout: askTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
 	a := &Asker{o: o, client: NewClient(o.Policy, o.HTTP)}
+	for _, path := range []string{o.State, filepath.Join(o.Dir, ledger.CosignedPath)} {
+		if err := durable.Sweep(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	var before []State
 	data, err := durable.ReadFile(o.State, maxState)
 	if err == nil {
