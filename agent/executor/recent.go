@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -39,9 +40,7 @@ func (r *recent) add(newer *recent) {
 			r.buckets[b] = from // newer is not used any more
 			continue
 		}
-		for k, v := range from {
-			to[k] = v
-		}
+		maps.Copy(to, from)
 	}
 	r.size += newer.size
 }
