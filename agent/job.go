@@ -19,6 +19,7 @@ type Job struct {
 	Submitted time.Time `json:"submitted"`          // when it was first handed in
 	By        string    `json:"by"`                 // who handed it in: an identity, or "uid:N"
 	Position  int       `json:"position,omitempty"` // in the queue, from 1; zero: it does not wait
+	Fetching  *Fetching `json:"fetching,omitempty"` // what is on its way here for it; nil: nothing
 
 	Signers []string      `json:"signers,omitempty"` // principals whose signatures count
 	Policy  digest.SHA256 `json:"policy,omitzero"`   // document id of the policy that judged it
@@ -29,6 +30,13 @@ type Job struct {
 	Outputs  []Output      `json:"outputs,omitempty"`  // of the result that holds, or is held back
 	Result   digest.SHA256 `json:"result,omitzero"`    // id of the job-result statement
 	Steps    []Passed      `json:"steps,omitempty"`    // its life so far
+}
+
+// Fetching is how far the transfer of something that a job pins has come.
+type Fetching struct {
+	What  string `json:"what"`  // the reference, or the URL without its secrets
+	Bytes int64  `json:"bytes"` // so far
+	Total int64  `json:"total"` // bytes; zero: nobody has said
 }
 
 // Passed is one step that a job has passed.

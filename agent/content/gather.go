@@ -64,12 +64,18 @@ type Options struct {
 	Beside []string // directories that may hold content under the name that its reference ends in
 	// Blobs leaves images among the inputs as the blobs that they are, for a broker that makes the trees itself.
 	Blobs bool
+	// Log receives what happens while this is fetched, instead of the Fetcher's Log, from one goroutine at a time; nil: that one does.
+	Log func(source.Event)
 }
 
 // Gather gets everything that doc refers to. The caller holds a lease of the store while it uses the paths. What is missing is
 // reported for all of it in one *source.MissingError; what is not what its pin says is a *source.PinError or a
 // *closure.HashError.
 func (g *Gatherer) Gather(ctx context.Context, doc *manifest.Job, o Options) (*Content, error) {
+	fetch := g.Fetch
+	if o.Log != nil {
+		fetch = fetch.Telling(o.Log)
+	}
 	c := &Content{Objects: map[string][]digest.SHA256{}}
 	c.Inputs = map[string]string{}
 	refs := map[string]manifest.Ref{"image": doc.Spec.Image}
@@ -82,7 +88,7 @@ func (g *Gatherer) Gather(ctx context.Context, doc *manifest.Job, o Options) (*C
 		if err := g.offer(ctx, ref, o.Beside); err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
-		err := g.one(ctx, what, ref, o, c)
+		err := g.one(ctx, fetch, what, ref, o, c)
 		if m, ok := errors.AsType[*source.MissingError](err); ok {
 			if missing == nil {
 				missing = &source.MissingError{Cause: m.Cause, Cure: missingHint(m, ref)}
@@ -141,10 +147,10 @@ func missingHint(m *source.MissingError, ref manifest.Ref) string {
 }
 
 // one gets what one reference names.
-func (g *Gatherer) one(ctx context.Context, what string, ref manifest.Ref, o Options, c *Content) error {
+func (g *Gatherer) one(ctx context.Context, fetch *source.Fetcher, what string, ref manifest.Ref, o Options, c *Content) error {
 	name, isInput := strings.CutPrefix(what, "input ")
 	if isInput && o.Blobs && ref.Scheme == manifest.RefOCI {
-		got, err := g.Fetch.FetchRef(ctx, ref)
+		got, err := fetch.FetchRef(ctx, ref)
 		for _, d := range got.Dependencies {
 			d.Name = name
 			c.Resolved = append(c.Resolved, d)
@@ -153,7 +159,7 @@ func (g *Gatherer) one(ctx context.Context, what string, ref manifest.Ref, o Opt
 		return err
 	}
 	if isInput {
-		tree, err := g.Fetch.Fetch(ctx, manifest.BuildInput{Name: name, Ref: ref}, o.Base, nil)
+		tree, err := fetch.Fetch(ctx, manifest.BuildInput{Name: name, Ref: ref}, o.Base, nil)
 		if err != nil {
 			return err
 		}
@@ -165,7 +171,7 @@ func (g *Gatherer) one(ctx context.Context, what string, ref manifest.Ref, o Opt
 		}
 		return nil
 	}
-	got, err := g.Fetch.FetchRef(ctx, ref)
+	got, err := fetch.FetchRef(ctx, ref)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,13 @@ func (e *Engine) tell(rec *record) agent.Job {
 			j.Position, j.Summary = w.Position, "it waits: "+w.Text
 		}
 		e.mu.Unlock()
+	} else if !j.State.Ended() {
+		e.mu.Lock()
+		a := e.active[j.ID]
+		e.mu.Unlock()
+		if a != nil {
+			j.Fetching = a.fetching.Load()
+		}
 	}
 	return j
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"arch.network/agent"
@@ -13,6 +14,7 @@ import (
 	"arch.network/agent/scheduler"
 	"arch.network/attest/digest"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source"
 	"arch.network/builder/store"
 )
 
@@ -29,6 +31,17 @@ type active struct {
 	content  *content.Content
 	policy   *manifest.Policy // in force when the work began; one that allows nothing, if none was
 	gas      uint64           // used by all executions
+	fetching atomic.Pointer[agent.Fetching]
+}
+
+// fetched notes how far a transfer is.
+func (a *active) fetched(e source.Event) {
+	switch e.Kind {
+	case source.EventStart, source.EventProgress:
+		a.fetching.Store(&agent.Fetching{What: e.What, Bytes: e.Bytes, Total: e.Total})
+	case source.EventDone, source.EventSkip:
+		a.fetching.Store(nil)
+	}
 }
 
 // errCancelled is the cause with which an execution is ended that somebody wants ended.
@@ -232,7 +245,8 @@ func (a *active) stands() (change func(*record), refused *move, err error) {
 // run fetches what the job pins and executes it, as often as needed. It gives the lease back.
 func (a *active) run(lease *store.Lease) (again bool, err error) {
 	defer lease.Release()
-	a.content, err = a.o.Source.Gather(a.ctx, a.proposal.Doc, content.Options{})
+	a.content, err = a.o.Source.Gather(a.ctx, a.proposal.Doc, content.Options{Log: a.fetched})
+	a.fetching.Store(nil)
 	if err == nil {
 		var more bool
 		if more, err = a.judgeContent(); err == nil && !more {

@@ -249,6 +249,7 @@ type world struct {
 	ledgerKeys        *notekey.Keys
 	driver            func(t *testing.T, cache string) (runner.Runner, error)
 	now               func() time.Time // nil: time.Now
+	online            bool             // it may fetch
 	logged            func(string)     // is told what the node logs; may be nil
 	stop              func()
 }
@@ -324,7 +325,7 @@ func (w *world) start(t *testing.T) *node.Node {
 			r, err := w.driver(t, filepath.Join(w.dir, "wasm"))
 			return &executor.Direct{Runner: r}, err
 		},
-		Fetch:   func(f *source.Fetcher) { f.Offline = true },
+		Fetch:   func(f *source.Fetcher) { f.Offline = !w.online },
 		Content: []string{jobs(t)}, // what wordcount pins lies beside its document
 		Log:     slog.New(slog.NewTextHandler(logTo{t, w.logged}, nil)), Version: "test",
 	})

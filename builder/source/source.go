@@ -79,6 +79,20 @@ type Fetcher struct {
 	own  http.RoundTripper
 }
 
+// Telling returns a Fetcher like f, of the same connections, that tells what happens to log instead.
+func (f *Fetcher) Telling(log func(Event)) *Fetcher {
+	client := http.Client{Transport: f.transport()}
+	if f.HTTP != nil {
+		client.Jar, client.Timeout = f.HTTP.Jar, f.HTTP.Timeout
+	}
+	return &Fetcher{
+		Store: f.Store, Platform: f.Platform, Offline: f.Offline, Archives: f.Archives, Mirrors: f.Mirrors, Carried: f.Carried,
+		HTTP: &client, MaxDownload: f.MaxDownload, Partial: f.Partial, Limits: f.Limits,
+		GoProxy: f.GoProxy, GoSumDB: f.GoSumDB, SumDB: f.SumDB, GoModCache: f.GoModCache, Toolchains: f.Toolchains,
+		Git: f.Git, DockerAuth: f.DockerAuth, Sleep: f.Sleep, Log: log,
+	}
+}
+
 // EventKind says what an Event tells.
 type EventKind string
 

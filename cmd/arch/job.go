@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"arch.network/agent"
+	"arch.network/builder/source"
 )
 
 const remoteExit = "\n\nEXIT STATUS: 0 done; 1 error; 2 usage; 3 you may not do this; 8 the node cannot be reached."
@@ -66,6 +67,9 @@ func writeJob(s *screen, j agent.Job) {
 		if line.value != "" && line.value != zeroID {
 			fmt.Fprintf(s, "  %-8s %s\n", line.name, printableLine(line.value))
 		}
+	}
+	if f := j.Fetching; f != nil {
+		fmt.Fprintf(s, "  now      %s\n", printableLine(transferred(source.Event{What: f.What, Bytes: f.Bytes, Total: f.Total})))
 	}
 	if j.Position > 0 {
 		fmt.Fprintf(s, "  queue    place %d\n", j.Position)

@@ -14,6 +14,7 @@ import (
 	"arch.network/attest/digest"
 	"arch.network/attest/dsse"
 	"arch.network/attest/manifest"
+	"arch.network/builder/source"
 )
 
 type submitOptions struct {
@@ -159,6 +160,8 @@ func (a *app) readSubmission(ctx context.Context, o submitOptions, path string) 
 const (
 	lookFirst = 20 * time.Millisecond
 	lookAgain = 2 * time.Second
+	// lookFetching is the pause while something is fetched for it, of which no event tells.
+	lookFetching = 500 * time.Millisecond
 )
 
 // await follows a job to its end, and shows how it goes.
@@ -184,11 +187,20 @@ func (a *app) await(ctx context.Context, node *client.Client, job agent.Job) (ag
 	pause := lookFirst
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	shown := agent.State("")
+	shown, fetching := agent.State(""), ""
 	for {
 		if job.State != shown {
 			p.job(job)
 			shown = job.State
+		}
+		if f := job.Fetching; f != nil {
+			kind := source.EventProgress
+			if f.What != fetching {
+				kind, fetching = source.EventStart, f.What
+			}
+			p.fetch(source.Event{Kind: kind, What: f.What, Bytes: f.Bytes, Total: f.Total})
+			pause = min(pause, lookFetching)
+			timer.Reset(pause)
 		}
 		if job.State.Ended() {
 			return job, nil
