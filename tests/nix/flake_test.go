@@ -68,11 +68,11 @@ func TestFlake(t *testing.T) {
 		return
 	}
 	t.Run("node", func(t *testing.T) { testNode(t, m, filepath.Join(m.store(), out, "bin")) })
-	t.Run("run", func(t *testing.T) { testRun(t, m) })
+	t.Run("run", func(t *testing.T) { testRun(t, m, sum(t, filepath.Join(plain, "arch"))) })
 	t.Run("rebuild", func(t *testing.T) {
 		m.becomeOrdinary(t)
 		m.run(t, m.nix("build", "--no-link", "--rebuild", ".#agent")...)
-		testRun(t, m)
+		testRun(t, m, sum(t, filepath.Join(plain, "arch")))
 	})
 }
 
@@ -239,8 +239,8 @@ func (m *machine) build(t *testing.T) string {
 	return built[0].Outputs["out"]
 }
 
-// testRun starts the agent with nothing configured, and stops it.
-func testRun(t *testing.T, m *machine) {
+// testRun starts the agent with nothing configured, and stops it; and has arch, which has this sum, say what it is.
+func testRun(t *testing.T, m *machine, arch digest.SHA256) {
 	cmd := m.command(t, m.nix("run", ".#agent", "--", "--state", filepath.Join(m.dir, "node"), "--socket", filepath.Join(m.dir, "node/socket"))...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -259,7 +259,7 @@ func testRun(t *testing.T, m *machine) {
 	if err := cmd.Wait(); err != nil || !strings.Contains(log.String(), "msg=stopping signal=interrupt") {
 		t.Errorf("%v: %v\n%s", cmd, err, log.String())
 	}
-	if diff := cmp.Diff("arch 0.1.0 (go1.26.8, linux/amd64)\n", m.run(t, m.nix("run", ".", "--", "version")...)); diff != "" {
+	if diff := cmp.Diff("arch 0.1.0 (go1.26.8, linux/amd64)\n  program  "+arch.String()+"\n", m.run(t, m.nix("run", ".", "--", "version")...)); diff != "" {
 		t.Errorf("nix run . -- version (-want +got):\n%s", diff)
 	}
 }
