@@ -313,6 +313,11 @@ func sound(group []byte) bool { return headSum(group) == binary.BigEndian.Uint32
 // later finds a whole group, behind some byte, with entries from an index on; zero: there is none.
 func (o Options) later(data []byte, at int, from int64) int {
 	for at++; at+groupHead <= len(data); at++ {
+		if zeros := len(data) - at - len(bytes.TrimLeft(data[at:], "\x00")); zeros >= sha256.Size { // no sum is zeros
+			if at += zeros - sha256.Size + 1; at+groupHead > len(data) {
+				return 0
+			}
+		}
 		next := bytes.Index(data[at+sha256.Size:], []byte{0, 0}) // an index begins so
 		if next < 0 {
 			return 0
