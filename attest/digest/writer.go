@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 )
 
 // Writer hashes what is written to it. The zero value is ready. It is not safe for concurrent use.
@@ -59,6 +60,17 @@ func OfReader(r io.Reader) (SHA256, int64, error) {
 		return Of(head[:n]), int64(n), nil
 	}
 	return ofLong(head, r)
+}
+
+// OfFile returns the hash of the bytes of the file at path. Symbolic links are followed.
+func OfFile(path string) (SHA256, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return SHA256{}, err
+	}
+	defer f.Close()
+	sum, _, err := OfReader(f)
+	return sum, err
 }
 
 // ofLong hashes head and the rest of r.

@@ -42,7 +42,7 @@ func programs(tree string) (map[string]digest.SHA256, error) {
 			if len(found) == maxPrograms {
 				return nil, nil
 			}
-			if found[dir+"/"+e.Name()], err = hashFile(filepath.Join(tree, dir, e.Name())); err != nil {
+			if found[dir+"/"+e.Name()], err = digest.OfFile(filepath.Join(tree, dir, e.Name())); err != nil {
 				return nil, fmt.Errorf("look for programs: %w", err)
 			}
 		}
@@ -51,14 +51,4 @@ func programs(tree string) (map[string]digest.SHA256, error) {
 		return nil, nil
 	}
 	return found, nil
-}
-
-func hashFile(path string) (digest.SHA256, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return digest.SHA256{}, err
-	}
-	defer f.Close()
-	sum, _, err := digest.OfReader(f)
-	return sum, err
 }

@@ -114,22 +114,12 @@ func describe(ctx context.Context, path string) (attest.ResourceDescriptor, erro
 		d.MediaType = attest.MediaNAR
 		sum, _, err = nar.Hash(ctx, at, nar.Options{})
 	case info.Mode().IsRegular():
-		sum, err = hashFile(at)
+		sum, err = digest.OfFile(at)
 	default:
 		err = errors.New("it is neither a file nor a directory")
 	}
 	d.Digest = map[string]string{"sha256": sum.Hex()}
 	return d, err
-}
-
-func hashFile(path string) (digest.SHA256, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return digest.SHA256{}, err
-	}
-	defer f.Close()
-	sum, _, err := digest.OfReader(f)
-	return sum, err
 }
 
 // sandboxPaths returns what builders in a store see besides what they depend on, as INSIDE=OUTSIDE or, if both are the same, INSIDE, with a question

@@ -47,8 +47,12 @@ func writeForever(ctx context.Context, dir, signed string) error {
 		return err
 	}
 	var seed [32]byte
-	if n, err := hex.Decode(seed[:], []byte(strings.TrimSpace(line))); err != nil || n != len(seed) {
-		return fmt.Errorf("read seed: %d bytes: %w", n, err)
+	text, err := hex.DecodeString(strings.TrimSpace(line))
+	if err != nil {
+		return fmt.Errorf("read seed: %w", err)
+	}
+	if copy(seed[:], text) != len(text) || len(text) != len(seed) {
+		return fmt.Errorf("read seed: it has %d bytes, not %d", len(text), len(seed))
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, in) // until whoever started us is gone
@@ -96,6 +100,9 @@ func openInTurn(ctx context.Context, opts sequencer.Options) (*sequencer.Log, er
 		log, err := sequencer.Open(ctx, opts)
 		if !errors.As(err, new(*durable.InUseError)) {
 			return log, err
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		if !said {
 			fmt.Print(waitingLine)
