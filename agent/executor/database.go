@@ -97,6 +97,7 @@ type database struct {
 	counts    map[agent.State]int       // the committer's own
 	event     int64                     // the committer's own: number of the last one
 	countNow  func(map[agent.State]int) // called with a copy of counts after each commit
+	unsettled func(error)               // called when the state file could not be written, and with nil when it can again
 }
 
 // change is everything that one step of one job writes.
@@ -154,6 +155,7 @@ func openDatabase(dir string) (*database, error) {
 		full: -1, due: make(chan struct{}, 1), hurry: make(chan struct{}, 1), settled: make(chan struct{}), fresh: &recent{},
 		counts:    map[agent.State]int{},
 		published: func([]agent.Event) {}, unused: func([]digest.SHA256) {}, countNow: func(map[agent.State]int) {},
+		unsettled: func(error) {},
 	}
 	if err = d.prepare(path); err == nil {
 		err = durable.Sync(dir) // the file's name, which bolt leaves to others

@@ -69,3 +69,37 @@ func TestFormats(t *testing.T) {
 		t.Errorf("another format: %v", err)
 	}
 }
+
+// That the state file cannot be written is told, though the journal keeps what it should have.
+func TestUnsettled(t *testing.T) {
+	d, err := openDatabase(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	d.unsettled = func(err error) {
+		select {
+		case told <- err:
+		default:
+		}
+	}
+	if err := d.bolt.Close(); err != nil {
+		t.Fatal(err)
+	}
+	go d.run()
+	if err := d.commit(&change{puts: []put{{bucketMeta, keyLast, numberKey(7)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; err == nil {
+		t.Error("it could not be written, and nobody says so")
+	}
+	if got, err := d.get(bucketMeta, keyLast); err != nil || number(got) != 7 {
+		t.Errorf("got %d, %v", number(got), err)
+	}
+	close(d.stop)
+	<-d.ended
+	<-d.settled
+	if err := d.release(); err != nil {
+		t.Error(err)
+	}
+}

@@ -125,6 +125,7 @@ type Engine struct {
 	active   map[digest.SHA256]*active
 	counts   map[agent.State]int
 	problem  *agent.Problem // of the last write; nil: it went well
+	settling *agent.Problem // of the state file, behind its journal; nil: that goes well
 }
 
 var _ agent.Node = (*Engine)(nil)
@@ -151,7 +152,7 @@ func Open(o Options) (*Engine, error) {
 		active: map[digest.SHA256]*active{}, counts: cloneCounts(db.counts), entered: map[digest.SHA256]chan struct{}{},
 	}
 	e.life, e.end = context.WithCancelCause(context.Background())
-	db.published, db.unused, db.countNow = e.ring.add, e.roots.release, e.count
+	db.published, db.unused, db.countNow, db.unsettled = e.ring.add, e.roots.release, e.count, e.unsettled
 	go db.run()
 	if err := e.recover(); err != nil {
 		return nil, errors.Join(err, e.Close())
@@ -251,14 +252,19 @@ func (e *Engine) decide(d agent.Decision) {
 }
 
 // trouble notes that something could not be written; nil: it can again.
-func (e *Engine) trouble(code string, err error) {
+func (e *Engine) trouble(code string, err error) { e.note(&e.problem, code, err) }
+
+// unsettled notes that the state file could not be written, whose journal has everything; nil: it can again.
+func (e *Engine) unsettled(err error) { e.note(&e.settling, "state-not-written", err) }
+
+func (e *Engine) note(where **agent.Problem, code string, err error) {
 	var p *agent.Problem
 	if err != nil {
 		p = &agent.Problem{Code: code, Text: err.Error(), Cure: "make room on the disk, or repair it; what waits is written then"}
 		e.o.Log.ErrorContext(e.life, "not written", "code", code, "error", err)
 	}
 	e.mu.Lock()
-	e.problem = p
+	*where = p
 	e.mu.Unlock()
 }
 

@@ -16,14 +16,6 @@ import (
 	"arch.network/tests/powercut"
 )
 
-// powerCuts is how many images of a disk a test looks at; ARCH_POWER_CUTS=all looks at all that there are.
-func powerCuts(some int) int {
-	if os.Getenv("ARCH_POWER_CUTS") == "all" {
-		return -1
-	}
-	return some
-}
-
 // cutWorld is a directory with jobs for nodes whose power goes, which needs no disk: what a power cut leaves of one is made up.
 func cutWorld(t *testing.T, jobs int) string {
 	t.Helper()
@@ -109,7 +101,7 @@ func livesOn(t *testing.T, dir string, jobs int) func(powercut.Image) error {
 func TestPowerCut(t *testing.T) {
 	const jobs = 2
 	dir := cutWorld(t, jobs)
-	images := recordNode(t, dir, jobs).Images(1, powerCuts(30))
+	images := recordNode(t, dir, jobs).Images(1, powercut.Some(30))
 	if err := powercut.Check(dir, images, livesOn(t, dir, jobs)); err != nil {
 		t.Error(err)
 	}
@@ -120,14 +112,14 @@ func TestPowerCut(t *testing.T) {
 func TestPowerCutAfterFailedSync(t *testing.T) {
 	const jobs = 2
 	step := 8
-	if powerCuts(1) < 0 {
+	if powercut.Some(1) < 0 {
 		step = 1
 	}
 	for _, call := range []string{"fdatasync", "fsync"} {
 		for when, misses := 1, 0; misses < 2; when += step {
 			dir := cutWorld(t, jobs)
 			trace := recordNode(t, dir, jobs, fmt.Sprintf("%s:error=EIO:when=%d", call, when))
-			if err := powercut.Check(dir, trace.Images(3, powerCuts(8)), livesOn(t, dir, jobs)); err != nil {
+			if err := powercut.Check(dir, trace.Images(3, powercut.Some(8)), livesOn(t, dir, jobs)); err != nil {
 				t.Errorf("the %s %d of a thread fails: %v", call, when, err)
 			}
 			if !trace.Failed() {
@@ -141,7 +133,7 @@ func TestPowerCutAfterFailedSync(t *testing.T) {
 func TestPowerCutAfterFailedCalls(t *testing.T) {
 	const jobs = 2
 	step := 30
-	if powerCuts(1) < 0 {
+	if powercut.Some(1) < 0 {
 		step = 1
 	}
 	for _, fault := range []string{
@@ -151,7 +143,7 @@ func TestPowerCutAfterFailedCalls(t *testing.T) {
 		for when := 1; when < 60; when += step {
 			dir := cutWorld(t, jobs)
 			trace := recordNode(t, dir, jobs, fmt.Sprintf("%s:when=%d", fault, when))
-			if err := powercut.Check(dir, trace.Images(4, powerCuts(2)), livesOn(t, dir, jobs)); err != nil {
+			if err := powercut.Check(dir, trace.Images(4, powercut.Some(2)), livesOn(t, dir, jobs)); err != nil {
 				t.Errorf("%s:when=%d: %v", fault, when, err)
 			}
 		}

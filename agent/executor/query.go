@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -277,8 +278,8 @@ func (e *Engine) Status(context.Context) (agent.Status, error) {
 	if e.o.Facts != nil {
 		s.Facts = e.o.Facts()
 	}
-	if e.problem != nil {
-		s.Problems = append(s.Problems, *e.problem)
+	if p := cmp.Or(e.problem, e.settling); p != nil { // one disk is behind both
+		s.Problems = append(s.Problems, *p)
 	}
 	if policy.Doc == nil {
 		s.Problems = append(s.Problems, agent.Problem{Code: "no-policy", Text: "no policy is in force: nothing new runs", Cure: "install a policy that the policy role has signed"})

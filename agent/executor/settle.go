@@ -14,6 +14,8 @@ const (
 	// settleAfter is how long a change waits in the journal for others before all of them are put into the state file: its pages are many, and are
 	// mostly the same ones.
 	settleAfter = 250 * time.Millisecond
+	// settleAgain is the pause after the state file could not be written.
+	settleAgain = time.Second
 	// settleAt is how much, in bytes, does not wait any longer.
 	settleAt = 4 << 20
 	// mostRecent is how much may be in the journal and in memory; then there is no commit until the state file has it. Less than journal.Full.
@@ -74,21 +76,27 @@ func (d *database) settleNowAndThen() {
 	defer close(d.settled)
 	timer := time.NewTimer(settleAfter)
 	defer timer.Stop()
+	pause := settleAfter
 	for {
 		select {
 		case <-d.ended:
 			return
 		case <-d.due:
 		}
-		timer.Reset(settleAfter)
+		timer.Reset(pause)
 		select {
 		case <-d.ended:
 			return
 		case <-d.hurry:
 		case <-timer.C:
 		}
-		if d.settle() != nil {
-			poke(d.due) // and again after a while; until then it is safe where it is
+		err := d.settle()
+		if err != nil || pause != settleAfter {
+			d.unsettled(err)
+		}
+		if pause = settleAfter; err != nil {
+			pause = settleAgain
+			poke(d.due) // until then it is safe where it is
 		}
 	}
 }

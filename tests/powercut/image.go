@@ -57,6 +57,14 @@ type file struct {
 	entries map[string]*file
 }
 
+// Some is how many images a test looks at, for Images; ARCH_POWER_CUTS=all in the environment has it look at all that there are.
+func Some(some int) int {
+	if os.Getenv("ARCH_POWER_CUTS") == "all" {
+		return -1
+	}
+	return some
+}
+
 // Images returns at most so many images, no two alike, chosen by the seed: first what is left if nothing unsynced stays at each word
 // that the process said, then others.
 func (t *Trace) Images(seed uint64, most int) []Image {

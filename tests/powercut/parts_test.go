@@ -416,14 +416,6 @@ func (p part) holds(dir string) func(powercut.Image) error {
 	}
 }
 
-// images is how many a test looks at; ARCH_POWER_CUTS=all looks at all that there are.
-func images(some int) int {
-	if os.Getenv("ARCH_POWER_CUTS") == "all" {
-		return -1
-	}
-	return some
-}
-
 // A power cut at any time takes nothing back that a part has promised, and the next process goes on; a part that forgot its syncs would be found.
 func TestParts(t *testing.T) {
 	for _, p := range parts() {
@@ -433,7 +425,7 @@ func TestParts(t *testing.T) {
 			if stderr != "" {
 				t.Fatal(stderr)
 			}
-			list := trace.Images(1, images(40))
+			list := trace.Images(1, powercut.Some(40))
 			if err := powercut.Check(dir, list, p.holds(dir)); err != nil {
 				t.Error(err)
 			}
@@ -458,7 +450,7 @@ var partFaults = []string{
 // Whatever call fails, in whatever way, what a part has promised is true, after a power cut, too.
 func TestPartsWithFaults(t *testing.T) {
 	step, all := 4, 0
-	if images(1) < 0 {
+	if powercut.Some(1) < 0 {
 		step = 1
 	}
 	for at, p := range parts() {
@@ -477,7 +469,7 @@ func TestPartsWithFaults(t *testing.T) {
 					if stderr != "" {
 						failed++
 					}
-					if err := powercut.Check(dir, trace.Images(3, images(3)), p.holds(dir)); err != nil {
+					if err := powercut.Check(dir, trace.Images(3, powercut.Some(3)), p.holds(dir)); err != nil {
 						t.Errorf("%s:when=%d: %v", fault, when, err)
 					}
 				}
@@ -496,7 +488,7 @@ func TestPartsWithFaults(t *testing.T) {
 // A write that is cut short is no write: whatever was promised before it is true, and what it left is in nobody's way.
 func TestPartsWithShortWrites(t *testing.T) {
 	step := 5
-	if images(1) < 0 {
+	if powercut.Some(1) < 0 {
 		step = 1
 	}
 	sizes := []int{0, 1, 7, 40, 100, 150, 200, 300, 400, 500, 700, 1000, 2500, 3500, 4096, 5000}
@@ -509,7 +501,7 @@ func TestPartsWithShortWrites(t *testing.T) {
 				if stderr != "" {
 					failed++
 				}
-				if err := powercut.Check(dir, trace.Images(4, images(3)), p.holds(dir)); err != nil {
+				if err := powercut.Check(dir, trace.Images(4, powercut.Some(3)), p.holds(dir)); err != nil {
 					t.Errorf("files of at most %d bytes: %v", sizes[at], err)
 				}
 			}

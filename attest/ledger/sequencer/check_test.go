@@ -14,6 +14,7 @@ import (
 	"arch.network/attest"
 	"arch.network/attest/ledger"
 	"arch.network/attest/ledger/sequencer"
+	"arch.network/tests/powercut"
 
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera/api"
@@ -185,7 +186,7 @@ func TestNoFlipLosesSilently(t *testing.T) {
 		t.Fatal(err)
 	}
 	step := 97
-	if powerCuts(1) < 0 {
+	if powercut.Some(1) < 0 {
 		step = 1
 	}
 	flips, silent, journal := 0, 0, 0

@@ -12,14 +12,6 @@ import (
 	"arch.network/tests/powercut"
 )
 
-// powerCuts is how many images of a disk a test looks at; ARCH_POWER_CUTS=all looks at all that there are.
-func powerCuts(some int) int {
-	if os.Getenv("ARCH_POWER_CUTS") == "all" {
-		return -1
-	}
-	return some
-}
-
 // memoryDir is a directory that needs no disk, since what a power cut leaves of one is made up.
 func memoryDir(t *testing.T) string {
 	t.Helper()
@@ -88,7 +80,7 @@ func recordOne(t *testing.T, opts sequencer.Options) error {
 func TestPowerCut(t *testing.T) {
 	dir := memoryDir(t)
 	first := recordWriter(t, dir, 3)
-	images := first.Images(1, powerCuts(20))
+	images := first.Images(1, powercut.Some(20))
 	if err := powercut.Check(dir, images, comesBack(t, dir)); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +89,7 @@ func TestPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := recordWriter(t, dir, 2)
-	later := second.Images(2, powerCuts(20))
+	later := second.Images(2, powercut.Some(20))
 	for i := range later {
 		later[i].Said = journaled.Said + later[i].Said
 	}
@@ -110,7 +102,7 @@ func TestPowerCut(t *testing.T) {
 // A sync that fails is not made good by the next: what was acknowledged lies elsewhere by then.
 func TestPowerCutAfterFailedSync(t *testing.T) {
 	step := 5
-	if powerCuts(1) < 0 {
+	if powercut.Some(1) < 0 {
 		step = 1
 	}
 	for when, misses := 1, 0; misses < 2; when += step {
